@@ -1,0 +1,32 @@
+# `make demo` and `make test` do all the set-up on a fresh clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: setup demo test test-faults lint bench clean
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m cluster.demo demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not faults" tests
+
+test-faults: $(READY)
+	$(BIN)/python -m pytest -m faults tests
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/loss.py
+	$(BIN)/python benchmarks/step.py

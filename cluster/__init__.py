@@ -1,0 +1,1 @@
+"""Clusters to run on: for now a Ray head on this machine."""

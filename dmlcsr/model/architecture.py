@@ -1,0 +1,76 @@
+"""What determines the network: its classes, depth, width and one option of the encoder."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from dmlcsr.taxonomy import IGNORE
+
+
+class _Depth(NamedTuple):
+    blocks: tuple[int, int, int, int]
+    expansion: int
+
+
+_DEPTHS = {
+    18: _Depth((2, 2, 2, 2), 1),
+    34: _Depth((3, 4, 6, 3), 1),
+    50: _Depth((3, 4, 6, 3), 4),
+    101: _Depth((3, 4, 23, 3), 4),
+}
+_MAX_WIDTH = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The network of one model; `num_classes=19` and the defaults are the size of the paper.
+
+    Raises ValueError for a value that makes no network.
+    """
+
+    num_classes: int
+    """Classes C of the parsing and category-edge logits, background included: 2 to 255."""
+
+    depth: int = 101
+    """Layers of the ResNet: 18 or 34 (basic blocks), 50 or 101 (bottlenecks)."""
+
+    width: float = 1.0
+    """Factor on every channel count of encoder and heads: above 0, at most 4."""
+
+    residual_activation: bool = False
+    """Keep the LeakyReLU on a block's last norm and on its downsample norm, before the residual sum.
+
+    The authors' weights were trained so; ImageNet weights were not.
+    """
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.num_classes <= IGNORE:
+            raise ValueError(f"num_classes must be from 2 to {IGNORE}, got {self.num_classes}")
+        if self.depth not in _DEPTHS:
+            raise ValueError(f"depth must be one of {', '.join(map(str, _DEPTHS))}, got {self.depth}")
+        if not (math.isfinite(self.width) and 0 < self.width <= _MAX_WIDTH):
+            raise ValueError(f"width must be above 0 and at most {_MAX_WIDTH:g}, got {self.width}")
+
+    @property
+    def blocks(self) -> tuple[int, int, int, int]:
+        """Residual blocks of layer1..4."""
+        return _DEPTHS[self.depth].blocks
+
+    @property
+    def expansion(self) -> int:
+        """Output over inner channels of a residual block: 1 for basic blocks, 4 for bottlenecks."""
+        return _DEPTHS[self.depth].expansion
+
+    def channels(self, count: int) -> int:
+        """A channel count of the paper at this width: a multiple of 8, at least 8; unchanged at width 1."""
+        return max(8, 8 * round(count * self.width / 8))
+
+
+def depth_of(blocks: tuple[int, ...], expansion: int) -> int:
+    """The depth with that many blocks in layer1..4. Raises ValueError where there is none."""
+    for depth, known in _DEPTHS.items():
+        if known == (blocks, expansion):
+            return depth
+    kind = "bottleneck" if expansion > 1 else "basic"
+    known_depths = ", ".join(map(str, _DEPTHS))
+    raise ValueError(f"no known ResNet has {blocks} {kind} blocks; known depths are {known_depths}")

@@ -1,0 +1,90 @@
+"""The two networks: DML-CSR as it trains, and the face parser that remains of it."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dmlcsr.model.architecture import Architecture
+from dmlcsr.model.ddgcn import DDGCN
+from dmlcsr.model.heads import EdgeHead, ParsingHead
+from dmlcsr.model.layers import initialise
+from dmlcsr.model.resnet import ResNet
+
+
+class TaskLogits(NamedTuple):
+    """Logits of the three tasks, all at stride 4 of the input."""
+
+    parsing: Tensor
+    """(B, C, h, w)"""
+    binary_edge: Tensor
+    """(B, 2, h, w)"""
+    category_edge: Tensor
+    """(B, C, h, w)"""
+
+
+class FaceParser(nn.Module):
+    """The decoupled network, for inference: images (B, 3, H, W) -> logits (B, C, ceil(H/4), ceil(W/4)).
+
+    Any H and W from 1 up are legal, and they need not be equal.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.encoder = ResNet(architecture)
+        self.context = DDGCN(architecture, self.encoder.channels[3])
+        self.parsing_head = ParsingHead(architecture, self.context.channels, self.encoder.channels[0])
+        self.apply(initialise)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x)
+        logits: Tensor = self.parsing_head(self.context(features.layer4), features.layer1)
+        return logits
+
+
+class DMLCSR(nn.Module):
+    """The training network: images (B, 3, H, W) -> `TaskLogits`.
+
+    The tasks share the encoder only; no task feeds another. The parts of the face parser have the same names
+    here, so its state dict is this one's without `edge_head`.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        parser = FaceParser(architecture)
+        self.architecture = architecture
+        self.encoder, self.context, self.parsing_head = parser.encoder, parser.context, parser.parsing_head
+        self.edge_head = EdgeHead(architecture, self.encoder.channels[:3])
+        self.edge_head.apply(initialise)
+
+    def forward(self, x: Tensor) -> TaskLogits:
+        features = self.encoder(x)
+        parsing = self.parsing_head(self.context(features.layer4), features.layer1)
+        return TaskLogits(parsing, *self.edge_head(features.layer1, features.layer2, features.layer3))
+
+    def decoupled(self) -> FaceParser:
+        """A copy without edge heads, in eval mode; its logits are bit for bit this network's in eval mode."""
+        state = {k: v.clone() for k, v in self.state_dict().items() if not k.startswith("edge_head.")}
+        return parser_of_state(self.architecture, state)
+
+
+def parser_of_state(architecture: Architecture, state: Mapping[str, Tensor]) -> FaceParser:
+    """A face parser in eval mode that owns these tensors, with their dtypes and devices.
+
+    It is never initialised, so it costs no time and leaves the random state alone. Raises ValueError where
+    keys, shapes or kinds of number are not those of the architecture.
+    """
+    with torch.device("meta"):
+        parser = FaceParser(architecture)
+    wanted, given = _signature(parser.state_dict()), _signature(state)
+    wrong = sorted({key for key, _ in wanted ^ given})
+    if wrong:
+        raise ValueError(f"{len(wrong)} tensors do not fit {architecture}, the first is {wrong[0]}")
+    parser.load_state_dict(state, assign=True)
+    return parser.eval()
+
+
+def _signature(state: Mapping[str, Tensor]) -> set[tuple[str, tuple[torch.Size, bool]]]:
+    return {(key, (value.shape, value.is_floating_point())) for key, value in state.items()}

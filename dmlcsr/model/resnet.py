@@ -1,0 +1,120 @@
+"""The encoder: a ResNet with a three-conv stem and output stride 8."""
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dmlcsr.model.architecture import Architecture
+from dmlcsr.model.layers import NEGATIVE_SLOPE, BatchNorm, conv_norm
+
+PLANES = (64, 128, 256, 512)
+STRIDES = (1, 2, 1, 1)
+DILATIONS = (1, 1, 1, 2)
+
+
+class Features(NamedTuple):
+    """Outputs of the four stages, (B, C_i, h_i, w_i): layer1 at stride 4, the others at stride 8."""
+
+    layer1: Tensor
+    layer2: Tensor
+    layer3: Tensor
+    layer4: Tensor
+
+
+class _Residual(nn.Module):
+    """What both kinds of block share: the shortcut and the sum."""
+
+    downsample: nn.Sequential | None
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, activate: bool) -> None:
+        super().__init__()
+        self.activate = activate
+        self.downsample = None
+        if stride != 1 or in_channels != out_channels:
+            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, BatchNorm(out_channels))
+
+    def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
+        """ReLU(branch + shortcut(x)); with `activate`, LeakyReLU on what comes fresh from a norm, first."""
+        shortcut: Tensor = x if self.downsample is None else self.downsample(x)
+        if self.activate:
+            branch = F.leaky_relu(branch, NEGATIVE_SLOPE)
+            if self.downsample is not None:
+                shortcut = F.leaky_relu(shortcut, NEGATIVE_SLOPE)
+        return F.relu(branch + shortcut, inplace=True)
+
+
+class BasicBlock(_Residual):
+    """Two 3x3 convolutions (depths 18 and 34)."""
+
+    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, activate: bool) -> None:
+        super().__init__(in_channels, planes, stride, activate)
+        self.conv1 = _conv3x3(in_channels, planes, stride, dilation)
+        self.bn1 = BatchNorm(planes)
+        self.conv2 = _conv3x3(planes, planes, 1, dilation)
+        self.bn2 = BatchNorm(planes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return self.add_shortcut(self.bn2(self.conv2(out)), x)
+
+
+class Bottleneck(_Residual):
+    """1x1, 3x3, 1x1 convolutions; the last one widens by 4 (depths 50 and 101)."""
+
+    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, activate: bool) -> None:
+        super().__init__(in_channels, 4 * planes, stride, activate)
+        self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
+        self.bn1 = BatchNorm(planes)
+        self.conv2 = _conv3x3(planes, planes, stride, dilation)
+        self.bn2 = BatchNorm(planes)
+        self.conv3 = nn.Conv2d(planes, 4 * planes, 1, bias=False)
+        self.bn3 = BatchNorm(4 * planes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
+        return self.add_shortcut(self.bn3(self.conv3(out)), x)
+
+
+class ResNet(nn.Module):
+    """Images (B, 3, H, W) -> `Features`. `channels` are those of its four maps.
+
+    Where the authors follow a norm by LeakyReLU and then ReLU, in stem and blocks, that is ReLU.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        stem = [architecture.channels(count) for count in (64, 64, 128)]
+        self.stem = nn.Sequential(
+            conv_norm(3, stem[0], 3, stride=2, activation=nn.ReLU(inplace=True)),
+            conv_norm(stem[0], stem[1], 3, activation=nn.ReLU(inplace=True)),
+            conv_norm(stem[1], stem[2], 3, activation=nn.ReLU(inplace=True)),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        planes = [architecture.channels(count) for count in PLANES]
+        self.channels = [architecture.expansion * count for count in planes]
+        inputs = [stem[2], *self.channels]
+        stages = [_stage(architecture, stage, inputs[stage], planes[stage]) for stage in range(4)]
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+
+    def forward(self, x: Tensor) -> Features:
+        layer1 = self.layer1(self.stem(x))
+        layer2 = self.layer2(layer1)
+        layer3 = self.layer3(layer2)
+        return Features(layer1, layer2, layer3, self.layer4(layer3))
+
+
+def _stage(architecture: Architecture, stage: int, in_channels: int, planes: int) -> nn.Sequential:
+    """The residual blocks of one stage; only the first one strides and widens."""
+    block = BasicBlock if architecture.expansion == 1 else Bottleneck
+    dilation, activate = DILATIONS[stage], architecture.residual_activation
+    blocks = [block(in_channels, planes, STRIDES[stage], dilation, activate)]
+    for _ in range(1, architecture.blocks[stage]):
+        blocks.append(block(architecture.expansion * planes, planes, 1, dilation, activate))
+    return nn.Sequential(*blocks)
+
+
+def _conv3x3(in_channels: int, out_channels: int, stride: int, dilation: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=dilation, dilation=dilation, bias=False)

@@ -1,0 +1,31 @@
+"""Learning rate of the paper's recipe as a function of the fractional epoch (DML-CSR, CVPR 2022)."""
+
+import math
+
+_FLOOR = 0.01
+"""Every phase starts or ends at this share of the peak rate."""
+
+
+def learning_rate(epoch: float, *, lr: float, warmup_epochs: float, csr_start: float, cycle_epochs: float) -> float:
+    """The rate at `epoch` (fractional, from 0): linear warm-up, cosine, then one cosine per CSR cycle.
+
+    Linear from lr / 100 to lr over `warmup_epochs`, cosine from lr to lr / 100 until `csr_start`, then in each
+    cycle of `cycle_epochs` cosine from lr / 2 to lr / 100. Raises ValueError for a negative epoch, a warm-up
+    that does not end before CSR starts, or a cycle without length.
+    """
+    if epoch < 0 or not 0 <= warmup_epochs <= csr_start or cycle_epochs <= 0:
+        raise ValueError(
+            "need epoch >= 0, 0 <= warmup_epochs <= csr_start and cycle_epochs > 0, got "
+            f"epoch {epoch}, warmup_epochs {warmup_epochs}, csr_start {csr_start}, cycle_epochs {cycle_epochs}"
+        )
+    floor = _FLOOR * lr
+    if epoch < min(warmup_epochs, csr_start):
+        return floor + (lr - floor) * epoch / warmup_epochs
+    if epoch < csr_start:
+        return _cosine(lr, floor, (epoch - warmup_epochs) / (csr_start - warmup_epochs))
+    return _cosine(0.5 * lr, floor, (epoch - csr_start) % cycle_epochs / cycle_epochs)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    """Half a cosine wave from `start` at share 0 to `end` at share 1."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))

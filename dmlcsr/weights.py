@@ -1,0 +1,219 @@
+"""Model directories: `model.safetensors` with the weights and `model.json` with what they are.
+
+Works on bytes, so that any storage can carry them. Nothing is unpickled.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.model.dmlcsr import parser_of_state
+from dmlcsr.taxonomy import get_taxonomy
+
+MODEL_FILES = ("model.safetensors", "model.json")
+FORMAT_VERSION = 1
+_MAX_SIZE = 8192
+
+_Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What pixels go through before the network: resize, x / 255, channel order, (x - mean) / std."""
+
+    size: int
+    """Side of the square network input in pixels."""
+
+    mean: _Triple = (0.485, 0.456, 0.406)
+    std: _Triple = (0.229, 0.224, 0.225)
+    """Of values in 0..1. Both apply to the channels in the order in which they are fed."""
+
+    channel_order: str = "rgb"
+    """"rgb" or "bgr". The authors fed BGR with the RGB-ordered mean and std."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= _MAX_SIZE:
+            raise ValueError(f"preprocessing.size must be from 1 to {_MAX_SIZE} pixels, got {self.size}")
+        if self.channel_order not in ("rgb", "bgr"):
+            raise ValueError(f"preprocessing.channel_order must be rgb or bgr, got {self.channel_order!r}")
+        if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std) <= 0:
+            raise ValueError("preprocessing.mean must be finite, and preprocessing.std finite and above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What `model.json` says about its weights. Raises ValueError for an unknown or wrong taxonomy."""
+
+    architecture: Architecture
+    taxonomy: str
+    preprocessing: Preprocessing
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Scores by name; NaN is null in JSON."""
+
+    lineage: Mapping[str, Any] = field(default_factory=dict)
+    """Where the weights come from; JSON-able."""
+
+    def __post_init__(self) -> None:
+        wanted, got = get_taxonomy(self.taxonomy).num_classes, self.architecture.num_classes
+        if wanted != got:
+            raise ValueError(f"taxonomy {self.taxonomy!r} has {wanted} classes, but the network has {got}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as JSON-able values, with the format version."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "architecture": asdict(self.architecture),
+            "taxonomy": self.taxonomy,
+            "preprocessing": asdict(self.preprocessing),
+            "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
+            "lineage": dict(self.lineage),
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> "ModelCard":
+        """The inverse of `to_json`. Raises ValueError, naming the key, for anything that it did not write."""
+        content = _mapping(value, "the card")
+        if content.get("format_version") != FORMAT_VERSION:
+            got = content.get("format_version")
+            raise ValueError(f"model.json has format version {got!r}, this program reads {FORMAT_VERSION}")
+        metrics = _mapping(_get(content, "metrics"), "metrics")
+        return cls(
+            architecture=Architecture(**_fields(content, "architecture", _ARCHITECTURE)),
+            taxonomy=_typed(_get(content, "taxonomy"), "taxonomy", str),
+            preprocessing=Preprocessing(**_fields(content, "preprocessing", _PREPROCESSING)),
+            metrics={name: _score(value, f"metrics.{name}") for name, value in metrics.items()},
+            lineage=_mapping(_get(content, "lineage"), "lineage"),
+        )
+
+
+@dataclass(frozen=True)
+class KeyReport:
+    """Which keys found each other when weights were loaded; each tuple is in the order of its state dict."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    """Keys of the network that got no value."""
+    unexpected: tuple[str, ...]
+    """Keys of the source that were not used; where the shape is why, it says so."""
+
+
+def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> KeyReport:
+    """Copies into `module` what matches in key and shape, and reports the rest."""
+    own = module.state_dict()
+    loaded = [key for key, value in own.items() if key in state and state[key].shape == value.shape]
+    with torch.no_grad():
+        for key in loaded:
+            own[key].copy_(state[key])
+    used = set(loaded)
+    unexpected = [_why_unused(key, value, own.get(key)) for key, value in state.items() if key not in used]
+    return KeyReport(tuple(loaded), tuple(key for key in own if key not in used), tuple(unexpected))
+
+
+def _why_unused(key: str, value: Tensor, own: Tensor | None) -> str:
+    if own is None:
+        return key
+    return f"{key} (shape mismatch: {tuple(value.shape)} in the source, {tuple(own.shape)} in the network)"
+
+
+def pack_model(parser: FaceParser, card: ModelCard) -> dict[str, bytes]:
+    """The files of a model directory, by name. Raises ValueError where the card is not of this network."""
+    if parser.architecture != card.architecture:
+        raise ValueError(f"the card says {card.architecture}, the network is {parser.architecture}")
+    state = {key: value.cpu().contiguous() for key, value in parser.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    content = card.to_json() | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    try:
+        text = json.dumps(content, indent=2, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metrics or lineage hold what JSON cannot: {error}") from error
+    return {"model.safetensors": weights, "model.json": text.encode() + b"\n"}
+
+
+def unpack_model(files: Mapping[str, bytes]) -> tuple[FaceParser, ModelCard]:
+    """The face parser of a model directory, in eval mode on the CPU, and its card.
+
+    Raises ValueError where a file is missing or corrupt, or where the two do not belong together.
+    """
+    absent = [name for name in MODEL_FILES if name not in files]
+    if absent:
+        raise ValueError(f"not a model directory: {' and '.join(absent)} missing")
+    content = _parse(files["model.json"])
+    card = ModelCard.from_json(content)
+    weights = files["model.safetensors"]
+    if hashlib.sha256(weights).hexdigest() != content.get("weights_sha256"):
+        raise ValueError("model.safetensors is not the file that model.json belongs to: its SHA-256 differs")
+    try:
+        return parser_of_state(card.architecture, safetensors.torch.load(weights)), card
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"model.safetensors does not hold the network of model.json: {error}") from error
+
+
+def save_model(folder: Path, parser: FaceParser, card: ModelCard) -> None:
+    """Writes a model directory on local disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in pack_model(parser, card).items():
+        (folder / name).write_bytes(data)
+
+
+def load_model(folder: Path) -> tuple[FaceParser, ModelCard]:
+    """`unpack_model` of a local folder, with the same errors."""
+    found = [folder / name for name in MODEL_FILES if (folder / name).is_file()]
+    return unpack_model({path.name: path.read_bytes() for path in found})
+
+
+_ARCHITECTURE = {"num_classes": int, "depth": int, "width": float, "residual_activation": bool}
+_PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str}
+
+
+def _parse(data: bytes) -> Mapping[str, Any]:
+    try:
+        return _mapping(json.loads(data), "the card")
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"model.json is not JSON: {error}") from error
+
+
+def _fields(content: Mapping[str, Any], name: str, types: Mapping[str, Any]) -> dict[str, Any]:
+    """The keyword arguments of one dataclass of the card: every field, none else, each of its type."""
+    section = _mapping(_get(content, name), name)
+    unknown = sorted(set(section) - set(types))
+    if unknown:
+        raise ValueError(f"model.json has an unknown key {name}.{unknown[0]}")
+    return {key: _typed(_get(section, key, name + "."), f"{name}.{key}", kind) for key, kind in types.items()}
+
+
+def _get(content: Mapping[str, Any], key: str, where: str = "") -> Any:
+    if key not in content:
+        raise ValueError(f"model.json lacks {where}{key}")
+    return content[key]
+
+
+def _mapping(value: object, what: str) -> Mapping[str, Any]:
+    checked: Mapping[str, Any] = _typed(value, what, dict)
+    return checked
+
+
+def _score(value: object, what: str) -> float:
+    return math.nan if value is None else float(_typed(value, what, float))
+
+
+def _typed(value: Any, what: str, kind: Any) -> Any:
+    """`value` if it is of that kind; a whole number counts as float, True and False as no number."""
+    if kind is _Triple:
+        if isinstance(value, list | tuple) and len(value) == 3:
+            return tuple(_typed(item, what, float) for item in value)
+        raise ValueError(f"model.json: {what} must be three numbers, got {value!r}")
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"model.json: {what} must be of type {kind.__name__}, got {value!r}")
+    return value

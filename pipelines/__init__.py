@@ -1,0 +1,1 @@
+"""The method, distributed on Ray: one module per command, and what they share."""

@@ -1,0 +1,263 @@
+"""The typed configuration of every command. Flags, YAML keys and these fields have the same dotted names.
+
+Values are resolved as: defaults here, then `--preset`, then `--config FILE`, then flags. The defaults of `train`
+are those of the preset `cpu-small`: they run on a laptop.
+"""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from dmlcsr.taxonomy import get_taxonomy
+from pipelines.errors import UserError
+from pipelines.storage import absolute
+
+
+def _uri(value: str) -> str:
+    try:
+        return absolute(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
+
+
+def _taxonomy(value: str) -> str:
+    return get_taxonomy(value).name
+
+
+Uri = Annotated[str, AfterValidator(_uri)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+TaxonomyName = Annotated[str, AfterValidator(_taxonomy)]
+Split = Literal["train", "val", "test"]
+
+
+class Config(BaseModel):
+    """Base of all: unknown keys are errors, values are immutable, the text under a field is its help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class SynthConfig(Config):
+    """Make a data set of procedural faces with exact labels (19 classes of CelebAMask-HQ)."""
+
+    out: Uri
+    """Where the data set is written."""
+    num_images: PositiveInt = 600
+    """Number of faces; of every ten, eight are for training, one for validation, one for testing."""
+    image_size: Annotated[int, Field(ge=32, le=4096)] = 256
+    """Side of the square images in pixels."""
+    seed: NonNegativeInt = 0
+    """Same seed, same ids and images, whatever the label noise."""
+    label_noise: Fraction = 0.0
+    """Probability that a training label is corrupted the way real annotations fail."""
+    layout: Literal["packed", "pairs"] = "packed"
+    """`packed`: a data set ready to train on; `pairs`: a raw folder of images and labels to ingest."""
+
+
+class SplitShares(Config):
+    """Shares of the rows by split; they are normalised to sum to one."""
+
+    train: NonNegativeFloat = 0.8
+    val: NonNegativeFloat = 0.1
+    test: NonNegativeFloat = 0.1
+
+
+class IngestConfig(Config):
+    """Pack raw faces into a data set; bad samples go to a quarantine table with a reason."""
+
+    format: Literal["face_synthetics", "pairs"]
+    """How the source is laid out."""
+    source: Uri
+    """Folder with the raw faces."""
+    out: Uri
+    """Where the data set is written."""
+    taxonomy: TaxonomyName | None = None
+    """Classes of the labels, for `pairs` (required there): celebamask_hq, face_synthetics, helen or lapa."""
+    remap_to: TaxonomyName | None = None
+    """Rewrite the labels from their own taxonomy to this one by the explicit table of the project."""
+    splits: SplitShares = SplitShares()
+    """Shares of the splits where the source has none of its own."""
+    split_file: Uri | None = None
+    """Text file with lines `<id> <train|val|test>`, instead of shares."""
+    seed: NonNegativeInt = 0
+    """Decides the split by shares and the order of rows."""
+
+
+class ModelConfig(Config):
+    """The network."""
+
+    depth: Literal[18, 34, 50, 101] = 18
+    """Layers of the ResNet encoder."""
+    width: Annotated[float, Field(gt=0, le=4)] = 0.375
+    """Multiplier of all channel counts; 1 is the published network."""
+
+
+class InputConfig(Config):
+    """What the network sees."""
+
+    size: Annotated[int, Field(ge=32, le=2048)] = 128
+    """Side of the square input in pixels."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    """Augmentation: scale factor clip(N(1, s), 1 - s, 1 + s)."""
+    rotation: NonNegativeFloat = 30.0
+    """Augmentation: rotation clip(N(0, r), -2r, 2r) in degrees."""
+    rotation_probability: Fraction = 0.6
+    """Share of the images that are rotated."""
+    flip_probability: Fraction = 0.5
+    """Share of the images that are mirrored; left/right ids are swapped with them."""
+
+
+class LossConfig(Config):
+    """Weights of the five loss parts (section 4 of the method); `tune` searches them."""
+
+    parsing: NonNegativeFloat = 1.0
+    """Lovasz-softmax and cross-entropy of the parsing logits, half each."""
+    binary: NonNegativeFloat = 1.0
+    """Weighted cross-entropy of the binary edge."""
+    category: NonNegativeFloat = 0.1
+    """Weighted cross-entropy of the category edge."""
+    binary_attention: NonNegativeFloat = 1.0
+    """Parsing cross-entropy on binary edge pixels."""
+    category_attention: NonNegativeFloat = 0.0
+    """Parsing cross-entropy on category edge pixels."""
+    edge_radius: PositiveInt = 1
+    """Half width of the edges in pixels."""
+
+
+class OptimizerConfig(Config):
+    """The optimiser and its batches."""
+
+    name: Literal["adamw", "sgd"] = "adamw"
+    """`sgd` (with momentum) presumes ImageNet weights in the encoder; `adamw` trains from random ones."""
+    lr: PositiveFloat = 2e-3
+    """Peak learning rate."""
+    momentum: Fraction = 0.9
+    """Momentum of `sgd`."""
+    weight_decay: NonNegativeFloat = 1e-4
+    """Decoupled for `adamw`, L2 for `sgd`."""
+    batch_size: PositiveInt = 8
+    """Rows of one worker's micro-batch."""
+    accumulate: PositiveInt = 1
+    """Micro-batches whose gradients make one optimiser step."""
+    clip_norm: PositiveFloat | None = 10.0
+    """Largest norm of the gradient; null: no clipping."""
+
+
+class ScheduleConfig(Config):
+    """Length of the training and shape of the learning rate (section 5)."""
+
+    epochs: PositiveInt = 12
+    """Passes over the training split."""
+    warmup_epochs: NonNegativeFloat = 2.0
+    """Linear rise from lr/100 to lr; then a cosine falls to lr/100."""
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs})")
+        return self
+
+
+class WorkersConfig(Config):
+    """Where the work runs. None of this changes what one worker computes."""
+
+    num_workers: PositiveInt = 1
+    """Training workers: one process each, one GPU each with `use_gpu`."""
+    use_gpu: bool = False
+    """Train on CUDA devices, with bf16 autocast and, over several workers, SyncBatchNorm."""
+    cpus_per_worker: PositiveInt = 1
+    """CPUs and torch threads of each training worker."""
+    data_tasks: PositiveInt = 1
+    """Decoding tasks that may run at once for each training worker, one CPU each."""
+    max_failures: NonNegativeInt = 3
+    """How many times lost workers are replaced before the run fails."""
+
+
+class TrainConfig(Config):
+    """Train on the packed data set; export the best model of all epochs, without its edge heads."""
+
+    data: Uri
+    """The data set."""
+    out: Uri
+    """The run's directory; the same command on it continues."""
+    init: Uri | None = None
+    """Model directory whose weights the training starts from, as far as names and shapes agree."""
+    seed: NonNegativeInt = 0
+    """Decides initial weights, order of rows and augmentation."""
+    model: ModelConfig = ModelConfig()
+    input: InputConfig = InputConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    workers: WorkersConfig = WorkersConfig()
+
+
+class ActorsConfig(Config):
+    """The actor pool that runs the model."""
+
+    min_actors: PositiveInt = 1
+    """Actors that are always there."""
+    max_actors: PositiveInt = 2
+    """Actors that the pool may grow to."""
+    use_gpu: bool = False
+    """One CUDA device for each actor."""
+    batch_size: PositiveInt = 8
+    """Images of one forward pass."""
+
+    @model_validator(mode="after")
+    def _bounds_fit(self) -> Self:
+        if self.min_actors > self.max_actors:
+            raise ValueError(f"min_actors ({self.min_actors}) must not exceed max_actors ({self.max_actors})")
+        return self
+
+
+class EvaluateConfig(Config):
+    """Score a model on a split at the labels' own resolution."""
+
+    model: Uri
+    """Model directory, or a run directory that has one."""
+    data: Uri
+    """The data set."""
+    split: Split = "test"
+    """The split to score."""
+    out: Uri | None = None
+    """Where scores and overlays go; default: `evaluation/<data>-<split>` beside the model."""
+    tta: bool = False
+    """Average over the mirrored image and the scales 0.75, 1, 1.25."""
+    num_overlays: NonNegativeInt = 8
+    """Overlays of this many best and this many worst images."""
+    actors: ActorsConfig = ActorsConfig()
+
+
+class PredictConfig(Config):
+    """Label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
+
+    model: Uri
+    """Model directory, or a run directory that has one."""
+    images: Uri
+    """One image, or a folder that is searched for images."""
+    out: Uri
+    """Where `labels/` and `overlays/` go."""
+    tta: bool = False
+    """Average over the mirrored image and the scales 0.75, 1, 1.25."""
+    actors: ActorsConfig = ActorsConfig()
+
+
+class ImportWeightsConfig(Config):
+    """Make a model directory from the authors' checkpoint or from an ImageNet ResNet with the same stem."""
+
+    checkpoint: Uri
+    """The .pth or .safetensors file."""
+    taxonomy: TaxonomyName
+    """Classes of the model."""
+    out: Uri
+    """Where the model directory goes."""

@@ -1,0 +1,159 @@
+"""The packed data set: `<uri>/{train,val,test}/*.parquet` and `dataset.json`, which is written last.
+
+A data set is immutable once its `dataset.json` exists. Images and labels stay encoded; row groups are small so
+that a shuffled epoch can read any of them on its own.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Any, Literal, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from dmlcsr.taxonomy import Taxonomy, get_taxonomy
+from pipelines import storage
+from pipelines.config import Split
+from pipelines.errors import OutputTakenError, UserError
+
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+MANIFEST = "dataset.json"
+CLAIM = "unfinished.json"
+"""Present while a build runs or after it was cut off; holds the lineage the build was started with."""
+ROWS_PER_GROUP = 16
+"""A few MB of 1024x1024 JPEGs; the unit that the shuffle of an epoch moves."""
+ROWS_PER_FILE = 256
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("label", pa.binary()),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),
+    ]
+)
+
+
+class Row(TypedDict):
+    """One face crop. `label` is a PNG of uint8 ids (255 = ignore) or None; `meta` is a JSON object."""
+
+    id: str
+    image: bytes
+    label: bytes | None
+    height: int
+    width: int
+    meta: str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataFile(_Strict):
+    """One Parquet file; `path` is relative to the data set."""
+
+    path: str
+    num_rows: PositiveInt
+    num_bytes: PositiveInt
+    sha256: str
+
+
+class Manifest(_Strict):
+    """`dataset.json`: what the data set holds and where it came from."""
+
+    format_version: Literal[1] = 1
+    taxonomy: str
+    classes: tuple[str, ...]
+    rows_per_group: PositiveInt = ROWS_PER_GROUP
+    splits: Mapping[Split, tuple[DataFile, ...]]
+    num_quarantined: NonNegativeInt = 0
+    reasons: Mapping[str, int] = {}
+    lineage: Mapping[str, Any] = {}
+    digest: str
+
+    def num_rows(self) -> dict[str, int]:
+        return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
+
+    @cached_property
+    def class_set(self) -> Taxonomy:
+        return get_taxonomy(self.taxonomy)
+
+
+def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
+    """sha256 over the names and contents of all files; equal digests mean equal rows in equal order."""
+    lines = sorted(f"{file.path} {file.sha256}\n" for files in splits.values() for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def write_file(dataset: str, path: str, rows: list[Row]) -> DataFile:
+    """Packs rows into one Parquet file `dataset/path`, atomically. The same rows give the same bytes."""
+    buffer = io.BytesIO()
+    # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
+    pq.write_table(
+        pa.Table.from_pylist(rows, schema=SCHEMA),
+        buffer,
+        row_group_size=ROWS_PER_GROUP,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
+    data = buffer.getvalue()
+    storage.write_bytes(storage.join(dataset, path), data)
+    digest = hashlib.sha256(data).hexdigest()
+    return DataFile(path=path, num_rows=len(rows), num_bytes=len(data), sha256=digest)
+
+
+def read_manifest(dataset: str) -> Manifest:
+    """The committed manifest. Raises UserError where the folder is no finished data set of this version."""
+    uri = storage.join(dataset, MANIFEST)
+    if not storage.exists(uri):
+        raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
+    content = storage.read_json(uri)
+    if content.get("format_version") != 1:
+        raise UserError(f"{uri} has format version {content.get('format_version')!r}; this program reads 1")
+    try:
+        manifest = Manifest.model_validate(content)
+        taxonomy = manifest.class_set
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
+    except ValueError as error:
+        raise UserError(f"{uri}: {error}") from error
+    if manifest.classes != taxonomy.classes:
+        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy!r} of this program")
+    return manifest
+
+
+def begin(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) -> dict[str, Any] | None:
+    """Claims `out` for a build with this lineage; what `marker` holds where this very build already finished.
+
+    An unfinished build of the same lineage is continued. Raises OutputTakenError where `out` holds another build,
+    finished or not, or other files.
+    """
+    lineage = json.loads(json.dumps(lineage))
+    claim = storage.join(out, CLAIM)
+    if storage.exists(storage.join(out, marker)):
+        content = storage.read_json(storage.join(out, marker))
+        if content.get("lineage") == lineage:
+            return content
+        raise OutputTakenError(f"{out} already holds another data set; choose another --out or delete it")
+    if storage.exists(claim):
+        if storage.read_json(claim) != lineage:
+            raise OutputTakenError(f"{out} holds an unfinished build of another data set; choose another --out")
+    elif not storage.is_empty(out):
+        raise OutputTakenError(f"{out} is not empty and holds no data set; choose another --out")
+    else:
+        storage.write_json(claim, lineage)
+    return None
+
+
+def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
+    """Makes the build exist: its marker, which holds the lineage, is written last; then the claim is dropped."""
+    storage.write_json(storage.join(out, marker), content)
+    storage.delete(storage.join(out, CLAIM))

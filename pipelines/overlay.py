@@ -1,0 +1,36 @@
+"""Pictures for people: a label map laid over its image."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dmlcsr.taxonomy import Taxonomy
+
+Pixels = npt.NDArray[np.uint8]
+OPACITY = 0.5
+
+
+def overlay(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> Pixels:
+    """(H, W, 3) RGB image with the colours of its classes; background stays as it is.
+
+    A label of lower resolution is enlarged without mixing ids.
+    """
+    size = (image.shape[1], image.shape[0])
+    if label.shape != image.shape[:2]:
+        label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST).astype(np.uint8, copy=False)
+    mixed = cv2.addWeighted(image, 1 - OPACITY, taxonomy.colorize(label), OPACITY, 0)
+    return np.where((label == 0)[..., None], image, mixed)
+
+
+def comparison(image: Pixels, truth: Pixels, prediction: Pixels, taxonomy: Taxonomy) -> Pixels:
+    """(H, 4 W, 3) RGB: the image, the truth and the prediction over it, and the wrong pixels in red."""
+    wrong = ((truth != prediction) & (truth < taxonomy.num_classes)).astype(np.uint8)
+    wrong = cv2.resize(wrong, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
+    errors = np.where(wrong[..., None] > 0, np.array([255, 0, 0], np.uint8), image // 3)
+    return np.hstack([image, overlay(image, truth, taxonomy), overlay(image, prediction, taxonomy), errors])
+
+
+def encode_png(image: Pixels) -> bytes:
+    """(H, W, 3) RGB or (H, W) ids -> PNG."""
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    return cv2.imencode(".png", pixels)[1].tobytes()

@@ -1,0 +1,103 @@
+"""`predict`: label maps and overlays for loose images."""
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import ray.data
+
+from dmlcsr.augment import Pose, warp_image
+from pipelines import models, outcome, packing, sources, storage, stream
+from pipelines.actors import ModelActor, pool
+from pipelines.config import PredictConfig
+from pipelines.errors import OutputTakenError, UserError
+from pipelines.overlay import encode_png, overlay
+from pipelines.packing import Rejected
+from pipelines.session import ray_session
+from pipelines.stream import Batch
+
+logger = logging.getLogger(__name__)
+
+
+class LabelActor(ModelActor):
+    """Writes the label map and the overlay of each image; one row per image, with the reason where it is bad."""
+
+    def __init__(self, out: str, **model: Any) -> None:
+        super().__init__(**model)
+        self.out = out
+
+    def __call__(self, batch: Batch) -> Batch:
+        reasons = [""] * len(batch["uri"])
+        images = []
+        for index, uri in enumerate(batch["uri"]):
+            try:
+                images.append((batch["name"][index], stream.decode_image(storage.read_bytes(str(uri)))))
+            except (ValueError, UserError) as error:
+                reasons[index] = str(error)
+        if images:
+            self._write(*zip(*images, strict=True))
+        return {"uri": batch["uri"], "reason": np.array(reasons, object)}
+
+    def _write(self, names: Sequence[str], images: Sequence[npt.NDArray[np.uint8]]) -> None:
+        canvases = np.stack([warp_image(image, self.predictor.size, Pose()) for image in images])
+        labels = self.predictor.label_maps(canvases, [image.shape[:2] for image in images])
+        for name, image, label in zip(names, images, labels, strict=True):
+            storage.write_bytes(storage.join(self.out, "labels", f"{name}.png"), encode_png(label))
+            picture = encode_png(overlay(image, label, self.predictor.taxonomy))
+            storage.write_bytes(storage.join(self.out, "overlays", f"{name}.png"), picture)
+
+
+def run(config: PredictConfig) -> dict[str, Any]:
+    """Writes `labels/<name>.png` (uint8 ids at the image's size) and `overlays/<name>.png`; `{"out", "num_images"}`.
+
+    Images that cannot be read are listed in `quarantine/` and do not stop the rest.
+    """
+    models.read_model(config.model)
+    uris = sources.list_images(config.images)
+    if not uris:
+        raise UserError(f"{config.images} holds no image ({', '.join(sources.IMAGE_SUFFIXES)})")
+    if not (storage.is_empty(config.out) or storage.exists(storage.join(config.out, outcome.RESULT))):
+        raise OutputTakenError(f"{config.out} is not empty and holds no predictions; choose another --out")
+    actors = config.actors
+    with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
+        rejected = predict_all(config, uris)
+    packing.write_quarantine(config.out, rejected)
+    num_images = len(uris) - len(rejected)
+    if num_images == 0:
+        raise UserError(f"no image in {config.images} could be read; the first reason: {rejected[0]['detail']}")
+    return {"out": config.out, "num_images": num_images, "num_quarantined": len(rejected)}
+
+
+def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Rejected]:
+    """Runs the actor pool over the images; returns those that could not be read."""
+    items = [{"uri": uri, "name": name} for uri, name in zip(uris, output_names(config.images, uris), strict=True)]
+    arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta, "out": config.out}
+    blocks = math.ceil(len(items) / config.actors.batch_size)
+    answers = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
+        LabelActor, fn_constructor_kwargs=arguments, **pool(config.actors)
+    )
+    answers.context.enable_progress_bars = False
+    rejected = []
+    for done, row in enumerate(answers.iter_rows(), start=1):
+        if row["reason"]:
+            rejected.append(Rejected(source=row["uri"], reason="unreadable", detail=row["reason"]))
+        if done % config.actors.batch_size == 0 or done == len(uris):
+            logger.info("labelled %d of %d images", done, len(uris))
+    return rejected
+
+
+def output_names(root: str, uris: Sequence[str]) -> list[str]:
+    """The images' paths below `root` without suffix; with it where two images differ in nothing else."""
+    paths = [PurePosixPath(uri.removeprefix(root).lstrip("/") or PurePosixPath(uri).name) for uri in uris]
+    counts = Counter(path.with_suffix("") for path in paths)
+    return [str(path if counts[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
+
+
+def summary(result: dict[str, Any]) -> str:
+    bad = f"; {result['num_quarantined']} could not be read" if result["num_quarantined"] else ""
+    return f"labelled {result['num_images']} images{bad}; labels and overlays are in {result['out']}"

@@ -1,0 +1,56 @@
+"""The Ray cluster a command runs on: the one that is given, or a local one for the time of the command."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from pipelines.errors import UserError
+
+
+def quiet() -> None:
+    """Keeps Ray's own chatter out of this process: it tells every execution of a data set on several lines."""
+    for name in ("ray.data", "ray.train"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
+    """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster, and ends what it started.
+
+    `num_cpus` and `num_gpus` are what the command needs at least to make progress. Raises UserError where the
+    cluster has less: Ray would wait for ever.
+    """
+    if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
+        _require(num_cpus, num_gpus)
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    quiet()
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        else:
+            # More logical CPUs than cores are harmless: the processes share the cores.
+            cpus = max(os.cpu_count() or 1, int(num_cpus + 0.999))
+            ray.init(address="local", num_cpus=cpus, log_to_driver=True, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    try:
+        _require(num_cpus, num_gpus)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _require(num_cpus: float, num_gpus: float) -> None:
+    resources = ray.cluster_resources()
+    for name, needed in (("CPU", num_cpus), ("GPU", num_gpus)):
+        present = resources.get(name, 0)
+        if present < needed:
+            raise UserError(
+                f"this command needs {needed:g} {name}s at once and the cluster has {present:g}; "
+                "ask for fewer workers or data tasks, or add nodes"
+            )

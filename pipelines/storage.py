@@ -1,0 +1,143 @@
+"""Storage by URI: local folders and s3:// through s3fs, with atomic commits.
+
+Credentials and endpoint come from the standard AWS variables and profiles, never from here.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow.fs
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipelines.errors import UserError
+
+SCHEMES = ("file", "s3")
+_S3_OPTIONS: Mapping[str, Any] = {
+    # Listings change under us: other workers write to the same folders.
+    "use_listings_cache": False,
+    "config_kwargs": {"retries": {"max_attempts": 10, "mode": "adaptive"}},
+}
+
+
+def absolute(uri: str) -> str:
+    """`uri` with a local path made absolute; s3:// URIs lose only a trailing slash.
+
+    Raises UserError for an unknown scheme, an empty URI, or a relative path inside a submitted Ray job, where
+    the working directory is a temporary copy that is deleted with the job.
+    """
+    scheme, separator, rest = uri.partition("://")
+    if not uri or (separator and (scheme not in SCHEMES or not rest.strip("/"))):
+        raise UserError(f"cannot use {uri!r} as storage: give a local path, file:///path or s3://bucket/key")
+    if separator and scheme == "s3":
+        return uri.rstrip("/")
+    path = Path(rest if separator else uri).expanduser()
+    if not path.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise UserError(
+            f"{uri!r} is a relative path, and a submitted job's folder is deleted after it; "
+            "give an absolute path or s3://bucket/key"
+        )
+    return os.path.normpath(path.absolute())
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec file system of `uri` and the path inside it."""
+    uri = absolute(uri)
+    if uri.startswith("s3://"):
+        return fsspec.filesystem("s3", **_S3_OPTIONS), uri.removeprefix("s3://")
+    return fsspec.filesystem("file"), uri
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The same as a pyarrow file system, as Ray Train takes it."""
+    fs, path = filesystem(uri)
+    if uri.startswith("s3://"):
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+    return pyarrow.fs.LocalFileSystem(), path
+
+
+@contextmanager
+def user_errors(action: str, uri: str) -> Iterator[None]:
+    """Turns what storage answers into one sentence: UserError for what only the user can change."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"cannot {action} {uri}: it does not exist") from error
+    except (PermissionError, IsADirectoryError, FileExistsError) as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        raise UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials") from error
+    except (BotoCoreError, ClientError, OSError) as error:
+        raise UserError(f"cannot {action} {uri}: {error}") from error
+
+
+def exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    with user_errors("look at", uri):
+        return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole object. Raises UserError where there is none or it cannot be read."""
+    fs, path = filesystem(uri)
+    with user_errors("read", uri):
+        data: bytes = fs.cat_file(path)
+        return data
+
+
+def is_empty(uri: str) -> bool:
+    """True where nothing is stored below `uri`."""
+    fs, path = filesystem(uri)
+    with user_errors("list", uri):
+        try:
+            return not fs.ls(path, detail=False)
+        except FileNotFoundError:
+            return True
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Commits the object atomically: a reader sees the old content, the new one, or none, never a part."""
+    fs, path = filesystem(uri)
+    with user_errors("write", uri):
+        if uri.startswith("s3://"):
+            fs.pipe_file(path, data)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+        try:
+            scratch.write_bytes(data)
+            scratch.replace(target)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(uri: str, value: Any) -> None:
+    write_bytes(uri, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    """The JSON object at `uri`. Raises UserError where it is missing or is not one."""
+    try:
+        value = json.loads(read_bytes(uri))
+    except ValueError as error:
+        raise UserError(f"{uri} is not valid JSON ({error}); it may be half-written or not ours") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{uri} holds no JSON object")
+    return value
+
+
+def delete(uri: str) -> None:
+    """Removes one object; one that is not there is no error."""
+    fs, path = filesystem(uri)
+    with user_errors("delete", uri):
+        if fs.exists(path):
+            fs.rm_file(path)

@@ -1,0 +1,242 @@
+"""Rows of a packed data set, decoded on Ray Data's workers, in an order that (seed, epoch) alone decides.
+
+An epoch is a permutation of the row groups, cut into chunks of equal length whose rows are shuffled; each training
+worker gets a contiguous range of it. A chunk is one Ray Data task, planned from its number alone, so the stream is
+the same whatever the number of tasks, and after any restart. All remaining epochs are one stream: the first batch
+of the next epoch is decoded while the last of this one is trained on.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+from ray.data import ExecutionResources
+
+from dmlcsr.augment import Augmentation, Pose, draw_pose, warp_image, warp_label
+from dmlcsr.taxonomy import IGNORE, get_taxonomy
+from pipelines import storage
+from pipelines.config import Split
+from pipelines.dataset import Manifest
+
+Batch = dict[str, npt.NDArray[Any]]
+CHUNK_BYTES = 32 << 20
+"""Decoded size of a chunk that is aimed at: large against the cost of a task, small against the object store."""
+
+
+class Group(NamedTuple):
+    """A row group: `file` and `group` number it, `num_rows` is its length."""
+
+    file: int
+    group: int
+    num_rows: int
+
+
+class Piece(NamedTuple):
+    """Rows `start` to `stop` of a row group."""
+
+    file: int
+    group: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a data set, with what is needed to find any row group of it."""
+
+    files: tuple[str, ...]
+    groups: tuple[Group, ...]
+    taxonomy: str
+    digest: str
+
+    @property
+    def num_rows(self) -> int:
+        return sum(group.num_rows for group in self.groups)
+
+
+def open_split(uri: str, manifest: Manifest, split: Split) -> Source:
+    files = manifest.splits.get(split, ())
+    size = manifest.rows_per_group
+    groups = tuple(
+        Group(number, group, min(size, file.num_rows - group * size))
+        for number, file in enumerate(files)
+        for group in range(math.ceil(file.num_rows / size))
+    )
+    uris = tuple(storage.join(uri, file.path) for file in files)
+    return Source(uris, groups, manifest.taxonomy, manifest.digest)
+
+
+@lru_cache(maxsize=4)
+def _sequence(source: Source, seed: int | None, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The order of the groups (natural without a seed), and where each begins in the epoch's sequence of rows."""
+    order = np.arange(len(source.groups))
+    if seed is not None:
+        order = np.random.default_rng([seed, epoch]).permutation(order)
+    lengths = np.array([source.groups[index].num_rows for index in order], np.int64)
+    return order, np.concatenate([[0], np.cumsum(lengths)])
+
+
+def pieces_of(source: Source, seed: int | None, epoch: int, start: int, stop: int) -> list[Piece]:
+    """The pieces of row groups that make rows `start` to `stop` of an epoch's sequence."""
+    order, begins = _sequence(source, seed, epoch)
+    pieces = []
+    position = int(np.searchsorted(begins, start, side="right")) - 1
+    while position < len(order) and begins[position] < stop:
+        group = source.groups[order[position]]
+        begin = int(begins[position])
+        pieces.append(Piece(group.file, group.group, max(0, start - begin), min(group.num_rows, stop - begin)))
+        position += 1
+    return pieces
+
+
+@lru_cache(maxsize=64)
+def _open(uri: str, digest: str) -> pq.ParquetFile:
+    """An open file of a data set; the digest tells apart two data sets that were at the same place in turn."""
+    fs, path = storage.arrow_filesystem(uri)
+    return pq.ParquetFile(path, filesystem=fs, pre_buffer=True)
+
+
+def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of the pieces, in order. Raises UserError where a file cannot be read."""
+    rows: list[dict[str, Any]] = []
+    for piece in pieces:
+        uri = source.files[piece.file]
+        with storage.user_errors("read", uri):
+            table: pa.Table = _open(uri, source.digest).read_row_group(piece.group, columns=list(columns))
+        rows += table.slice(piece.start, piece.stop - piece.start).to_pylist()
+    return rows
+
+
+def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
+    """Encoded bytes -> (H, W, 3) uint8 RGB, turned upright by its EXIF tag."""
+    cv2.setNumThreads(1)  # a task has one core; OpenCV would take all
+    return _decode(data, cv2.IMREAD_COLOR_RGB)
+
+
+def decode_label(data: bytes | None) -> npt.NDArray[np.uint8]:
+    """PNG bytes -> (H, W) uint8 ids; an unlabelled row gives a single pixel of 255."""
+    if data is None:
+        return np.full((1, 1), IGNORE, np.uint8)
+    return _decode(data, cv2.IMREAD_GRAYSCALE)
+
+
+def _decode(data: bytes, flags: int) -> npt.NDArray[np.uint8]:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if pixels is None:
+        raise ValueError(f"{len(data)} bytes cannot be decoded as an image; the file is damaged")
+    return pixels.astype(np.uint8, copy=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainStream:
+    """The batches of one training worker: `batch_size` rows each, `num_batches` in every epoch.
+
+    Every epoch gives each row to one worker, but for the rows of an incomplete last batch, which differ by epoch.
+    """
+
+    source: Source
+    augmentation: Augmentation
+    size: int
+    batch_size: int
+    seed: int
+    rank: int
+    world_size: int
+    group_batches: int = 1
+    """Epochs have a multiple of this many batches: the micro-batches of an optimiser step."""
+
+    @property
+    def num_batches(self) -> int:
+        rows = self.source.num_rows // self.world_size
+        return rows // (self.batch_size * self.group_batches) * self.group_batches
+
+    @property
+    def _num_rows(self) -> int:
+        return self.num_batches * self.batch_size
+
+    @property
+    def _chunk_rows(self) -> int:
+        return int(np.clip(CHUNK_BYTES // (4 * self.size**2), 16, 64))
+
+    @property
+    def _chunks_per_epoch(self) -> int:
+        return math.ceil(self._num_rows / self._chunk_rows)
+
+    def dataset(self, first_epoch: int, last_epoch: int, num_tasks: int) -> ray.data.Dataset:
+        """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the epochs `first_epoch` to before `last_epoch`."""
+
+        def decode(chunk: int) -> Batch:
+            epochs, chunk_of_epoch = divmod(chunk, self._chunks_per_epoch)
+            return self.decode_chunk(first_epoch + epochs, chunk_of_epoch)
+
+        return _in_tasks((last_epoch - first_epoch) * self._chunks_per_epoch, decode, num_tasks)
+
+    def rows_of_chunk(self, epoch: int, chunk: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """The rows of one chunk in the order in which they are trained on."""
+        first = self.rank * (self.source.num_rows // self.world_size)
+        start = first + chunk * self._chunk_rows
+        stop = min(start + self._chunk_rows, first + self._num_rows)
+        rows = read_rows(self.source, pieces_of(self.source, self.seed, epoch, start, stop), columns)
+        order = np.random.default_rng([self.seed, epoch, start]).permutation(len(rows))
+        return [rows[index] for index in order]
+
+    def decode_chunk(self, epoch: int, chunk: int) -> Batch:
+        rows = self.rows_of_chunk(epoch, chunk, ("id", "image", "label"))
+        taxonomy = get_taxonomy(self.source.taxonomy)
+        images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+        labels = np.empty((len(rows), self.size, self.size), np.uint8)
+        for index, row in enumerate(rows):
+            pose = draw_pose(self.augmentation, self.seed, epoch, row["id"])
+            images[index] = warp_image(decode_image(row["image"]), self.size, pose)
+            labels[index] = warp_label(decode_label(row["label"]), self.size, pose, taxonomy)
+        return {"image": images, "label": labels}
+
+
+def ordered_rows(
+    source: Source, size: int, num_tasks: int | None, rank: int = 0, world_size: int = 1
+) -> ray.data.Dataset:
+    """Every row once, in order, not augmented; of a worker its share, complete to the last row.
+
+    Each worker needs at least one row.
+
+    Columns: `row` (number in the split), `id`, `image` (S, S, 3) uint8 canvas, `label` (PNG bytes).
+    """
+    start, stop = (source.num_rows * part // world_size for part in (rank, rank + 1))
+
+    def decode(chunk: int) -> Batch:
+        first = start + chunk * _ORDERED_CHUNK
+        last = min(first + _ORDERED_CHUNK, stop)
+        rows = read_rows(source, pieces_of(source, None, 0, first, last), ("id", "image", "label"))
+        return {
+            "row": np.arange(first, last),
+            "id": np.array([row["id"] for row in rows], object),
+            "image": np.stack([warp_image(decode_image(row["image"]), size, Pose()) for row in rows]),
+            "label": np.array([row["label"] for row in rows], object),
+        }
+
+    return _in_tasks(math.ceil((stop - start) / _ORDERED_CHUNK), decode, num_tasks)
+
+
+_ORDERED_CHUNK = 16
+
+
+def _in_tasks(num_chunks: int, decode: Callable[[int], Batch], num_tasks: int | None) -> ray.data.Dataset:
+    """Chunk 0, 1, ... in order, each decoded by a Ray Data task of its own, at most `num_tasks` at once if it is given."""
+
+    def call(batch: Batch) -> Batch:
+        return decode(int(batch["id"][0]))
+
+    numbers = ray.data.range(num_chunks, override_num_blocks=num_chunks)
+    chunks = numbers.map_batches(call, batch_size=None, batch_format="numpy")
+    chunks.context.enable_progress_bars = False
+    chunks.context.execution_options.preserve_order = True
+    # Not `TaskPoolStrategy(size=...)`: it would keep Ray from fusing the two steps into one task per chunk.
+    chunks.context.execution_options.resource_limits = ExecutionResources(cpu=num_tasks)
+    return chunks

@@ -1,0 +1,145 @@
+"""`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from dmlcsr.model import DMLCSR
+from dmlcsr.weights import load_matching
+from pipelines import checkpoint, dataset, models, outcome, run_directory, storage, train_loop
+from pipelines.config import TrainConfig
+from pipelines.dataset import Manifest
+from pipelines.errors import RunFailedError, UserError
+from pipelines.session import ray_session
+
+logger = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
+    manifest = dataset.read_manifest(config.data)
+    resumed = run_directory.claim(config, manifest.digest)
+    finished = outcome.finished_result(config.out)
+    if finished is not None:
+        logger.info("%s is finished; nothing to do", config.out)
+        return finished
+    check_inputs(config, manifest)
+    workers = config.workers
+    needed = workers.num_workers * (workers.cpus_per_worker + workers.data_tasks)
+    with ray_session(num_cpus=needed, num_gpus=workers.num_workers * workers.use_gpu):
+        result = fit(config, manifest)
+        best = export_best(config, manifest, result)
+    return {
+        "run": config.out,
+        "model": storage.join(config.out, "model"),
+        "val_mean_f1": best["val_mean_f1"],
+        "num_epochs": config.schedule.epochs,
+        "num_cycles": 0,
+        "resumed": resumed,
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    score = f"{100 * result['val_mean_f1']:.2f} %"
+    return f"trained {result['num_epochs']} epochs; best validation mean F1 {score}; model in {result['model']}"
+
+
+def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
+    """Raises UserError for what would only fail on the workers, minutes later."""
+    rows = manifest.num_rows()
+    if rows.get("val", 0) < config.workers.num_workers:
+        raise UserError(
+            f"{config.data} has {rows.get('val', 0)} validation rows; the best epoch is chosen on them, "
+            "and each worker needs one"
+        )
+    if train_loop.train_stream(config, manifest, 0, config.workers.num_workers).num_batches == 0:
+        raise UserError(
+            f"{config.data} has {rows.get('train', 0)} training rows, too few for one step of "
+            f"{config.workers.num_workers} workers x {config.optimizer.accumulate} x batch size "
+            f"{config.optimizer.batch_size}; lower --optimizer.batch-size"
+        )
+    if config.init is not None:
+        report_init(config, manifest)
+
+
+def report_init(config: TrainConfig, manifest: Manifest) -> None:
+    """Tells which weights `--init` gives. Raises UserError where it gives none."""
+    assert config.init is not None
+    parser, _ = models.read_model(config.init)
+    network = DMLCSR(train_loop.architecture(config, manifest.class_set))
+    report = load_matching(network, parser.state_dict())
+    if not report.loaded:
+        raise UserError(f"--init {config.init}: no weight fits depth {config.model.depth}, width {config.model.width}")
+    counts = len(report.loaded), len(report.missing), len(report.unexpected)
+    logger.info("--init: %d weights loaded, %d missing, %d unexpected", *counts)
+    for kind, names in (("missing", report.missing), ("unexpected", report.unexpected)):
+        if names:
+            logger.info("--init: %s: %s%s", kind, ", ".join(names[:8]), " ..." if len(names) > 8 else "")
+
+
+def fit(config: TrainConfig, manifest: Manifest) -> Result:
+    """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
+    workers = config.workers
+    fs, path = storage.arrow_filesystem(config.out)
+    trainer = TorchTrainer(
+        train_loop.train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "manifest": manifest.model_dump(mode="json"),
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=CHECKPOINTS,
+            storage_path=path,
+            storage_filesystem=fs,
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_mean_f1"),
+            logging_config=LoggingConfig(log_level="WARNING"),
+        ),
+    )
+    try:
+        result: Result = trainer.fit()  # type: ignore[assignment]  # the wheel annotates its base class
+    except TrainingFailedError as error:
+        raise RunFailedError(
+            f"training stopped after {workers.max_failures} replacements of lost workers "
+            f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
+        ) from error
+    answer: dict[str, Any] = result.return_value or {}
+    if "failure" in answer:
+        raise RunFailedError(f"{answer['failure']}; lower --optimizer.lr or set --optimizer.clip-norm")
+    return result
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> dict[str, Any]:
+    """Writes `model/` from the epoch with the best validation score; returns that epoch's metrics."""
+    saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
+    network = DMLCSR(train_loop.architecture(config, manifest.class_set))
+    with saved.as_directory() as folder:
+        network.load_state_dict(checkpoint.load_network(Path(folder)))
+    card = train_loop.model_card(config, manifest.class_set)
+    scored = type(card)(
+        architecture=card.architecture,
+        taxonomy=card.taxonomy,
+        preprocessing=card.preprocessing,
+        metrics={"val_mean_f1": metrics["val_mean_f1"]},
+        lineage={"run": config.out, "epoch": metrics["epoch"], "data": config.data, "data_digest": manifest.digest},
+    )
+    models.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
+    return metrics

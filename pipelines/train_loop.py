@@ -1,0 +1,276 @@
+"""What each training worker runs: epochs of steps, validation of every row, a checkpoint at each epoch's end.
+
+On CUDA: bf16 autocast, SyncBatchNorm over several workers, nccl. That path is written with care and not exercised
+in CI, which has no GPU.
+"""
+
+import logging
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from dmlcsr.augment import Augmentation
+from dmlcsr.losses import LossParts, LossWeights, dml_loss
+from dmlcsr.metrics import Counts, scores
+from dmlcsr.model import DMLCSR, Architecture
+from dmlcsr.predict import Predictor, normalize
+from dmlcsr.schedule import learning_rate
+from dmlcsr.taxonomy import Taxonomy, get_taxonomy
+from dmlcsr.weights import ModelCard, Preprocessing, load_matching
+from pipelines import checkpoint, models, run_directory, stream
+from pipelines.config import OptimizerConfig, TrainConfig
+from pipelines.dataset import Manifest
+from pipelines.session import quiet
+
+logger = logging.getLogger(__name__)
+SANITY_BATCHES = 2
+LOG_SECONDS = 10.0
+
+
+def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
+    """The train function; `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts.
+
+    Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
+    quiet()
+    config = TrainConfig.model_validate(settings["config"])
+    return Worker(config, Manifest.model_validate(settings["manifest"])).run()
+
+
+def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
+    """The training network with the weights it starts from: the same on every worker."""
+    torch.manual_seed(config.seed)
+    network = DMLCSR(architecture(config, taxonomy))
+    if config.init is not None:
+        load_matching(network, models.read_model(config.init)[0].state_dict())
+    return network
+
+
+def architecture(config: TrainConfig, taxonomy: Taxonomy) -> Architecture:
+    return Architecture(num_classes=taxonomy.num_classes, depth=config.model.depth, width=config.model.width)
+
+
+def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
+    """The card of the exported model, without metrics and lineage."""
+    preprocessing = Preprocessing(size=config.input.size)
+    return ModelCard(architecture=architecture(config, taxonomy), taxonomy=taxonomy.name, preprocessing=preprocessing)
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+    if config.name == "sgd":
+        return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+    return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
+
+
+class Worker:
+    """One rank's network, data and position in the training."""
+
+    def __init__(self, config: TrainConfig, manifest: Manifest) -> None:
+        context = ray.train.get_context()
+        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
+        self.config = config
+        self.taxonomy = get_taxonomy(manifest.taxonomy)
+        self.device = ray.train.torch.get_device()
+        torch.set_num_threads(config.workers.cpus_per_worker)
+        network = build_network(config, self.taxonomy).to(self.device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cuda" and self.world_size > 1:
+            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        self.network = network
+        self.optimizer = build_optimizer(network, config.optimizer)
+        self.history: list[dict[str, float]] = []
+        self._resume()
+        self.parallel: nn.Module = ray.train.torch.prepare_model(network)
+        self.card = model_card(config, self.taxonomy)
+        self.weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
+        self.validation = stream.open_split(config.data, manifest, "val")
+        self.stream = train_stream(config, manifest, self.rank, self.world_size)
+
+    def _resume(self) -> None:
+        latest = ray.train.get_checkpoint()
+        if latest is not None:
+            with latest.as_directory() as folder:
+                self.history = checkpoint.load(Path(folder), self.network, self.optimizer)["history"]
+
+    def run(self) -> dict[str, Any]:
+        """All epochs that are not done yet."""
+        first, last = len(self.history), self.config.schedule.epochs
+        if first == last:
+            return {"history": self.history}
+        if first == 0:
+            self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
+        elif self.rank == 0:
+            run_directory.write_metrics(self.config.out, self.history)
+        rows = self.stream.dataset(first, last, self.config.workers.data_tasks)
+        batches = iter(rows.iter_torch_batches(batch_size=self.stream.batch_size, prefetch_batches=2))
+        for epoch in range(first, last):
+            record, failure = self.train_epoch(epoch, batches)
+            if failure is not None:
+                return {"history": self.history, "failure": failure}
+            record["val_mean_f1"] = self.validate()
+            self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
+            self.report()
+        return {"history": self.history}
+
+    def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
+        """Mean loss parts, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
+        self.parallel.train()
+        accumulate = self.config.optimizer.accumulate
+        num_steps = self.stream.num_batches // accumulate
+        total = torch.zeros(len(LossParts._fields), device=self.device)
+        progress = Progress(epoch, self.config.schedule.epochs, num_steps, self.rank)
+        images_per_step = accumulate * self.stream.batch_size * self.world_size
+        for step in range(num_steps):
+            rate = self._set_rate(epoch + step / num_steps)
+            parts = self.step(islice(batches, accumulate))
+            if parts is None:
+                return {}, f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}"
+            total += parts
+            progress.tell(step + 1, images_per_step, parts)
+        means = dict(zip(LossParts._fields, (total / num_steps).tolist(), strict=True))
+        speed = num_steps * images_per_step / progress.seconds
+        return {f"loss_{name}": value for name, value in means.items()} | {
+            "lr": rate,
+            "images_per_second": speed,
+            "train_seconds": progress.seconds,
+        }, None
+
+    def step(self, batches: Iterator[dict[str, Tensor]]) -> Tensor | None:
+        """One optimiser step over its micro-batches; the mean loss parts, or None where they are not finite.
+
+        The gradient is the same on every rank after DDP's reduction, so all ranks decide alike.
+        """
+        accumulate = self.config.optimizer.accumulate
+        summed = torch.zeros(len(LossParts._fields), device=self.device)
+        for number, batch in enumerate(batches, start=1):
+            with self._synchronised(number == accumulate):
+                parts = self.loss(batch)
+                (parts.total / accumulate).backward()
+            summed += torch.stack([part.detach().float() for part in parts]) / accumulate
+        limit = self.config.optimizer.clip_norm or math.inf
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
+        if not torch.isfinite(norm):
+            return None
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return summed
+
+    def loss(self, batch: dict[str, Tensor]) -> LossParts:
+        """Loss parts of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
+        pixels = normalize(batch["image"], self.card.preprocessing)
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
+            logits = self.parallel(pixels)
+        return dml_loss(logits, batch["label"], self.weights, edge_radius=self.config.loss.edge_radius)
+
+    def _synchronised(self, last: bool) -> Any:
+        """Gradients are reduced across the workers with the last micro-batch of a step only."""
+        return nullcontext() if last or self.world_size == 1 else self.parallel.no_sync()  # type: ignore[operator]
+
+    def _set_rate(self, epoch: float) -> float:
+        schedule = self.config.schedule
+        rate = learning_rate(
+            epoch,
+            lr=self.config.optimizer.lr,
+            warmup_epochs=schedule.warmup_epochs,
+            csr_start=schedule.epochs,
+            cycle_epochs=1,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    def validate(self, max_batches: int | None = None) -> float:
+        """Mean F1 on the validation split at label resolution; each row is counted on exactly one worker."""
+        predictor = Predictor(self.network.decoupled(), self.card, str(self.device))
+        counts = Counts(self.taxonomy.num_classes)
+        rows = stream.ordered_rows(
+            self.validation, self.config.input.size, self.config.workers.data_tasks, self.rank, self.world_size
+        )
+        for batch in islice(rows.iter_batches(batch_size=self.stream.batch_size), max_batches):
+            labels = [stream.decode_label(data) for data in batch["label"]]
+            predicted = predictor.label_maps(batch["image"], [label.shape for label in labels])
+            for label, prediction in zip(labels, predicted, strict=True):
+                counts.add(label, prediction)
+        if self.world_size > 1:
+            confusion = torch.from_numpy(counts.confusion).to(self.device)
+            torch.distributed.all_reduce(confusion)
+            counts.confusion = confusion.cpu().numpy()
+        return scores(counts, self.taxonomy).mean_f1 or 0.0
+
+    def report(self) -> None:
+        """Commits the epoch: after this it is never done again."""
+        latest = self.history[-1]
+        with tempfile.TemporaryDirectory() as folder:
+            saved = None
+            if self.rank == 0:
+                checkpoint.save(Path(folder), self.network, self.optimizer, {"history": self.history})
+                saved = ray.train.Checkpoint.from_directory(folder)
+            ray.train.report(latest, checkpoint=saved)
+        if self.rank == 0:
+            run_directory.write_metrics(self.config.out, self.history)
+            logger.info(
+                "epoch %d/%d done: loss %.3f, validation mean F1 %.2f %%",
+                latest["epoch"],
+                self.config.schedule.epochs,
+                latest["loss_total"],
+                100 * latest["val_mean_f1"],
+            )
+
+
+def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
+    """The training batches of one worker."""
+    return stream.TrainStream(
+        source=stream.open_split(config.data, manifest, "train"),
+        augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
+        size=config.input.size,
+        batch_size=config.optimizer.batch_size,
+        seed=config.seed,
+        rank=rank,
+        world_size=world_size,
+        group_batches=config.optimizer.accumulate,
+    )
+
+
+class Progress:
+    """Tells, now and then, how far the epoch is, how fast, and how long the training will still take."""
+
+    def __init__(self, epoch: int, num_epochs: int, num_steps: int, rank: int) -> None:
+        self.epoch, self.num_epochs, self.num_steps = epoch, num_epochs, num_steps
+        self.silent = rank != 0
+        self.begin = self.told = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begin
+
+    def tell(self, step: int, images_per_step: int, parts: Tensor) -> None:
+        """Scalars stay on the device but for the steps that are told."""
+        if self.silent or time.monotonic() - self.told < LOG_SECONDS:
+            return
+        self.told = time.monotonic()
+        per_step = self.seconds / step
+        left = per_step * ((self.num_epochs - self.epoch) * self.num_steps - step)
+        logger.info(
+            "epoch %d/%d, step %d/%d: loss %.3f, %.1f images/s, %d:%02d min left",
+            self.epoch + 1,
+            self.num_epochs,
+            step,
+            self.num_steps,
+            parts[0].item(),
+            images_per_step / per_step,
+            *divmod(int(left), 60),
+        )
