@@ -20,6 +20,10 @@ BORDER_COLOR = (124, 116, 104)
 """RGB of canvas pixels outside the image: the ImageNet mean, which normalisation makes zero."""
 
 
+_TIE = 1 / 256
+"""Pixels by which nearest-neighbour sampling leans, so that ties all fall the same way."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """How far poses spread (section 5). `scale` s: factor clip(N(1, s), 1 - s, 1 + s); `rotation` r in degrees:
@@ -72,20 +76,30 @@ def warp_image(image: Pixels, size: int, pose: Pose) -> Pixels:
     shrink = int(pose.scale * max(image.shape[:2]) / size)
     if shrink >= 2:
         reduced = (max(1, image.shape[1] // shrink), max(1, image.shape[0] // shrink))
-        image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
+        image = np.asarray(cv2.resize(image, reduced, interpolation=cv2.INTER_AREA), np.uint8)
     return _warp(image, size, pose, cv2.INTER_LINEAR, BORDER_COLOR)
 
 
 def warp_label(label: Pixels, size: int, pose: Pose, taxonomy: Taxonomy) -> Pixels:
     """(H, W) ids -> (size, size), nearest; 255 outside. A mirrored pose swaps the left/right ids."""
     warped = _warp(label, size, pose, cv2.INTER_NEAREST, IGNORE)
-    return cv2.LUT(warped, taxonomy.flip_lut()) if pose.flip else warped
+    return np.asarray(cv2.LUT(warped, taxonomy.flip_lut()), np.uint8) if pose.flip else warped
 
 
 def _warp(array: Pixels, size: int, pose: Pose, interpolation: int, border: int | tuple[int, ...]) -> Pixels:
-    matrix = canvas_to_image(*array.shape[:2], size, pose)
-    flags = interpolation | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(array, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=border)
+    matrix = canvas_to_image(array.shape[0], array.shape[1], size, pose)
+    if interpolation == cv2.INTER_NEAREST:
+        # An odd margin puts every centre halfway between two pixels, and rounding to even would drop each second.
+        matrix[:, 2] += _TIE
+    warped = cv2.warpAffine(
+        array,
+        matrix,
+        (size, size),
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=border,
+    )
+    return np.asarray(warped, np.uint8)
 
 
 def augment(image: Pixels, label: Pixels, taxonomy: Taxonomy, size: int, pose: Pose) -> tuple[Pixels, Pixels]:

@@ -36,7 +36,7 @@ def lovasz_softmax(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tenso
     Zero, with a zero gradient, where every pixel is ignored. Differentiable once.
     """
     probs = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-    return cast(Tensor, _LovaszOfProbabilities.apply(probs.softmax(1), label, ignore))
+    return cast(Tensor, _LovaszOfProbabilities.apply(probs.softmax(1), label, ignore))  # type: ignore[no-untyped-call]
 
 
 class _LovaszOfProbabilities(torch.autograd.Function):
@@ -47,7 +47,7 @@ class _LovaszOfProbabilities(torch.autograd.Function):
         return loss
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * grad_output, None, None
 

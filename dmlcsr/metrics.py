@@ -104,8 +104,8 @@ def boundary_band(ids: _Ids) -> _Mask:
     width = max(1, round(_BOUNDARY_SHARE * float(np.hypot(*ids.shape))))
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     border: dict[str, Any] = {"borderType": cv2.BORDER_CONSTANT, "borderValue": IGNORE}
-    largest: _Ids = cv2.dilate(ids, kernel, **border)
-    smallest: _Ids = cv2.erode(ids, kernel, **border)
+    largest = cv2.dilate(ids, kernel, **border)
+    smallest = cv2.erode(ids, kernel, **border)
     return np.not_equal(largest, smallest) & np.not_equal(ids, IGNORE)
 
 

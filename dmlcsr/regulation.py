@@ -43,8 +43,7 @@ def distillation_target(teacher_logits: Tensor, label: Tensor, hard_weight: floa
     """(1 - a) softmax(teacher) + a onehot(label), a = `hard_weight`: (B, C, H, W) probabilities at label size.
 
     `teacher_logits` (B, C, h, w) are upsampled (bilinear, align_corners) where their size differs from `label`
-    (B, H, W) uint8. Where the label is 255 the target is the teacher's part alone; losses ignore these pixels.
-    float32 at least. Raises ValueError for a weight outside 0..1.
+    (B, H, W) uint8. On ignored pixels (255) the hard part says background; the losses ignore them. float32 at least. Raises ValueError for a weight outside 0..1.
     """
     if not 0 <= hard_weight <= 1:
         raise ValueError(f"the weight of the hard label must be in 0..1, got {hard_weight}")
@@ -53,9 +52,8 @@ def distillation_target(teacher_logits: Tensor, label: Tensor, hard_weight: floa
         if logits.shape[2:] != label.shape[1:]:
             logits = F.interpolate(logits, label.shape[1:], mode="bilinear", align_corners=True)
         target = logits.softmax(1).mul_(1 - hard_weight)
-        ignored = label == IGNORE
-        hard = torch.where(ignored, 0.0, hard_weight).to(target.dtype)
-        return target.scatter_add_(1, label.masked_fill(ignored, 0).long()[:, None], hard[:, None])
+        index = label.masked_fill(label == IGNORE, 0).long()[:, None]
+        return target.scatter_add_(1, index, torch.full_like(target[:, :1], hard_weight))
 
 
 def distillation_targets(

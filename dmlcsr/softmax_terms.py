@@ -54,7 +54,7 @@ def weighted_terms(
         total = _weighted_sum(all_factors, terms)
     if with_gradient:
         gradient = torch.cat([gradient for _, gradient in results if gradient is not None])
-        total = cast(Tensor, _WithGradient.apply(logits, total, gradient))
+        total = cast(Tensor, _WithGradient.apply(logits, total, gradient))  # type: ignore[no-untyped-call]
     return total, terms
 
 
@@ -67,7 +67,7 @@ class _WithGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         return ctx.saved_tensors[0] * grad_output, None, None
 

@@ -4,11 +4,12 @@ Values are resolved as: defaults here, then `--preset`, then `--config FILE`, th
 are those of the preset `cpu-small`: they run on a laptop.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -40,6 +41,22 @@ TaxonomyName = Annotated[str, AfterValidator(_taxonomy)]
 Split = Literal["train", "val", "test"]
 
 
+def _shares(value: Any) -> Any:
+    """`train=.8,val=.1,test=.1` as a mapping; a mapping stays one."""
+    if not isinstance(value, str):
+        return value
+    return dict(part.strip().partition("=")[::2] for part in value.split(","))
+
+
+def _positive_sum(shares: dict[Split, float]) -> dict[Split, float]:
+    if not sum(shares.values()):
+        raise ValueError("at least one share must be above zero")
+    return shares
+
+
+SplitShares = Annotated[dict[Split, NonNegativeFloat], BeforeValidator(_shares), AfterValidator(_positive_sum)]
+
+
 class Config(BaseModel):
     """Base of all: unknown keys are errors, values are immutable, the text under a field is its help."""
 
@@ -63,14 +80,6 @@ class SynthConfig(Config):
     """`packed`: a data set ready to train on; `pairs`: a raw folder of images and labels to ingest."""
 
 
-class SplitShares(Config):
-    """Shares of the rows by split; they are normalised to sum to one."""
-
-    train: NonNegativeFloat = 0.8
-    val: NonNegativeFloat = 0.1
-    test: NonNegativeFloat = 0.1
-
-
 class IngestConfig(Config):
     """Pack raw faces into a data set; bad samples go to a quarantine table with a reason."""
 
@@ -84,8 +93,8 @@ class IngestConfig(Config):
     """Classes of the labels, for `pairs` (required there): celebamask_hq, face_synthetics, helen or lapa."""
     remap_to: TaxonomyName | None = None
     """Rewrite the labels from their own taxonomy to this one by the explicit table of the project."""
-    splits: SplitShares = SplitShares()
-    """Shares of the splits where the source has none of its own."""
+    splits: SplitShares = {"train": 0.8, "val": 0.1, "test": 0.1}
+    """Shares of the splits where the source has none of its own, as `train=.8,val=.1,test=.1`."""
     split_file: Uri | None = None
     """Text file with lines `<id> <train|val|test>`, instead of shares."""
     seed: NonNegativeInt = 0

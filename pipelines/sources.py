@@ -130,9 +130,7 @@ def _rank(name: str, seed: int) -> bytes:
 
 def _split_by_shares(samples: Sequence[RawSample], shares: SplitShares, seed: int) -> list[RawSample]:
     """Exact shares of a shuffle by hash, so that the split depends on ids and seed alone."""
-    parts = [shares.train, shares.val, shares.test]
-    if not sum(parts):
-        raise UserError("--splits: at least one share must be above zero")
+    parts = [shares.get(split, 0.0) for split in SPLITS]
     ordered = sorted(samples, key=lambda sample: _rank(sample.id, seed + 1))
     bounds = [round(len(ordered) * sum(parts[: i + 1]) / sum(parts)) for i in range(3)]
     return [

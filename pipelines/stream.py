@@ -166,23 +166,27 @@ class TrainStream:
         return int(np.clip(CHUNK_BYTES // (4 * self.size**2), 16, 64))
 
     @property
-    def _chunks_per_epoch(self) -> int:
+    def chunks_per_epoch(self) -> int:
         return math.ceil(self._num_rows / self._chunk_rows)
 
     def dataset(self, first_epoch: int, last_epoch: int, num_tasks: int) -> ray.data.Dataset:
         """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the epochs `first_epoch` to before `last_epoch`."""
 
         def decode(chunk: int) -> Batch:
-            epochs, chunk_of_epoch = divmod(chunk, self._chunks_per_epoch)
+            epochs, chunk_of_epoch = divmod(chunk, self.chunks_per_epoch)
             return self.decode_chunk(first_epoch + epochs, chunk_of_epoch)
 
-        return _in_tasks((last_epoch - first_epoch) * self._chunks_per_epoch, decode, num_tasks)
+        return _in_tasks((last_epoch - first_epoch) * self.chunks_per_epoch, decode, num_tasks)
+
+    def rows_of(self, chunk: int) -> tuple[int, int]:
+        """Where a chunk of this worker begins and ends in the epoch's sequence of rows."""
+        first = self.rank * (self.source.num_rows // self.world_size)
+        start = first + chunk * self._chunk_rows
+        return start, min(start + self._chunk_rows, first + self._num_rows)
 
     def rows_of_chunk(self, epoch: int, chunk: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of one chunk in the order in which they are trained on."""
-        first = self.rank * (self.source.num_rows // self.world_size)
-        start = first + chunk * self._chunk_rows
-        stop = min(start + self._chunk_rows, first + self._num_rows)
+        start, stop = self.rows_of(chunk)
         rows = read_rows(self.source, pieces_of(self.source, self.seed, epoch, start, stop), columns)
         order = np.random.default_rng([self.seed, epoch, start]).permutation(len(rows))
         return [rows[index] for index in order]

@@ -43,9 +43,9 @@ def _skin_like(rng: Rng) -> Color:
 
 def _gradient(rng: Rng, size: int) -> Image:
     corners = rng.uniform(0, 255, (2, 2, 3)).astype(np.float32) * 0.6 + np.asarray(_color(rng), np.float32) * 0.4
-    noise = value_noise(rng, size, (5, 60))[..., None]
-    field = np.asarray(cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
-    return np.asarray(np.clip(field + 6 * noise, 0, 255), np.uint8)
+    noise = 6 * value_noise(rng, size, (5, 60))
+    field = cv2.resize(corners, (size, size), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.add(field, cv2.merge([noise, noise, noise]), dtype=cv2.CV_8U), np.uint8)
 
 
 def _noise(rng: Rng, size: int) -> Image:
@@ -71,8 +71,8 @@ def _scene(rng: Rng, size: int) -> Image:
     for _ in range(int(rng.integers(3, 9))):
         left, top = rng.uniform(-0.1, 1.0), rng.uniform(0.0, 0.7)
         canvas.paint(_box(left, top, left + rng.uniform(0.04, 0.3), horizon + rng.uniform(0, 0.2)), _color(rng))
-    grain = value_noise(rng, size, (20, 80))[..., None]
-    return np.asarray(np.clip(canvas.image * (1 + 0.1 * grain), 0, 255), np.uint8)
+    grain = 1 + np.float32(0.1) * value_noise(rng, size, (20, 80))
+    return np.asarray(cv2.multiply(canvas.image, cv2.merge([grain, grain, grain]), dtype=cv2.CV_8U), np.uint8)
 
 
 def _box(left: float, top: float, right: float, bottom: float) -> Points:

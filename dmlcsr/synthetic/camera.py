@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from .canvas import Color, Image
+from .texture import Field
 
 Rng = np.random.Generator
 
@@ -47,21 +48,24 @@ def photograph(image: Image, camera: Camera, tint: Color, rng: Rng) -> Image:
     """(S, S, 3) uint8 as painted -> as photographed. `rng` is drawn from once per pixel, so it comes last."""
     lit = np.asarray(cv2.multiply(image, _light_field(image.shape[0], camera, tint), dtype=cv2.CV_32F), np.float32)
     lit = _blurred(lit, camera)
-    grain = rng.standard_normal(image.shape[:2], dtype=np.float32)
-    grain = grain * np.float32(camera.noise) + np.float32(128 * (1 - camera.contrast))
+    # The sum of three bytes is close to normal and four times faster to draw; its deviation is 128.
+    grain = rng.integers(0, 256, (3, *image.shape[:2]), dtype=np.uint8).sum(axis=0, dtype=np.float32)
+    grain -= np.float32(382.5)
+    grain *= np.float32(camera.noise / 128)
+    grain += np.float32(128 * (1 - camera.contrast))
     noisy = np.asarray(cv2.add(lit, cv2.merge([grain, grain, grain]), dtype=cv2.CV_8U), np.uint8)
     return _recompressed(noisy, camera.first_quality)
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
     """(H, W, 3) uint8 RGB -> JPEG bytes. Raises ValueError where OpenCV cannot encode it."""
-    ok, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
     return data.tobytes()
 
 
-def _light_field(size: int, camera: Camera, tint: Color) -> np.ndarray:
+def _light_field(size: int, camera: Camera, tint: Color) -> Field:
     """(S, S, 3) float32 factors: falloff across the scene, vignette, tint and gain."""
     axis = np.linspace(-1, 1, 24, dtype=np.float32)
     x, y = axis[None, :], axis[:, None]
@@ -71,7 +75,7 @@ def _light_field(size: int, camera: Camera, tint: Color) -> np.ndarray:
     return np.asarray(cv2.resize(small.astype(np.float32), (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def _blurred(image: np.ndarray, camera: Camera) -> np.ndarray:
+def _blurred(image: Field, camera: Camera) -> Field:
     """Defocus and motion blur, by shares of the picture's size."""
     size = image.shape[0]
     if camera.blur * size > 0.25:
@@ -87,9 +91,9 @@ def _blurred(image: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def _recompressed(image: Image, quality: int) -> Image:
+    """The picture after a round through JPEG; quality 0 leaves it alone."""
     if not quality:
         return image
-    ok, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not ok:
-        raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
-    return np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    data = np.frombuffer(encode_jpeg(image, quality), np.uint8)
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

@@ -60,6 +60,14 @@ def ribbon(center: Points, widths: npt.NDArray[np.float64] | float) -> Points:
     return np.concatenate([center + normal, (center - normal)[::-1]])
 
 
+def loop(center: Points, width: float) -> Points:
+    """Polygon of a stroke along a closed curve, (2 N + 2, 2); a seam of no width joins its outer and inner edge."""
+    tangent = np.concatenate([center[1:], center[:1]]) - np.concatenate([center[-1:], center[:-1]])
+    normal = tangent[:, ::-1] * (-1.0, 1.0) * (0.5 * width / (np.hypot(tangent[:, 0], tangent[:, 1])[:, None] + 1e-12))
+    outer, inner = center + normal, center - normal
+    return np.concatenate([outer, outer[:1], inner[:1], inner[::-1]])
+
+
 def taper(num: int, middle: float, ends: float = 0.0) -> npt.NDArray[np.float64]:
     """(num,) widths of a stroke that is `middle` wide in the middle and `ends` at both ends."""
     return ends + (middle - ends) * np.sin(np.linspace(0, np.pi, num)) ** 0.7

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .canvas import Canvas, Image, Patch, scaled
-from .curves import Points, ellipse, moved, path, ribbon, taper
+from .curves import Points, ellipse, loop, moved, path, ribbon, taper
 from .head import Head
 from .labels import (
     L_BROW,
@@ -53,7 +53,7 @@ def paint_skin(canvas: Canvas, head: Head, skin: Image) -> Patch | None:
     scale = head.face.pose.scale
     # The jaw's edge turns away from the viewer: a soft rim separates it from the neck.
     rim, dark = head.contour(), scaled(head.face.skin.color, 0.3)
-    canvas.shade([ribbon(np.concatenate([rim, rim[:2]]), 0.05 * scale)], 0.03 * scale, dark, 0.4, patch)
+    canvas.shade([loop(rim, 0.05 * scale)], 0.03 * scale, dark, 0.4, patch)
     return patch
 
 

@@ -1,7 +1,9 @@
 """Draws the parameters of a face. Every function takes the numbers it needs from one generator, in a fixed order."""
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 
 import numpy as np
 
@@ -57,8 +59,14 @@ def _normal(rng: Rng, mean: float, deviation: float, low: float, high: float) ->
     return min(max(rng.normal(mean, deviation), low), high)
 
 
+def _draw(rng: Rng, weights: Sequence[float]) -> int:
+    """An index, with probability proportional to its weight; one number of the stream."""
+    place = rng.random() * sum(weights)
+    return min(bisect(list(accumulate(weights)), place), len(weights) - 1)
+
+
 def _pick(rng: Rng, names: Sequence[str], weights: Sequence[float]) -> str:
-    return names[int(rng.choice(len(names), p=np.asarray(weights) / sum(weights)))]
+    return names[_draw(rng, weights)]
 
 
 def _jitter(rng: Rng, color: Sequence[float], amount: float) -> Color:
@@ -86,7 +94,7 @@ def _pose(rng: Rng) -> Pose:
         yaw=_normal(rng, 0, 0.28, -0.68, 0.68),
         pitch=_normal(rng, 0, 0.09, -0.22, 0.22),
         roll=_normal(rng, 0, 0.11, -0.45, 0.45),
-        scale=rng.uniform(0.27, 0.42),
+        scale=rng.uniform(0.28, 0.405),
         center=(_normal(rng, 0.5, 0.04, 0.4, 0.6), _normal(rng, 0.48, 0.03, 0.42, 0.56)),
     )
 
@@ -153,7 +161,7 @@ def _skin(rng: Rng, female: bool, color: Color, hair: Color) -> Skin:
 
 
 def _light(rng: Rng) -> Light:
-    warmth, green = _normal(rng, 0.02, 0.06, -0.12, 0.16), _normal(rng, 0.99, 0.012, 0.95, 1.02)
+    warmth, green = _normal(rng, 0.03, 0.045, -0.06, 0.14), _normal(rng, 0.99, 0.012, 0.95, 1.02)
     direction = (rng.normal(0, 0.55), rng.normal(-0.45, 0.3), 1.0)
     return Light(direction, ambient=rng.uniform(0.25, 0.6), tint=(1 + warmth, green, 1 - warmth))
 
@@ -162,7 +170,7 @@ def _hair(rng: Rng, female: bool) -> Hair:
     kinds = ("bald", "buzz", "short", "medium", "long", "bun", "curly")
     weights = (1, 3, 10, 26, 38, 12, 10) if female else (10, 16, 46, 10, 5, 3, 10)
     style = _pick(rng, kinds, weights)
-    tone = _HAIR_TONES[int(rng.choice(len(_HAIR_TONES), p=_HAIR_WEIGHTS))]
+    tone = _HAIR_TONES[_draw(rng, _HAIR_WEIGHTS)]
     color = _any_color(rng) if rng.random() < 0.03 else _jitter(rng, tone, 7)
     volume = {"bald": 0.0, "buzz": 0.02, "short": 0.09, "bun": 0.05, "curly": 0.26}.get(style, 0.13)
     length = {"medium": rng.uniform(0.55, 1.0), "long": rng.uniform(1.2, 2.2)}.get(style, rng.uniform(0.1, 0.45))

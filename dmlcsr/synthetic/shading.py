@@ -12,7 +12,7 @@ from .curves import PointList, ellipse
 from .head import Head
 from .texture import Field, value_noise
 
-_GRID = 128
+_GRID = 112
 _LOW, _HIGH = -1.3, 1.3  # extent of the relief, u and v alike
 _AXIS = np.linspace(_LOW, _HIGH, _GRID, dtype=np.float32)
 _STEP = float(_AXIS[1] - _AXIS[0])
@@ -30,7 +30,7 @@ def skin_texture(head: Head, rng: np.random.Generator, size: int) -> Image:
     """(S, S, 3) uint8: the lit skin for every pixel of the picture; only what the skin covers is meaningful."""
     face = head.face
     shade, gloss = _lighting(head)
-    noise = value_noise(rng, _GRID, (12, 40, 128))
+    noise = value_noise(rng, _GRID, (12, 40, 112))
     albedo = _pigment(head, rng) * np.asarray(face.skin.color, np.float32)[:, None, None]
     albedo *= 1 + np.float32(0.028) * noise
     albedo = _bearded(albedo, head, rng)
@@ -110,7 +110,7 @@ def _bearded(albedo: Field, head: Head, rng: np.random.Generator) -> Field:
         return albedo
     mask = _beard_mask(head)
     density = {"stubble": 0.45, "full": 0.97, "goatee": 0.9, "moustache": 0.95}[skin.beard]
-    grain = np.clip(0.8 + 0.45 * value_noise(rng, _GRID, (72, 144)), 0, 1)
+    grain = np.clip(0.8 + 0.45 * value_noise(rng, _GRID, (64, 112)), 0, 1)
     weight = (density * mask * grain).astype(np.float32)
     beard = np.asarray(skin.beard_color, np.float32)[:, None, None]
     return np.asarray(albedo + weight * (beard - albedo), np.float32)

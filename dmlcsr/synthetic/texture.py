@@ -11,13 +11,21 @@ Field = npt.NDArray[np.float32]
 
 
 def value_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...]) -> Field:
-    """(size, size) float32 smooth noise, mean about 0 and within about -1..1: octaves of random grids, finer ones
-    weaker."""
-    total = np.zeros((size, size), np.float32)
+    """(size, size) float32 smooth noise, mean about 0 and mostly within -1..1.
+
+    `cells` are the octaves' grid sizes, coarse to fine; finer ones are weaker. Coarse octaves are enlarged to the
+    next finer grid only, the sum of all to the full size.
+    """
+    total = np.zeros((1, 1), np.float32)
     for octave, n in enumerate(cells):
-        grid = rng.random((n, n), dtype=np.float32) * 2 - 1
-        total += np.asarray(cv2.resize(grid, (size, size), interpolation=cv2.INTER_LINEAR), np.float32) * 0.6**octave
-    return total
+        grid = rng.random((n, n), dtype=np.float32) * np.float32(2) - np.float32(1)
+        total = np.asarray(cv2.scaleAdd(grid, 0.6**octave, enlarged(total, n)), np.float32)
+    return enlarged(total, size)
+
+
+def enlarged(field: Field, size: int) -> Field:
+    """Bilinear resampling to (size, size)."""
+    return np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def ramp(gray: Image, dark: Color, light: Color) -> Image:
@@ -30,7 +38,7 @@ def ramp(gray: Image, dark: Color, light: Color) -> Image:
 
 def to_gray(field: Field) -> Image:
     """Noise within -1..1 -> uint8 0..255."""
-    return np.asarray(cv2.convertScaleAbs(field * np.float32(127.5) + np.float32(127.5)), np.uint8)
+    return np.asarray(cv2.convertScaleAbs(field, alpha=127.5, beta=127.5), np.uint8)
 
 
 def strands(
@@ -40,9 +48,9 @@ def strands(
 
     `crown` and `reach` (distance from the crown to the tips) are in unit image coordinates, `light_angle` in radians.
     """
-    angles, radii = 768, 48
+    angles, radii = 640, 40
     polar = np.zeros((angles, radii), np.float32)
-    for n, m, weight in ((384, 3, 0.3), (150, 3, 0.28), (40, 3, 0.2)):
+    for n, m, weight in ((320, 3, 0.3), (150, 3, 0.28), (40, 3, 0.2)):
         grid = rng.random((n, m), dtype=np.float32) * 2 - 1
         polar += np.asarray(cv2.resize(grid, (radii, angles), interpolation=cv2.INTER_LINEAR), np.float32) * weight
     radius = np.linspace(0, 1, radii, dtype=np.float32)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .canvas import Canvas, Color, Image, scaled
-from .curves import Points, closed, ellipse, mirrored, moved, path, points, ribbon
+from .curves import Points, closed, ellipse, loop, mirrored, moved, path, points, ribbon
 from .features import SIDES
 from .head import Head
 from .labels import CLOTH, EARRING, GLASSES, HAT, NECKLACE
@@ -33,6 +33,7 @@ def fabric(rng: Rng, size: int, kind: str, colors: tuple[Color, Color]) -> Image
 
 
 def paint_clothes(canvas: Canvas, head: Head, rng: Rng) -> None:
+    """Shoulders and collar, in front of the neck."""
     wear, scale = head.face.wear, head.face.pose.scale
     texture = fabric(rng, canvas.size, wear.cloth, wear.cloth_colors)
     neck = 0.62 * head.half_width
@@ -53,7 +54,7 @@ def paint_clothes(canvas: Canvas, head: Head, rng: Rng) -> None:
             corners = [(half, rim - 0.04), (0.06, depth), (0.35, depth + 0.1), (half + 0.2, rim + 0.12)]
             flap = head.body(points(corners) * (s, 1))
             canvas.paint(flap, texture, CLOTH)
-            canvas.paint(ribbon(np.concatenate([flap, flap[:1]]), 0.02 * scale), dark, None, 0.5)
+            canvas.paint(loop(flap, 0.02 * scale), dark, None, 0.5)
 
 
 def paint_necklace(canvas: Canvas, head: Head) -> None:
@@ -79,7 +80,7 @@ def paint_earring(canvas: Canvas, head: Head, side: int) -> None:
     lobe = head.lobe(side)
     if wear.earrings == "hoop":
         ring = ellipse((0.0, 0.0), (0.075, 0.11)) * scale + lobe[0] + (0.0, 0.1 * scale)
-        shapes = [ribbon(np.concatenate([ring, ring[:2]]), 0.034 * scale)]
+        shapes = [loop(ring, 0.034 * scale)]
     elif wear.earrings == "drop":
         hang = closed([(0.0, -0.02), (0.035, 0.05), (0.06, 0.17), (0.0, 0.25), (-0.06, 0.17), (-0.035, 0.05)])
         shapes = [hang * scale + lobe[0]]
@@ -113,8 +114,8 @@ def paint_frames(canvas: Canvas, head: Head) -> None:
             canvas.shade([head.on_face(shine, 0.09)], 0.025 * scale, (190, 205, 220), 0.35, dark)
         rim = _lens(head, side, 0.012)
         bar = _temple(head, side)
-        canvas.paint([ribbon(np.concatenate([rim, rim[:2]]), 0.036 * scale), bar], color, GLASSES)
-        edge = ribbon(np.concatenate([rim, rim[:2]]) - 0.006 * scale, 0.008 * scale)
+        canvas.paint([loop(rim, 0.036 * scale), bar], color, GLASSES)
+        edge = loop(rim - 0.006 * scale, 0.008 * scale)
         canvas.paint(edge, scaled(color, 1.6), None, 0.5)
         glare = head.on_face([(side * gap - 0.14, -0.1), (side * gap - 0.06, -0.1), (side * gap - 0.12, 0.08)], 0.09)
         canvas.shade([glare], 0.012 * scale, (255, 255, 255), 0.25)
@@ -131,16 +132,14 @@ def _temple(head: Head, side: int) -> Points:
 
 
 def paint_hat(canvas: Canvas, head: Head, rng: Rng) -> None:
+    """A beanie, a cap or a hat with a brim, over the hair."""
     wear, scale, w = head.face.wear, head.face.pose.scale, head.half_width
     size = w + 0.06 + 0.6 * head.face.hair.volume
     top = -1.06 - head.face.hair.volume - {"beanie": 0.1, "cap": 0.06, "brim": 0.2}[wear.hat]
     low = -0.46 + rng.uniform(-0.08, 0.06)
     kind = "noise" if rng.random() < 0.25 else "plain"
     texture = fabric(rng, canvas.size, kind, (wear.hat_color, scaled(wear.hat_color, 0.6)))
-    square = 0.62 if wear.hat == "brim" else 0.9
-    angle = np.linspace(-np.pi / 2, np.pi / 2, 20)
-    u = size * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.8
-    dome = np.stack([u, low - (low - top) * np.abs(np.cos(angle)) ** square], axis=1)
+    dome = _dome(size, low, top, 0.62 if wear.hat == "brim" else 0.9)
     sag = 0.1 - 0.5 * head.pitch
     right = [(size, low), (0.5 * size, low + 0.7 * sag)]
     front = path(np.concatenate([right, [(0.0, low + sag)], mirrored(right)]))
@@ -151,13 +150,20 @@ def paint_hat(canvas: Canvas, head: Head, rng: Rng) -> None:
     away = -np.sign(head.face.light.direction[0]) or 1.0
     canvas.shade([head.on_outline(ellipse((away * size, -0.8), (0.45, 0.8)))], 0.13 * scale, dark, 0.65, patch)
     band = head.on_outline(front)
-    if wear.hat == "beanie":
-        canvas.within(patch, [ribbon(band - (0, 0.11 * scale), 0.03 * scale)], dark, 0.6)
-    else:
-        _paint_brim(canvas, head, texture, band, size, low + sag)
+    thick = 0.03 if wear.hat == "beanie" else 0.16
+    canvas.within(patch, [ribbon(moved(band, 0.0, -0.1 * scale), thick * scale)], dark, 0.7 * (wear.hat != "cap"))
+    if wear.hat != "beanie":
+        _paint_brim(canvas, head, texture, size, low + sag)
 
 
-def _paint_brim(canvas: Canvas, head: Head, texture: Image, band: Points, size: float, low: float) -> None:
+def _dome(size: float, low: float, top: float, power: float) -> Points:
+    """Outline of a hat's crown over the head, from (-size, low) to (size, low); small powers are boxier."""
+    angle = np.linspace(-np.pi / 2, np.pi / 2, 20)
+    u = size * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.8
+    return np.stack([u, low - (low - top) * np.abs(np.cos(angle)) ** power], axis=1)
+
+
+def _paint_brim(canvas: Canvas, head: Head, texture: Image, size: float, low: float) -> None:
     """The visor of a cap or the brim of a hat."""
     wear, scale = head.face.wear, head.face.pose.scale
     if wear.hat == "cap":
@@ -167,6 +173,5 @@ def _paint_brim(canvas: Canvas, head: Head, texture: Image, band: Points, size: 
         brim = head.place(closed(visor * (reach, 1) * (head.cos, 1 + head.pitch) + center))
     else:
         brim = head.on_outline(ellipse((0.0, low - 0.08), (1.75 * size, 0.16 - 0.3 * head.pitch)))
-        canvas.paint(ribbon(band - (0, 0.1 * scale), 0.16 * scale), scaled(wear.hat_color, 0.35), HAT)
     patch = canvas.paint(brim, texture, HAT)
     canvas.shade([moved(brim, 0.0, 0.07 * scale)], 0.03 * scale, scaled(wear.hat_color, 0.15), 0.6, patch)

@@ -1,0 +1,70 @@
+"""What all tests share. Pipeline tests use one Ray cluster and one S3 server per session."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+os.environ["RAY_AUTH_MODE"] = "token"
+ROOT = Path(__file__).parent.parent
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Two threads on two shared cores are several times slower than one."""
+    torch.set_num_threads(1)
+
+
+class Finished(NamedTuple):
+    """A command that ran to its end in a process of its own."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The JSON object of the last line of standard output."""
+        value: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
+        return value
+
+
+def command_line(*arguments: object) -> list[str]:
+    return [sys.executable, str(ROOT / "ray_job.py"), *map(str, arguments)]
+
+
+def run_command(*arguments: object, timeout: float = 300, **environment: str) -> Finished:
+    """Runs the real command line, without a cluster but the one it starts."""
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
+    done = subprocess.run(
+        command_line(*arguments), capture_output=True, text=True, timeout=timeout, env=env, cwd=ROOT, check=False
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def ray_cluster() -> Iterator[None]:
+    """One local cluster for all pipeline tests; more logical CPUs than cores, as `design` of Ray's waits needs."""
+    import ray
+
+    ray.init(address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def faces(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed data set of 60 procedural faces of 96 pixels: 48 / 6 / 6 rows."""
+    from pipelines import synth
+    from pipelines.config import SynthConfig
+
+    out = tmp_path_factory.mktemp("faces") / "data"
+    synth.run(SynthConfig(out=str(out), num_images=60, image_size=96, label_noise=0.5))
+    return out

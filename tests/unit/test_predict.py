@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from dmlcsr.augment import Pose, warp_label
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.predict import Predictor, normalize, resample
+from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE, LAPA
+from dmlcsr.weights import ModelCard, Preprocessing
+
+
+def card(size=64, taxonomy="celebamask_hq", num_classes=19):
+    architecture = Architecture(num_classes=num_classes, depth=18, width=0.125)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=Preprocessing(size=size))
+
+
+class FromColors(torch.nn.Module):
+    """Reads the class out of the red channel, at stride 4: a network whose right answer is known."""
+
+    def forward(self, x):
+        ids = torch.nn.functional.interpolate(x[:, :1] * 0.229 + 0.485, scale_factor=0.25, mode="bilinear")
+        return -((ids * 255 - torch.arange(11).view(1, 11, 1, 1) * 20) ** 2) / 100
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (128, 128), (200, 120), (90, 240), (37, 53)])
+def test_labels_come_out_at_the_image_size_without_distortion(height, width):
+    truth = np.zeros((height, width), np.uint8)
+    truth[height // 4 : height // 2, width // 3 : width // 2] = 4
+    truth[height // 2 :, : width // 2] = 8
+    image = np.repeat((truth * 20)[..., None], 3, axis=2)
+    predictor = Predictor(FromColors(), card(256, "lapa", 11))
+    predicted = predictor.label_map(image)
+    assert predicted.shape == truth.shape and predicted.dtype == np.uint8
+    # Only pixels beside a boundary may differ.
+    assert (predicted == truth).mean() > 1 - 4 * (height + width) / (height * width)
+
+
+def test_resampling_is_the_inverse_of_the_canvas():
+    label = np.zeros((60, 100), np.uint8)
+    label[20:50, 30:90] = 1
+    canvas = warp_label(label, 128, Pose(), LAPA)
+    logits = torch.from_numpy((canvas == 1).astype(np.float32))[None]
+    back = resample(logits, 128, 60, 100)[0].numpy() > 0.5
+    assert (back == label).mean() > 0.98
+    assert IGNORE in canvas
+
+
+def test_normalisation_follows_the_channel_order():
+    pixels = torch.randint(0, 256, (1, 4, 4, 3), dtype=torch.uint8)
+    rgb = normalize(pixels, Preprocessing(size=4))
+    bgr = normalize(pixels.flip(3), Preprocessing(size=4, channel_order="bgr"))
+    assert torch.equal(rgb, bgr)
+    assert rgb[0, 0, 0, 0].item() == pytest.approx((pixels[0, 0, 0, 0].item() / 255 - 0.485) / 0.229, abs=1e-5)
+
+
+def test_averaging_over_views_makes_the_answer_of_a_mirrored_image_the_mirrored_answer():
+    torch.manual_seed(0)
+    parser = FaceParser(Architecture(num_classes=19, depth=18, width=0.125))
+    predictor = Predictor(parser, card(), tta=True)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    straight, mirrored = predictor.label_map(image), predictor.label_map(image[:, ::-1].copy())
+    assert (mirrored == CELEBAMASK_HQ.flip_lut()[straight[:, ::-1]]).mean() > 0.99
+
+
+def test_a_batch_gives_what_single_images_give():
+    torch.manual_seed(0)
+    predictor = Predictor(FaceParser(Architecture(num_classes=19, depth=18, width=0.125)), card())
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
+    together = predictor.label_maps(images, [(64, 64)] * 3)
+    assert all((one == predictor.label_map(image)).mean() > 0.999 for one, image in zip(together, images, strict=True))
