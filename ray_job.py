@@ -7,7 +7,6 @@ ray job submit --working-dir . -- python ray_job.py train --data s3://bucket/fac
 
 import importlib
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -42,7 +41,7 @@ def usage() -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Runs one command and prints its result. Raises what the command raises."""
-    from pipelines import options, outcome
+    from pipelines import options, outcome, session
 
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -55,6 +54,7 @@ def run(argv: Sequence[str]) -> None:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
+    session.tell_progress("%(asctime)s %(message)s")
     module = importlib.import_module(command.module)
     result: dict[str, Any] = outcome.committed(argv[0], config, module.run)
     sys.stderr.flush()
@@ -63,7 +63,6 @@ def run(argv: Sequence[str]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 wrong usage or bad input."""
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         run(argv)

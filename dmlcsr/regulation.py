@@ -43,7 +43,8 @@ def distillation_target(teacher_logits: Tensor, label: Tensor, hard_weight: floa
     """(1 - a) softmax(teacher) + a onehot(label), a = `hard_weight`: (B, C, H, W) probabilities at label size.
 
     `teacher_logits` (B, C, h, w) are upsampled (bilinear, align_corners) where their size differs from `label`
-    (B, H, W) uint8. On ignored pixels (255) the hard part says background; the losses ignore them. float32 at least. Raises ValueError for a weight outside 0..1.
+    (B, H, W) uint8. On ignored pixels (255) the hard part says background; the losses ignore them. float32 at
+    least. Raises ValueError for a weight outside 0..1.
     """
     if not 0 <= hard_weight <= 1:
         raise ValueError(f"the weight of the hard label must be in 0..1, got {hard_weight}")

@@ -34,7 +34,7 @@ class BilinearResize:
         height, width = len(self.rows), len(self.columns)
         out = x.new_empty(batch, height, channels, width)
         for image, result in zip(x, out, strict=True):
-            wide = (image.transpose(0, 1) @ self.columns.T).flatten(1)
+            wide = self._times_columns(image.transpose(0, 1), transpose=True).reshape(len(image[0]), -1)
             flat = result.view(height, -1)
             for band, source in self._bands():
                 torch.mm(self.rows[band, source], wide[source], out=flat[band])
@@ -48,14 +48,22 @@ class BilinearResize:
             tall, flat = image.transpose(0, 1).reshape(height, -1), result.view(self.rows.shape[1], -1)
             for band, target in self._bands():
                 flat[target].addmm_(self.rows[band, target].T, tall[band])
-        return (out @ self.columns).transpose(1, 2)
+        return self._times_columns(out, transpose=False).transpose(1, 2)
+
+    def _times_columns(self, x: Tensor, *, transpose: bool) -> Tensor:
+        """`x` times the column weights; `x` itself where the width stays the same."""
+        width, source = self.columns.shape
+        if width == source:
+            return x
+        return x @ (self.columns.T if transpose else self.columns)
 
     def _bands(self) -> list[tuple[slice, slice]]:
-        """Pairs of (large rows, all the small rows they depend on)."""
+        """Pairs of (large rows, all the small rows they depend on); a GPU prefers a single product."""
         large, small = self.rows.shape
+        size = _BAND if self.rows.device.type == "cpu" else large
         scale = (small - 1) / max(large - 1, 1)
-        starts = range(0, large, _BAND)
-        ends = [min(start + _BAND, large) for start in starts]
+        starts = range(0, large, size)
+        ends = [min(start + size, large) for start in starts]
         return [
             (slice(start, end), slice(max(int(start * scale) - 1, 0), min(int((end - 1) * scale) + 3, small)))
             for start, end in zip(starts, ends, strict=True)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,10 +11,12 @@ import ray
 from pipelines.errors import UserError
 
 
-def quiet() -> None:
-    """Keeps Ray's own chatter out of this process: it tells every execution of a data set on several lines."""
-    for name in ("ray.data", "ray.train"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+def tell_progress(layout: str) -> None:
+    """Sends this project's log lines of this process, and only warnings of all others, to standard error."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=layout, datefmt="%H:%M:%S", force=True)
+    logging.getLogger("pipelines").setLevel(logging.INFO)
+    # Ray Data tells every execution of a data set on several lines, at every level.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -28,7 +31,6 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
-    quiet()
     try:
         if address:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)

@@ -232,7 +232,7 @@ _ORDERED_CHUNK = 16
 
 
 def _in_tasks(num_chunks: int, decode: Callable[[int], Batch], num_tasks: int | None) -> ray.data.Dataset:
-    """Chunk 0, 1, ... in order, each decoded by a Ray Data task of its own, at most `num_tasks` at once if it is given."""
+    """Chunk 0, 1, ... in order, each decoded by a task of its own; at most `num_tasks` at once where given."""
 
     def call(batch: Batch) -> Batch:
         return decode(int(batch["id"][0]))

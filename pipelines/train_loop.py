@@ -6,7 +6,6 @@ in CI, which has no GPU.
 
 import logging
 import math
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -33,7 +32,7 @@ from dmlcsr.weights import ModelCard, Preprocessing, load_matching
 from pipelines import checkpoint, models, run_directory, stream
 from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.dataset import Manifest
-from pipelines.session import quiet
+from pipelines.session import tell_progress
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2
@@ -45,8 +44,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
     """
-    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
-    quiet()
+    tell_progress("%(message)s")
     config = TrainConfig.model_validate(settings["config"])
     return Worker(config, Manifest.model_validate(settings["manifest"])).run()
 

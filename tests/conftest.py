@@ -50,8 +50,20 @@ def run_command(*arguments: object, timeout: float = 300, **environment: str) ->
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
-    """One local cluster for all pipeline tests; more logical CPUs than cores, as `design` of Ray's waits needs."""
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A bucket on a real S3 server, `s3://bucket`; this process and its children have the credentials."""
+    from cluster.object_store import client, object_store
+
+    with object_store(tmp_path_factory.mktemp("store") / "objects") as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in store.environment.items():
+            patch.setenv(name, value)
+        client(store.environment).mkdir("faces")
+        yield "s3://faces"
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3: str) -> Iterator[None]:
+    """One local cluster for all pipeline tests; its workers have the credentials of the S3 server."""
     import ray
 
     ray.init(address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR")

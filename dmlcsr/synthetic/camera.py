@@ -30,6 +30,7 @@ class Camera:
 
 
 def sample_camera(rng: Rng) -> Camera:
+    """A camera; a third of them is out of focus, a tenth moves, 30 % of the pictures were JPEGs before."""
     return Camera(
         jpeg_quality=int(rng.integers(62, 97)),
         first_quality=int(rng.integers(28, 75)) * int(rng.random() < 0.3),

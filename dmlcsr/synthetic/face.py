@@ -23,6 +23,8 @@ class Pose:
 
 @dataclass(frozen=True)
 class Eyes:
+    """Distance of an eye from the middle, half its width, slant, where it looks; `makeup` 0..1."""
+
     gap: float
     width: float
     openness: tuple[float, float]
@@ -35,6 +37,8 @@ class Eyes:
 
 @dataclass(frozen=True)
 class Brows:
+    """`height` is the v of a flat brow, `arch` how far it rises, `tilt` > 0 raises the outer ends."""
+
     height: float
     thickness: float
     arch: float
@@ -44,6 +48,8 @@ class Brows:
 
 @dataclass(frozen=True)
 class Mouth:
+    """`height` is the v of the lips' meeting line, `upper` and `lower` the lips' thickness, `smile` -0.5..1."""
+
     width: float
     height: float
     upper: float
@@ -57,6 +63,8 @@ class Mouth:
 
 @dataclass(frozen=True)
 class Skin:
+    """Colour and surface; `blush`, `freckles`, `age` and `gloss` are strengths within 0..1."""
+
     color: Color
     blush: float
     freckles: float
@@ -69,6 +77,8 @@ class Skin:
 
 @dataclass(frozen=True)
 class Light:
+    """One lamp and its surroundings. `direction` points to the lamp: right, down, towards the viewer."""
+
     direction: tuple[float, float, float]
     ambient: float
     tint: Color
@@ -77,6 +87,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Hair:
+    """`volume` is how far hair stands out from the skull, `length` the v it reaches down to."""
+
     style: str
     """"bald", "buzz", "short", "medium", "long", "bun" or "curly"."""
     color: Color
@@ -110,6 +122,8 @@ class Wear:
 
 @dataclass(frozen=True)
 class Face:
+    """Everything about one person in one picture."""
+
     pose: Pose
     half_width: float
     jaw: float

@@ -27,7 +27,8 @@ _TOOTH_GAPS = np.array([(u, 0.0) for u in (-0.54, -0.34, -0.16, 0.0, 0.16, 0.34,
 _BROW_HAIR = np.array([(-0.022, 0.035), (0.0, -0.004), (0.035, -0.03), (-0.008, -0.012)])  # one hair, from its root
 
 
-def paint_neck(canvas: Canvas, head: Head, skin: Image) -> None:
+def paint_neck(canvas: Canvas, head: Head) -> None:
+    """Neck and chest, with the chin's shadow; the clothes cover most of it later."""
     scale = head.face.pose.scale
     dark = scaled(head.face.skin.color, 0.22)
     patch = canvas.paint(head.neck(), scaled(head.face.skin.color, 0.86), NECK)
@@ -42,6 +43,7 @@ def paint_neck(canvas: Canvas, head: Head, skin: Image) -> None:
 
 
 def paint_ear(canvas: Canvas, head: Head, side: int, skin: Image) -> None:
+    """One ear, darker in its hollow."""
     dark = scaled(head.face.skin.color, 0.45)
     canvas.paint(head.ear(side), skin, L_EAR if side < 0 else R_EAR)
     hollow = head.ear(side, inner=True)
@@ -49,6 +51,7 @@ def paint_ear(canvas: Canvas, head: Head, side: int, skin: Image) -> None:
 
 
 def paint_skin(canvas: Canvas, head: Head, skin: Image) -> Patch | None:
+    """The head in its lit skin texture; returns its coverage."""
     patch = canvas.paint(head.contour(), skin, SKIN)
     scale = head.face.pose.scale
     # The jaw's edge turns away from the viewer: a soft rim separates it from the neck.
@@ -58,6 +61,7 @@ def paint_skin(canvas: Canvas, head: Head, skin: Image) -> Patch | None:
 
 
 def paint_nose(canvas: Canvas, head: Head, skin: Image) -> None:
+    """The nose: the skin's texture again, with wings, nostrils and the shadows that make it visible."""
     scale, w, tip = head.face.pose.scale, head.face.nose_width, 0.36 + head.face.nose_length
     dark = scaled(head.face.skin.color, 0.35)
     patch = canvas.paint(head.nose(), skin, NOSE)
@@ -76,6 +80,7 @@ def paint_nose(canvas: Canvas, head: Head, skin: Image) -> None:
 
 
 def paint_mouth(canvas: Canvas, head: Head) -> None:
+    """Lips and, if open, the mouth's interior with teeth and tongue; a closed mouth has a line only."""
     mouth, scale = head.face.mouth, head.face.pose.scale
     upper, lower, interior = head.lips()
     chin_side = mouth.height + 0.5 * mouth.opening + mouth.lower + 0.02
@@ -122,6 +127,7 @@ def _paint_inside(canvas: Canvas, head: Head, inside: Patch | None) -> None:
 
 
 def paint_eye(canvas: Canvas, head: Head, side: int) -> None:
+    """One eye: the label is the visible eyeball, lids and lashes are skin."""
     eyes, scale = head.face.eyes, head.face.pose.scale
     patch = canvas.paint(head.eye(side), (226, 219, 212), L_EYE if side < 0 else R_EYE)
     gaze = (eyes.gaze[0] * 0.08, eyes.gaze[1] * 0.06 - 0.012)

@@ -28,10 +28,8 @@ class HairPainter:
 
     @property
     def bald(self) -> bool:
+        """Whether there is nothing to paint."""
         return self.hair.style == "bald"
-
-    def covers_ears(self) -> bool:
-        return self.hair.style in _COVERS_SIDES
 
     def paint_back(self, canvas: Canvas) -> None:
         """What hangs or stands out behind the head and the neck."""
@@ -41,10 +39,9 @@ class HairPainter:
         if hair.style == "bun":
             center = head.on_outline([(0.25 * np.sign(hair.parting), -1.12)])
             canvas.paint(head.disc(center, 0.27), self.texture, HAIR)
-        outline = head.on_outline(self._mane())
-        canvas.paint(outline, self.texture, HAIR)
+        mane = canvas.paint(head.on_outline(self._mane()), self.texture, HAIR)
         # The inside of the hair, behind the neck, gets no light.
-        canvas.shade([head.on_outline(ellipse((0.0, 0.75), (0.62, 0.7)))], 0.03, (8, 6, 6), 0.6)
+        canvas.shade([head.on_outline(ellipse((0.0, 0.75), (0.62, 0.7)))], 0.03, (8, 6, 6), 0.6, mane)
 
     def paint_front(self, canvas: Canvas, skin: Patch | None) -> None:
         """The cap of hair above the forehead, what covers the sides, fringe and strands; shadows fall on `skin`."""
@@ -117,7 +114,7 @@ class HairPainter:
 
     def _curtains(self) -> list[Points]:
         """Hair that falls in front of the ears on both sides."""
-        if not self.covers_ears():
+        if self.hair.style not in _COVERS_SIDES:
             return []
         hair, w = self.hair, self.head.half_width
         outer, low = w + 0.04 + 0.6 * hair.volume, hair.length

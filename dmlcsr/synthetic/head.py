@@ -94,6 +94,7 @@ class Head:
         return self.on_outline([(u, 0.08 + 0.18 * self.face.ear_size)])
 
     def nose(self) -> Points:
+        """From between the eyes down to the nostrils; the tip stands furthest in front."""
         w, tip = self.face.nose_width, 0.36 + self.face.nose_length
         right = [(0.0, -0.16), (0.055, -0.1), (0.05, 0.06), (0.075, 0.18), (w * 0.95, tip - 0.1), (w, tip - 0.03),
                  (0.6 * w, tip + 0.025)]  # fmt: skip
@@ -127,6 +128,7 @@ class Head:
         return self.on_face(path(flat * (side, 1) + (side * eyes.gap, 0.0)))
 
     def brow(self, side: int) -> Points:
+        """One eyebrow, thinner towards its outer end."""
         brows, eyes = self.face.brows, self.face.eyes
         t, arch = brows.thickness, brows.arch
         rim = [(-0.155, 0.4 * t), (-0.15, -0.55 * t), (-0.02, -arch * 0.7 - 0.6 * t), (0.09, -arch - 0.45 * t),
@@ -151,6 +153,7 @@ class Head:
         return upper, lower, interior
 
     def neck(self) -> Points:
+        """From behind the jaw down to the chest: its top moves with the head, its bottom with the body."""
         half = 0.58 * self.half_width + 0.06 * (self.face.jaw - 0.9)
         top = self.on_outline([(-half, 0.4), (half, 0.4)])
         right = self.body(path([(half * 1.02, 1.12), (half * 1.15, 1.3), (half * 2.1, 1.55), (half * 2.2, 2.4)]))

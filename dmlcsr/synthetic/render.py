@@ -72,7 +72,7 @@ def paint_person(canvas: Canvas, face: Face, rng: np.random.Generator) -> None:
     skin = skin_texture(head, rng, canvas.size)
     hair = HairPainter(head, rng, canvas.size)
     hair.paint_back(canvas)
-    paint_neck(canvas, head, skin)
+    paint_neck(canvas, head)
     paint_clothes(canvas, head, rng)
     if face.wear.necklace:
         paint_necklace(canvas, head)

@@ -3,6 +3,8 @@
 The relief is a fixed grid in the turned head frame, so the shading is the same at any picture size.
 """
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -39,26 +41,31 @@ def skin_texture(head: Head, rng: np.random.Generator, size: int) -> Image:
 
 
 def _lighting(head: Head) -> tuple[Field, Field]:
-    """Diffuse factor (about 0.35..1.15) and gloss (0..1) of the relief, (G, G) each."""
+    """Diffuse factor (ambient..1.06) and gloss (0..1) of the relief, (G, G) each."""
     light = head.face.light
     height = _ball(head) + _bumps(head)
     dv, du = np.gradient(height, _STEP)
     length = np.sqrt(du**2 + dv**2 + 1)
-    lx, ly, lz = np.asarray(light.direction) / np.linalg.norm(light.direction)
-    lambert = np.clip((lz - du * lx - dv * ly) / length, 0, 1)
-    half = np.array([lx, ly, lz + 1]) / np.linalg.norm([lx, ly, lz + 1])
-    gloss = np.clip((half[2] - du * half[0] - dv * half[1]) / length, 0, 1)
+    lx, ly, lz = _unit(light.direction)
+    lambert = np.maximum((lz - du * lx - dv * ly) / length, 0)
+    hx, hy, hz = _unit((lx, ly, lz + 1))  # half-way between the light and the viewer
+    gloss = np.maximum((hz - du * hx - dv * hy) / length, 0)
     for _ in range(5):  # to the power of 32, cheaply
         gloss *= gloss
     return (light.ambient + (1.06 - light.ambient) * lambert).astype(np.float32), gloss.astype(np.float32)
 
 
+def _unit(vector: tuple[float, float, float]) -> tuple[float, float, float]:
+    length = math.hypot(*vector)
+    return vector[0] / length, vector[1] / length, vector[2] / length
+
+
 def _ball(head: Head) -> Field:
     """The head's rough shape: an upright ellipsoid about the turned face's middle."""
-    center = head.turn_outline([(0.0, 0.1)])[0]
+    center = head.turn_outline([(0.0, 0.1)])[0].tolist()
     across = ((_AXIS - center[0]) / (head.half_width * 1.12)) ** 2
     along = ((_AXIS - center[1] + 0.1) / 1.2) ** 2
-    return np.asarray(0.62 * np.sqrt(np.clip(1 - across[None, :] - along[:, None], 0.012, 1)), np.float32)
+    return np.asarray(0.62 * np.sqrt(np.maximum(1 - across[None, :] - along[:, None], 0.012)), np.float32)
 
 
 def _bumps(head: Head) -> Field:
@@ -77,14 +84,15 @@ def _gaussians(
     head: Head, centers: PointList, widths: npt.NDArray[np.float64], amounts: npt.NDArray[np.float64]
 ) -> Field:
     """Sum of K axis-aligned Gaussian blobs on the face for each of C channels: amounts (K, C) -> (C, G, G)."""
-    at = head.turn(centers)
-    amounts = amounts.astype(np.float32)
-    across = np.exp(-(((_AXIS[None] - at[:, :1]) / (widths[:, :1] * head.cos)) ** 2)).astype(np.float32)
-    along = np.exp(-(((_AXIS[None] - at[:, 1:]) / widths[:, 1:]) ** 2)).astype(np.float32)
-    nothing = np.zeros((_GRID, _GRID), np.float32)
+    at, spread, weight = (a.astype(np.float32) for a in (head.turn(centers), widths, amounts))
+    across = np.exp(-(((_AXIS[None] - at[:, :1]) / (spread[:, :1] * head.cos)) ** 2))
+    along = np.exp(-(((_AXIS[None] - at[:, 1:]) / spread[:, 1:]) ** 2))
+    num, channels = weight.shape
+    weighted = (weight[:, :, None] * along[:, None, :]).reshape(num, channels * _GRID)
     # OpenCV's product stays on the calling thread; BLAS would start threads of its own in every worker.
-    channels = [cv2.gemm(along * amount[:, None], across, 1, nothing, 0, flags=cv2.GEMM_1_T) for amount in amounts.T]
-    return np.stack(channels).astype(np.float32)
+    nothing = np.zeros((channels * _GRID, _GRID), np.float32)
+    total = cv2.gemm(weighted, across, 1, nothing, 0, flags=cv2.GEMM_1_T)
+    return np.asarray(total, np.float32).reshape(channels, _GRID, _GRID)
 
 
 def _pigment(head: Head, rng: np.random.Generator) -> Field:

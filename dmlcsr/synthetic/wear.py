@@ -58,6 +58,7 @@ def paint_clothes(canvas: Canvas, head: Head, rng: Rng) -> None:
 
 
 def paint_necklace(canvas: Canvas, head: Head) -> None:
+    """A chain, a row of beads or a chain with a pendant, over neck and clothes."""
     wear, scale = head.face.wear, head.face.pose.scale
     half = 0.66 * head.half_width
     drop = 1.36 if wear.necklace == "beads" else 1.44
@@ -76,6 +77,7 @@ def paint_necklace(canvas: Canvas, head: Head) -> None:
 
 
 def paint_earring(canvas: Canvas, head: Head, side: int) -> None:
+    """A stud, hoop or drop at the lobe, over whatever hair covers the ear."""
     wear, scale = head.face.wear, head.face.pose.scale
     lobe = head.lobe(side)
     if wear.earrings == "hoop":

@@ -1,0 +1,173 @@
+import io
+import shutil
+
+import cv2
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
+from pipelines import dataset, ingest, storage, synth
+from pipelines.config import IngestConfig, SynthConfig
+from pipelines.errors import OutputTakenError, UserError
+from tests.pipelines.test_synth import rows_of
+
+
+@pytest.fixture(scope="module")
+def raw(ray_cluster, tmp_path_factory):
+    """A raw paired folder of 20 faces."""
+    out = tmp_path_factory.mktemp("raw") / "pairs"
+    synth.run(SynthConfig(out=str(out), num_images=20, image_size=64, layout="pairs"))
+    return out
+
+
+def pairs(source, out, **more):
+    return IngestConfig(format="pairs", taxonomy="celebamask_hq", source=str(source), out=str(out), **more)
+
+
+def quarantine(out):
+    data = storage.read_bytes(storage.join(str(out), "quarantine", "part-00000.parquet"))
+    return {row["source"].rsplit("/", 1)[-1]: row["reason"] for row in pq.read_table(io.BytesIO(data)).to_pylist()}
+
+
+def test_a_paired_folder_is_packed_with_bytes_untouched(raw, tmp_path):
+    result = ingest.run(pairs(raw, tmp_path / "out"))
+    assert result["num_rows"] == {"train": 16, "val": 2, "test": 2} and result["num_quarantined"] == 0
+    for row in rows_of(tmp_path / "out"):
+        split, name = row["id"].split("/")
+        assert row["image"] == (raw / split / "images" / f"{name}.jpg").read_bytes()
+        assert row["label"] == (raw / split / "labels" / f"{name}.png").read_bytes()
+        assert (row["height"], row["width"]) == (64, 64)
+
+
+def test_the_same_ingest_gives_the_same_digest_on_s3(raw, tmp_path, s3):
+    local, remote = pairs(raw, tmp_path / "out"), pairs(raw, f"{s3}/ingested")
+    assert ingest.run(local)["num_rows"] == ingest.run(remote)["num_rows"]
+    assert dataset.read_manifest(local.out).digest == dataset.read_manifest(remote.out).digest
+
+
+def test_bad_samples_go_to_quarantine_with_a_reason_and_the_rest_is_packed(raw, tmp_path):
+    source = tmp_path / "bad"
+    shutil.copytree(raw, source)
+    images, labels = sorted((source / "train/images").iterdir()), sorted((source / "train/labels").iterdir())
+    images[0].write_bytes(images[0].read_bytes()[:700])
+    images[1].write_bytes(b"")
+    labels[2].unlink()
+    images[3].unlink()
+    cv2.imwrite(str(labels[4]), np.zeros((64, 64, 3), np.uint8))
+    cv2.imwrite(str(labels[5]), np.full((64, 64), 200, np.uint8))
+    cv2.imwrite(str(labels[6]), np.zeros((128, 128), np.uint8))
+    cv2.imwrite(str(labels[7]), np.zeros((32, 48), np.uint8))
+    result = ingest.run(pairs(source, tmp_path / "out"))
+    assert quarantine(tmp_path / "out") == {
+        images[0].name: "undecodable",
+        images[1].name: "empty_file",
+        images[2].name: "image_without_label",
+        labels[3].name: "label_without_image",
+        images[4].name: "label_not_ids",
+        images[5].name: "unknown_id",
+        images[6].name: "label_size",
+        images[7].name: "label_size",
+    }
+    assert result["num_quarantined"] == 8 and sum(result["reasons"].values()) == 8
+    assert result["num_rows"] == {"train": 8, "val": 2, "test": 2}
+
+
+def test_palette_labels_keep_their_index_and_smaller_labels_their_size(raw, tmp_path):
+    source = tmp_path / "palette"
+    for kind in ("images", "labels"):
+        (source / "train" / kind).mkdir(parents=True)
+    ids = np.random.default_rng(0).integers(0, 19, (32, 32)).astype(np.uint8)
+    label = Image.fromarray(ids, mode="P")
+    label.putpalette([value for color in CELEBAMASK_HQ.palette for value in color])
+    label.save(source / "train/labels/a.png")
+    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(source / "train/images/a.jpg")
+    ingest.run(pairs(source, tmp_path / "out"))
+    (row,) = rows_of(tmp_path / "out")
+    packed = cv2.imdecode(np.frombuffer(row["label"], np.uint8), cv2.IMREAD_UNCHANGED)
+    assert packed.shape == (32, 32) and (packed == ids).all()
+
+
+def test_a_turned_photo_has_its_upright_size(raw, tmp_path):
+    source = tmp_path / "turned"
+    for kind in ("images", "labels"):
+        (source / "train" / kind).mkdir(parents=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(source / "train/images/a.jpg", exif=exif)
+    Image.fromarray(np.zeros((60, 40), np.uint8)).save(source / "train/labels/a.png")
+    ingest.run(pairs(source, tmp_path / "out"))
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["height"], row["width"]) == (60, 40)
+
+
+@pytest.fixture(scope="module")
+def flat(raw, tmp_path_factory):
+    """The faces under Face Synthetics' names, ids folded into its taxonomy."""
+    out = tmp_path_factory.mktemp("flat") / "renders"
+    out.mkdir()
+    for number, image in enumerate(sorted(raw.glob("*/images/*.jpg"))):
+        shutil.copy(image, out / f"{number:06d}.jpg")
+        label = cv2.imread(str(image.parent.parent / "labels" / f"{image.stem}.png"), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(out / f"{number:06d}_seg.png"), label)
+    return out
+
+
+def test_face_synthetics_is_split_by_shares_and_every_frame_is_in_one_split(flat, tmp_path):
+    config = IngestConfig(
+        format="face_synthetics", source=str(flat), out=str(tmp_path / "out"), splits="train=.5,val=.25,test=.25"
+    )
+    assert ingest.run(config)["num_rows"] == {"train": 10, "val": 5, "test": 5}
+    ids = [row["id"] for split in dataset.SPLITS for row in rows_of(tmp_path / "out", split)]
+    assert sorted(ids) == [f"{number:06d}" for number in range(20)]
+
+
+def test_a_split_file_decides_and_what_it_does_not_name_is_quarantined(flat, tmp_path):
+    file = tmp_path / "splits.txt"
+    file.write_text("000000 train\n000001 val\n\n000002 test\n")
+    config = IngestConfig(format="face_synthetics", source=str(flat), out=str(tmp_path / "out"), split_file=str(file))
+    result = ingest.run(config)
+    assert result["num_rows"] == {"train": 1, "val": 1, "test": 1}
+    assert result["reasons"] == {"not_in_split_file": 17}
+
+
+def test_a_remap_rewrites_the_labels_by_the_explicit_table(raw, tmp_path):
+    ingest.run(pairs(raw, tmp_path / "out", remap_to="lapa"))
+    manifest = dataset.read_manifest(str(tmp_path / "out"))
+    assert manifest.taxonomy == "lapa"
+    for row in rows_of(tmp_path / "out"):
+        label = cv2.imdecode(np.frombuffer(row["label"], np.uint8), cv2.IMREAD_UNCHANGED)
+        assert label.max() < LAPA.num_classes and (label == LAPA.classes.index("nose")).any()
+
+
+@pytest.mark.parametrize("content", [None, "notes.txt"])
+def test_a_wholly_wrong_folder_says_what_was_expected(ray_cluster, tmp_path, content):
+    source = tmp_path / "source"
+    if content:
+        source.mkdir()
+        (source / content).write_text("nothing")
+    with pytest.raises(UserError, match=r"does not exist|expected <split>/images"):
+        ingest.run(pairs(source, tmp_path / "out"))
+
+
+def test_a_folder_without_any_good_sample_is_an_error_with_the_first_reason(raw, tmp_path):
+    source = tmp_path / "bad"
+    shutil.copytree(raw, source)
+    for image in source.glob("*/images/*.jpg"):
+        image.write_bytes(b"broken")
+    with pytest.raises(UserError, match="no sample could be used.*undecodable"):
+        ingest.run(pairs(source, tmp_path / "out"))
+    assert not storage.exists(storage.join(str(tmp_path / "out"), dataset.MANIFEST))
+
+
+def test_an_output_with_other_files_is_refused_and_left_alone(raw, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(OutputTakenError, match="not empty"):
+        ingest.run(pairs(raw, tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_pairs_need_a_taxonomy(tmp_path):
+    with pytest.raises(UserError, match="--taxonomy is required"):
+        ingest.run(IngestConfig(format="pairs", source=str(tmp_path), out=str(tmp_path / "out")))
