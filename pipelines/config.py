@@ -106,7 +106,7 @@ class ModelConfig(Config):
 
     depth: Literal[18, 34, 50, 101] = 18
     """Layers of the ResNet encoder."""
-    width: Annotated[float, Field(gt=0, le=4)] = 0.375
+    width: Annotated[float, Field(gt=0, le=4)] = 0.25
     """Multiplier of all channel counts; 1 is the published network."""
 
 

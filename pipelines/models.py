@@ -28,6 +28,16 @@ def read_model(uri: str) -> tuple[FaceParser, ModelCard]:
         raise UserError(f"{folder}: {error}") from error
 
 
+def read_card(uri: str) -> ModelCard:
+    """The card alone. Raises UserError where it is missing or damaged."""
+    place = storage.join(locate(uri), CARD)
+    content = storage.read_json(place)
+    try:
+        return ModelCard.from_json(content)
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from error
+
+
 def write_model(folder: str, parser: FaceParser, card: ModelCard) -> None:
     """Writes a model directory; the card, which names the weights' digest, comes last."""
     files: Mapping[str, bytes] = pack_model(parser, card)

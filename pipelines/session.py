@@ -37,7 +37,13 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
             cpus = max(os.cpu_count() or 1, int(num_cpus + 0.999))
-            ray.init(address="local", num_cpus=cpus, log_to_driver=True, logging_level=logging.WARNING)
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+                _node_ip_address="127.0.0.1",  # nobody outside this machine has business with it
+            )
     except ConnectionError as error:
         raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
     try:

@@ -1,6 +1,7 @@
 """`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,17 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def report_init(config: TrainConfig, manifest: Manifest) -> None:
-    """Tells which weights `--init` gives. Raises UserError where it gives none."""
+    """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
     assert config.init is not None
     parser, _ = models.read_model(config.init)
-    network = DMLCSR(train_loop.architecture(config, manifest.class_set))
+    network = DMLCSR(train_loop.model_card(config, manifest.class_set).architecture)
     report = load_matching(network, parser.state_dict())
-    if not report.loaded:
-        raise UserError(f"--init {config.init}: no weight fits depth {config.model.depth}, width {config.model.width}")
+    encoder = {name for name, value in network.encoder.state_dict(prefix="encoder.").items() if value.ndim}
+    if 2 * len(encoder & set(report.loaded)) < len(encoder):
+        raise UserError(
+            f"--init {config.init}: fewer than half of the encoder's weights fit depth {config.model.depth}, "
+            f"width {config.model.width}; give --model.depth and --model.width of that model"
+        )
     counts = len(report.loaded), len(report.missing), len(report.unexpected)
     logger.info("--init: %d weights loaded, %d missing, %d unexpected", *counts)
     for kind, names in (("missing", report.missing), ("unexpected", report.unexpected)):
@@ -130,14 +135,12 @@ def _last_line(error: BaseException) -> str:
 def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> dict[str, Any]:
     """Writes `model/` from the epoch with the best validation score; returns that epoch's metrics."""
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
-    network = DMLCSR(train_loop.architecture(config, manifest.class_set))
+    card = train_loop.model_card(config, manifest.class_set)
+    network = DMLCSR(card.architecture)
     with saved.as_directory() as folder:
         network.load_state_dict(checkpoint.load_network(Path(folder)))
-    card = train_loop.model_card(config, manifest.class_set)
-    scored = type(card)(
-        architecture=card.architecture,
-        taxonomy=card.taxonomy,
-        preprocessing=card.preprocessing,
+    scored = replace(
+        card,
         metrics={"val_mean_f1": metrics["val_mean_f1"]},
         lineage={"run": config.out, "epoch": metrics["epoch"], "data": config.data, "data_digest": manifest.digest},
     )

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -52,20 +53,24 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
     """The training network with the weights it starts from: the same on every worker."""
     torch.manual_seed(config.seed)
-    network = DMLCSR(architecture(config, taxonomy))
+    network = DMLCSR(model_card(config, taxonomy).architecture)
     if config.init is not None:
         load_matching(network, models.read_model(config.init)[0].state_dict())
     return network
 
 
-def architecture(config: TrainConfig, taxonomy: Taxonomy) -> Architecture:
-    return Architecture(num_classes=taxonomy.num_classes, depth=config.model.depth, width=config.model.width)
-
-
 def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
-    """The card of the exported model, without metrics and lineage."""
+    """The card of the exported model, without metrics and lineage.
+
+    With `--init` the pixels are prepared, and the residuals activated, as those weights were trained for.
+    """
+    architecture = Architecture(num_classes=taxonomy.num_classes, depth=config.model.depth, width=config.model.width)
     preprocessing = Preprocessing(size=config.input.size)
-    return ModelCard(architecture=architecture(config, taxonomy), taxonomy=taxonomy.name, preprocessing=preprocessing)
+    if config.init is not None:
+        given = models.read_card(config.init)
+        architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
+        preprocessing = replace(given.preprocessing, size=config.input.size)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy.name, preprocessing=preprocessing)
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:

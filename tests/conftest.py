@@ -62,17 +62,19 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def ray_cluster(s3: str) -> Iterator[None]:
-    """One local cluster for all pipeline tests; its workers have the credentials of the S3 server."""
+def ray_cluster(s3: str) -> Iterator[str]:
+    """One local cluster for all pipeline tests, and the address of its dashboard; its workers reach the S3 server."""
     import ray
 
-    ray.init(address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR")
-    yield
+    context = ray.init(
+        address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1"
+    )
+    yield f"http://{context.dashboard_url}"
     ray.shutdown()
 
 
 @pytest.fixture(scope="session")
-def faces(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def faces(ray_cluster: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed data set of 60 procedural faces of 96 pixels: 48 / 6 / 6 rows."""
     from pipelines import synth
     from pipelines.config import SynthConfig

@@ -156,7 +156,7 @@ def test_a_folder_without_any_good_sample_is_an_error_with_the_first_reason(raw,
     shutil.copytree(raw, source)
     for image in source.glob("*/images/*.jpg"):
         image.write_bytes(b"broken")
-    with pytest.raises(UserError, match="no sample could be used.*undecodable"):
+    with pytest.raises(UserError, match=r"no sample could be used.*undecodable"):
         ingest.run(pairs(source, tmp_path / "out"))
     assert not storage.exists(storage.join(str(tmp_path / "out"), dataset.MANIFEST))
 
