@@ -124,6 +124,7 @@ class Worker:
             record, failure = self.train_epoch(epoch, batches)
             if failure is not None:
                 return {"history": self.history, "failure": failure}
+            self.share_buffers()
             record["val_mean_f1"] = self.validate()
             self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
             self.report()
@@ -195,6 +196,12 @@ class Worker:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+    def share_buffers(self) -> None:
+        """Gives every rank the batch-norm statistics of rank 0, which are the ones that the checkpoint keeps."""
+        if self.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def validate(self, max_batches: int | None = None) -> float:
         """Mean F1 on the validation split at label resolution; each row is counted on exactly one worker."""

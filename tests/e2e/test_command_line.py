@@ -1,0 +1,143 @@
+"""The real command line, each command in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import dataset, models
+from tests.conftest import ROOT, command_line, run_command
+
+
+def test_help_lists_every_command_and_each_has_its_own():
+    overview = run_command("--help")
+    assert overview.code == 0
+    for name in ("synth", "ingest", "train", "evaluate", "predict", "import-weights"):
+        assert name in overview.stdout
+    one = run_command("train", "--help")
+    assert one.code == 0 and "--optimizer.lr" in one.stdout and "cpu-small" in one.stdout
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["trian"], "unknown command 'trian'"),
+        ([ "train", "--data", "/nowhere"], "--out is required"),
+        (["train", "--data", "/nowhere", "--out", "/tmp/none"], "is not a data set"),
+        (["train", "--datta", "x"], "did you mean '--data'"),
+        (["evaluate", "--model", "/nowhere", "--data", "/nowhere"], "is not a data set"),
+        (["predict", "--model", "/nowhere", "--images", "/nowhere", "--out", "/tmp/none"], "holds no model"),
+        (["ingest", "--format", "pairs", "--taxonomy", "lapa", "--source", "/nowhere", "--out", "/proc/none"], "/proc/none"),
+        (["import-weights", "--checkpoint", "/nowhere", "--taxonomy", "lapa", "--out", "/tmp/none"], "does not exist"),
+        (["synth", "--out", "ftp://host/data"], "s3://bucket/key"),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_one_sentence_and_exit_code_2(argv, message):
+    done = run_command(*argv)
+    assert done.code == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not Path("/tmp/none").exists()
+
+
+def test_print_config_prints_yaml_and_does_nothing():
+    done = run_command("train", "--preset", "helen", "--print-config")
+    assert done.code == 0 and "depth: 101" in done.stdout and done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """48 / 6 / 6 faces of 64 pixels, made by the command itself."""
+    out = tmp_path_factory.mktemp("e2e") / "data"
+    done = run_command("synth", "--out", out, "--num-images", 60, "--image-size", 64, "--json")
+    assert done.code == 0, done.stderr
+    assert done.result == {"out": str(out), "num_rows": {"train": 48, "val": 6, "test": 6}}
+    return out
+
+
+SMOKE = ("--preset", "cpu-smoke", "--schedule.epochs", 3)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data, tmp_path_factory):
+    """A run that nothing happened to."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = run_command("train", "--data", data, "--out", out, *SMOKE, "--json")
+    assert done.code == 0, done.stderr
+    return out, done
+
+
+def test_the_last_line_of_train_is_its_result_and_it_is_committed(undisturbed):
+    out, done = undisturbed
+    assert set(done.result) == {"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}
+    committed = json.loads((out / "result.json").read_text())
+    assert committed["exit_code"] == 0 and committed["result"] == done.result
+
+
+def test_progress_goes_to_standard_error_without_rays_chatter(undisturbed):
+    _, done = undisturbed
+    assert "epoch 3/3 done" in done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert "Execution plan" not in done.stderr and "Reporting training result" not in done.stderr
+
+
+def test_a_driver_killed_with_9_continues_to_the_weights_of_an_undisturbed_run(data, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    argv = command_line("train", "--data", data, "--out", out, *SMOKE, "--json")
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(argv, stdout=log, stderr=log, cwd=ROOT, env=env)
+    deadline = time.monotonic() + 200
+    while not (out / "metrics.jsonl").exists():
+        assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "result.json").exists()
+    done = run_command("train", "--data", data, "--out", out, *SMOKE, "--json")
+    assert done.code == 0, done.stderr
+    assert done.result["resumed"]
+    assert "epoch 1/3" not in done.stderr
+    weights = [(folder / "model" / models.WEIGHTS).read_bytes() for folder in (out, undisturbed[0])]
+    assert weights[0] == weights[1]
+    epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3]
+
+
+def test_a_finished_run_answers_without_starting_ray(data, undisturbed):
+    out, first = undisturbed
+    again = run_command("train", "--data", data, "--out", out, *SMOKE, "--json", RAY_ADDRESS="127.0.0.1:1")
+    assert again.code == 0 and again.result == first.result
+
+
+def test_scores_and_predictions_come_out_of_the_trained_model(data, undisturbed, tmp_path):
+    out, _ = undisturbed
+    scored = run_command("evaluate", "--model", out, "--data", data, "--json")
+    assert scored.code == 0, scored.stderr
+    assert set(scored.result) >= {"mean_f1", "f1", "mean_iou", "boundary_iou", "pixel_accuracy", "num_images"}
+    assert scored.result["num_images"] == 6
+    assert (out / "evaluation" / "data-test" / "overlays" / "best-01.png").exists()
+    overlays = out / "evaluation" / "data-test" / "overlays"
+    done = run_command("predict", "--model", out, "--images", overlays, "--out", tmp_path / "p", "--json")
+    assert done.code == 0, done.stderr
+    assert done.result["num_images"] == len(list((tmp_path / "p" / "labels").iterdir())) > 0
+
+
+def test_a_failed_command_says_so_in_its_output_but_never_over_a_success(data, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    done = run_command("train", "--data", data, "--out", out, *SMOKE, "--optimizer.batch-size", 500, "--json")
+    assert done.code == 2
+    assert json.loads((out / "result.json").read_text())["exit_code"] == 2
+    finished, first = undisturbed
+    refused = run_command("train", "--data", data, "--out", finished, *SMOKE, "--seed", 7)
+    assert refused.code == 2 and "seed = 0, not 7" in refused.stderr
+    assert json.loads((finished / "result.json").read_text())["result"] == first.result
+
+
+def test_the_data_set_was_left_as_it_was(data, undisturbed):
+    assert dataset.read_manifest(str(data)).num_rows() == {"train": 48, "val": 6, "test": 6}
+    assert sorted(path.name for path in data.iterdir()) == ["dataset.json", "result.json", "test", "train", "val"]
