@@ -39,8 +39,8 @@ def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / "token"
+    token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
-    token.chmod(0o600)
     port, dashboard_port = free_port(), free_port()
     bin_folder = str(Path(sys.executable).parent)
     environment = os.environ | {

@@ -73,9 +73,13 @@ class Predictor:
         return self.label_maps(canvas[None], [(image.shape[0], image.shape[1])])[0]
 
     def _scores(self, views: Sequence[tuple[Tensor, int]], height: int, width: int) -> npt.NDArray[np.uint8]:
-        maps = [resample(logits, canvas, height, width) for logits, canvas in views]
-        mean = maps[0] if len(maps) == 1 else torch.stack([m.softmax(0) for m in maps]).mean(0)
-        return mean.argmax(0).to(torch.uint8).cpu().numpy()
+        if len(views) == 1:
+            total = resample(*views[0], height, width)
+        else:  # summed one by one: six views of a large photo would fill the memory
+            total = torch.zeros((self.taxonomy.num_classes, height, width), device=self.device)
+            for logits, canvas in views:
+                total += resample(logits, canvas, height, width).softmax(0)
+        return total.argmax(0).to(torch.uint8).cpu().numpy()
 
     def _views(self, canvases: Tensor) -> list[tuple[Tensor, int]]:
         """Logits and canvas size of each view that is averaged; one view without test-time augmentation."""

@@ -60,7 +60,7 @@ SplitShares = Annotated[dict[Split, NonNegativeFloat], BeforeValidator(_shares),
 class Config(BaseModel):
     """Base of all: unknown keys are errors, values are immutable, the text under a field is its help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class SynthConfig(Config):

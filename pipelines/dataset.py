@@ -130,19 +130,25 @@ def read_manifest(dataset: str) -> Manifest:
     return manifest
 
 
-def begin(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) -> dict[str, Any] | None:
-    """Claims `out` for a build with this lineage; what `marker` holds where this very build already finished.
+def is_finished(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) -> bool:
+    """Whether `marker` says that the build with this lineage is complete.
 
-    An unfinished build of the same lineage is continued. Raises OutputTakenError where `out` holds another build,
-    finished or not, or other files.
+    Raises OutputTakenError where another build is.
+    """
+    if not storage.exists(storage.join(out, marker)):
+        return False
+    if storage.read_json(storage.join(out, marker)).get("lineage") != json.loads(json.dumps(lineage)):
+        raise OutputTakenError(f"{out} already holds another data set; choose another --out or delete it")
+    return True
+
+
+def begin(out: str, lineage: Mapping[str, Any]) -> None:
+    """Claims `out` for a build with this lineage. One that was cut off is done over, file by file.
+
+    Raises OutputTakenError where `out` holds another unfinished build, or other files.
     """
     lineage = json.loads(json.dumps(lineage))
     claim = storage.join(out, CLAIM)
-    if storage.exists(storage.join(out, marker)):
-        content = storage.read_json(storage.join(out, marker))
-        if content.get("lineage") == lineage:
-            return content
-        raise OutputTakenError(f"{out} already holds another data set; choose another --out or delete it")
     if storage.exists(claim):
         if storage.read_json(claim) != lineage:
             raise OutputTakenError(f"{out} holds an unfinished build of another data set; choose another --out")
@@ -150,7 +156,6 @@ def begin(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) -> dict[
         raise OutputTakenError(f"{out} is not empty and holds no data set; choose another --out")
     else:
         storage.write_json(claim, lineage)
-    return None
 
 
 def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:

@@ -1,5 +1,7 @@
-"""`evaluate`: an actor pool predicts a split at label resolution; confusion matrices are summed, nothing gathered."""
+"""`evaluate`: an actor pool predicts a split at label resolution; counts are summed, no label map travels."""
 
+import csv
+import io
 import json
 import logging
 from pathlib import PurePosixPath
@@ -10,11 +12,12 @@ import numpy as np
 from dmlcsr.metrics import Counts, Scores, scores
 from dmlcsr.predict import Predictor
 from dmlcsr.weights import ModelCard
-from pipelines import dataset, models, storage, stream
+from pipelines import dataset, images, models, outcome, storage, stream
 from pipelines.actors import ModelActor, pool
 from pipelines.config import EvaluateConfig
-from pipelines.errors import OutputTakenError, UserError
-from pipelines.overlay import comparison, encode_png
+from pipelines.errors import UserError
+from pipelines.images import encode_png
+from pipelines.overlay import comparison
 from pipelines.session import ray_session
 from pipelines.stream import Batch, Source
 
@@ -31,20 +34,24 @@ class ImageScore(NamedTuple):
 
 
 class ScoreActor(ModelActor):
-    """Batch of decoded rows -> one row with the counts of the batch and each image's own score."""
+    """Batch of decoded rows -> one row with the counts of the batch and each image's own score.
+
+    Rows without a label count nowhere.
+    """
 
     def __call__(self, batch: Batch) -> Batch:
         taxonomy = self.predictor.taxonomy
-        labels = [stream.decode_label(data) for data in batch["label"]]
+        batch = {name: values[[data is not None for data in batch["label"]]] for name, values in batch.items()}
+        labels = [images.decode_label(data) for data in batch["label"]]
         predictions = self.predictor.label_maps(batch["image"], [label.shape for label in labels])
         total = Counts(taxonomy.num_classes)
-        images = []
+        scored = []
         for row, name, label, prediction in zip(batch["row"], batch["id"], labels, predictions, strict=True):
             counts = Counts(taxonomy.num_classes)
             counts.add(label, prediction)
             total += counts
-            images.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, int(row), str(name)))
-        answer = {"counts": total.to_dict(), "images": images}
+            scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, int(row), str(name)))
+        answer = {"counts": total.to_dict(), "images": scored}
         return {"answer": np.array([json.dumps(answer)], object)}
 
 
@@ -57,15 +64,14 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     if source.num_rows == 0:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
-    if not (storage.is_empty(out) or storage.exists(storage.join(out, SCORES))):
-        raise OutputTakenError(f"{out} is not empty and holds no scores; choose another --out")
+    outcome.claim(out, "evaluate")
     actors = config.actors
     with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
-        counts, images = score_split(config, source, card)
+        counts, ranking = score_split(config, source, card)
     result = as_result(scores(counts, manifest.class_set))
-    write_outputs(out, config, result, counts, images)
+    write_outputs(out, config, result, counts, ranking)
     predictor = Predictor(parser, card, "cpu", config.tta)
-    write_overlays(out, config.num_overlays, source, predictor, images)
+    write_overlays(out, config.num_overlays, source, predictor, ranking)
     return result | {"out": out}
 
 
@@ -78,9 +84,10 @@ def as_result(measured: Scores) -> dict[str, Any]:
 
 
 def default_out(config: EvaluateConfig) -> str:
-    """`<run>/evaluation/<data>-<split>`, beside the model directory."""
+    """`<run>/evaluation/<data>-<split>`, beside the model directory; `-tta` is appended with test-time averaging."""
     run_uri = models.locate(config.model).removesuffix("/model")
-    return storage.join(run_uri, "evaluation", f"{PurePosixPath(config.data).name}-{config.split}")
+    name = f"{PurePosixPath(config.data).name}-{config.split}{'-tta' if config.tta else ''}"
+    return storage.join(run_uri, "evaluation", name)
 
 
 def score_split(config: EvaluateConfig, source: Source, card: ModelCard) -> tuple[Counts, list[ImageScore]]:
@@ -89,17 +96,17 @@ def score_split(config: EvaluateConfig, source: Source, card: ModelCard) -> tupl
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **pool(config.actors))
     counts = Counts(card.architecture.num_classes)
-    images: list[ImageScore] = []
+    ranking: list[ImageScore] = []
     for row in answers.iter_rows():
         answer = json.loads(row["answer"])
         counts += Counts.from_dict(answer["counts"])
-        images += [ImageScore(*image) for image in answer["images"]]
-        logger.info("scored %d of %d images", len(images), source.num_rows)
-    return counts, sorted(images, reverse=True)
+        ranking += [ImageScore(*image) for image in answer["images"]]
+        logger.info("scored %d of %d images", len(ranking), source.num_rows)
+    return counts, sorted(ranking, reverse=True)
 
 
 def write_outputs(
-    out: str, config: EvaluateConfig, result: dict[str, Any], counts: Counts, images: list[ImageScore]
+    out: str, config: EvaluateConfig, result: dict[str, Any], counts: Counts, ranking: list[ImageScore]
 ) -> None:
     """`scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
     header = {"model": config.model, "data": config.data, "split": config.split, "tta": config.tta}
@@ -109,17 +116,19 @@ def write_outputs(
     _write_csv(storage.join(out, "confusion.csv"), rows)
     _write_csv(
         storage.join(out, "images.csv"),
-        [["id", "mean_f1"], *([image.id, f"{image.mean_f1:.6f}"] for image in images)],
+        [["id", "mean_f1"], *([image.id, f"{image.mean_f1:.6f}"] for image in ranking)],
     )
 
 
 def _write_csv(uri: str, rows: list[list[str]]) -> None:
-    storage.write_bytes(uri, "".join(",".join(row) + "\n" for row in rows).encode())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    storage.write_bytes(uri, text.getvalue().encode())
 
 
-def write_overlays(out: str, num: int, source: Source, predictor: Predictor, images: list[ImageScore]) -> None:
+def write_overlays(out: str, num: int, source: Source, predictor: Predictor, ranking: list[ImageScore]) -> None:
     """`overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the best and worst images."""
-    best, worst = images[:num], images[::-1][:num]
+    best, worst = ranking[:num], ranking[::-1][:num]
     for kind, chosen in (("best", best), ("worst", worst)):
         for number, image in enumerate(chosen, start=1):
             picture = _picture(source, predictor, image.row)
@@ -129,7 +138,7 @@ def write_overlays(out: str, num: int, source: Source, predictor: Predictor, ima
 def _picture(source: Source, predictor: Predictor, number: int) -> bytes:
     pieces = stream.pieces_of(source, None, 0, number, number + 1)
     (row,) = stream.read_rows(source, pieces, ("image", "label"))
-    image, label = stream.decode_image(row["image"]), stream.decode_label(row["label"])
+    image, label = images.decode_image(row["image"]), images.decode_label(row["label"])
     small = predictor.label_map(image)
     return encode_png(comparison(image, label, small, predictor.taxonomy))
 

@@ -6,22 +6,21 @@ from typing import Any
 from dmlcsr.model import DMLCSR
 from dmlcsr.pretrained import import_checkpoint, read_checkpoint
 from dmlcsr.taxonomy import get_taxonomy
-from pipelines import models, storage
+from pipelines import models, outcome, storage
 from pipelines.config import ImportWeightsConfig
-from pipelines.errors import OutputTakenError, UserError
+from pipelines.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: ImportWeightsConfig) -> dict[str, Any]:
     """Writes the model; `{"out", "loaded", "missing", "unexpected"}`, the last two with names."""
-    if not (storage.is_empty(config.out) or storage.exists(storage.join(config.out, models.CARD))):
-        raise OutputTakenError(f"{config.out} is not empty and holds no model; choose another --out")
     try:
         state = read_checkpoint(storage.read_bytes(config.checkpoint))
         network, card, report = import_checkpoint(state, get_taxonomy(config.taxonomy))
     except ValueError as error:
         raise UserError(f"{config.checkpoint}: {error}") from error
+    outcome.claim(config.out, "import-weights")
     parser = network.decoupled() if isinstance(network, DMLCSR) else network
     models.write_model(config.out, parser, card)
     return {

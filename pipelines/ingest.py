@@ -16,6 +16,7 @@ from pipelines import dataset, packing, sources, storage
 from pipelines.config import IngestConfig
 from pipelines.dataset import Row
 from pipelines.errors import UserError
+from pipelines.images import encode_png
 from pipelines.packing import Rejected
 from pipelines.session import ray_session
 from pipelines.sources import RawSample
@@ -39,8 +40,9 @@ def run(config: IngestConfig) -> dict[str, Any]:
     target = get_taxonomy(config.remap_to) if config.remap_to else source_taxonomy
     lut = _lut(source_taxonomy, target)
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
-    if dataset.begin(config.out, lineage) is None:
+    if not dataset.is_finished(config.out, lineage):
         listing = sources.list_source(config)
+        dataset.begin(config.out, lineage)
         logger.info("%d samples found in %s", len(listing.samples), config.source)
         items = {split: [s for s in listing.samples if s.split == split] for split in dataset.SPLITS}
 
@@ -110,7 +112,7 @@ def make_row(sample: RawSample, taxonomy: Taxonomy, lut: npt.NDArray[np.uint8] |
     if lut is not None:
         label = lut[label]
     if lut is not None or not _is_plain_png(label_bytes):
-        label_bytes = cv2.imencode(".png", label)[1].tobytes()
+        label_bytes = encode_png(label)
     meta = json.dumps({"source": sample.image})
     return Row(id=sample.id, image=image_bytes, label=label_bytes, height=height, width=width, meta=meta)
 
@@ -131,7 +133,7 @@ def _open(data: bytes) -> Image.Image:
         image = Image.open(io.BytesIO(data))
     except Image.DecompressionBombError as error:
         raise BadSampleError("too_large", str(error)) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow's readers raise many kinds of error for broken files
         raise BadSampleError("undecodable", f"not an image: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadSampleError("too_large", f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
@@ -141,7 +143,7 @@ def _open(data: bytes) -> Image.Image:
 def _load(image: Image.Image) -> Image.Image:
     try:
         image.load()
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:  # as above
         raise BadSampleError("undecodable", f"damaged {image.format} image: {error}") from error
     return image
 

@@ -125,13 +125,13 @@ def resolved_yaml(config: type[ConfigT], flags: argparse.Namespace) -> str:
     """What `--print-config` prints. Required values that were not given are left out."""
     layers = _layers(config, flags)
     missing = [name for name, info in config.model_fields.items() if info.is_required() and name not in layers]
-    placeholders = {name: _first_literal(config.model_fields[name]) for name in missing}
+    placeholders = {name: _placeholder(name, config.model_fields[name]) for name in missing}
     values = _validate(config, layers | placeholders).model_dump(mode="json")
     return yaml.safe_dump({k: v for k, v in values.items() if k not in missing}, sort_keys=False)
 
 
-def _first_literal(info: FieldInfo) -> str:
-    return next(iter(_literals(info.annotation)), "celebamask_hq")
+def _placeholder(name: str, info: FieldInfo) -> str:
+    return next(iter(_literals(info.annotation)), "lapa" if name == "taxonomy" else "/")
 
 
 def _layers(config: type[Config], flags: argparse.Namespace) -> dict[str, Any]:
@@ -151,7 +151,11 @@ def _layers(config: type[Config], flags: argparse.Namespace) -> dict[str, Any]:
         *sections, leaf = name.split(".")
         target = values
         for section in sections:
-            target = target.setdefault(section, {})
+            if target.get(section) is None:
+                target[section] = {}
+            target = target[section]
+            if not isinstance(target, dict):
+                raise UserError(f"--config: {'.'.join(sections)} must be a mapping, not {target!r}")
         target[leaf] = _value(text, fields[name])
     return values
 
@@ -160,7 +164,17 @@ def _value(text: str, info: FieldInfo) -> Any:
     """A flag's text as YAML would read it, but where the field is text it stays text."""
     if text in ("null", "none"):
         return None
-    return text if str in (info.annotation, *typing.get_args(info.annotation)) else yaml.safe_load(text)
+    if _is_text(info.annotation):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text  # the validation will say what was expected
+
+
+def _is_text(annotation: Any) -> bool:
+    """Whether `str` stands anywhere in the annotation but in a literal's values."""
+    return annotation is str or any(_is_text(part) for part in typing.get_args(annotation))
 
 
 def load_yaml(path: Path) -> dict[str, Any]:

@@ -30,27 +30,41 @@ def committed(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, 
     return result
 
 
-def finished_result(out: str) -> dict[str, Any] | None:
-    """The result that a finished command left at `out`, or None."""
+def finished_result(out: str, command: str) -> dict[str, Any] | None:
+    """The result that this command left at `out` when it finished, or None."""
     uri = storage.join(out, RESULT)
-    if not storage.exists(uri):
-        return None
-    content = storage.read_json(uri)
+    content = storage.read_json(uri) if storage.exists(uri) else {}
     result = content.get("result")
-    return result if content.get("exit_code") == 0 and isinstance(result, dict) else None
+    is_done = content.get("command") == command and content.get("exit_code") == 0
+    return result if is_done and isinstance(result, dict) else None
+
+
+def claim(out: str, command: str) -> None:
+    """Marks `out` as this command's before anything else is written there, so that it can be repeated.
+
+    Raises OutputTakenError where `out` holds what another command, or somebody else, has written.
+    """
+    uri = storage.join(out, RESULT)
+    if storage.exists(uri):
+        owner = storage.read_json(uri).get("command")
+        if owner != command:
+            raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
+    elif not storage.is_empty(out):
+        raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
+    _write(command, out, None, None, "unfinished")
 
 
 def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
     out = getattr(config, "out", None)
     try:
         # A failed attempt never hides an earlier success, and never makes a folder that was not begun.
-        if out is None or storage.is_empty(out) or finished_result(out) is not None:
+        if out is None or storage.is_empty(out) or finished_result(out, command) is not None:
             return
         _write(command, out, None, exit_code, message)
     except UserError:
         return  # the storage itself is what failed; the message is on standard error
 
 
-def _write(command: str, out: str, result: dict[str, Any] | None, exit_code: int, message: str) -> None:
+def _write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:
     content = {"command": command, "exit_code": exit_code, "message": message, "result": result}
     storage.write_json(storage.join(out, RESULT), content)

@@ -28,9 +28,3 @@ def comparison(image: Pixels, truth: Pixels, prediction: Pixels, taxonomy: Taxon
     wrong = cv2.resize(wrong, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
     errors = np.where(wrong[..., None] > 0, np.array([255, 0, 0], np.uint8), image // 3)
     return np.hstack([image, overlay(image, truth, taxonomy), overlay(image, prediction, taxonomy), errors])
-
-
-def encode_png(image: Pixels) -> bytes:
-    """(H, W, 3) RGB or (H, W) ids -> PNG."""
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    return cv2.imencode(".png", pixels)[1].tobytes()

@@ -58,10 +58,10 @@ def map_shards(shards: Sequence[ItemT], work: Callable[[ItemT], dict[str, Any]])
     """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    stored = ray.put(list(shards))
+    stored = [ray.put(shard) for shard in shards]  # a task fetches its own shard only
 
     def call(row: dict[str, Any]) -> dict[str, Any]:
-        return {"answer": json.dumps(work(ray.get(stored)[row["id"]]))}
+        return {"answer": json.dumps(work(ray.get(stored[row["id"]])))}
 
     tasks = ray.data.range(len(shards), override_num_blocks=len(shards)).map(call)
     for row in tasks.iter_rows():
@@ -117,10 +117,12 @@ def _first(rejected: Sequence[Rejected]) -> str:
 
 def write_quarantine(out: str, rejected: Sequence[Rejected]) -> None:
     """Writes the table of bad samples to `quarantine/part-00000.parquet`, sorted; none where all are good."""
+    uri = storage.join(out, "quarantine", "part-00000.parquet")
     if not rejected:
+        storage.delete(uri)  # an earlier, unfinished attempt may have left one
         return
     rows = sorted(rejected, key=lambda sample: (sample["source"], sample["reason"]))
     schema = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail")])
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
-    storage.write_bytes(storage.join(out, "quarantine", "part-00000.parquet"), buffer.getvalue())
+    storage.write_bytes(uri, buffer.getvalue())

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import ray.data
 
 from dmlcsr.augment import Pose, warp_image
-from pipelines import models, outcome, packing, sources, storage, stream
+from pipelines import models, outcome, packing, sources, storage
 from pipelines.actors import ModelActor, pool
 from pipelines.config import PredictConfig
-from pipelines.errors import OutputTakenError, UserError
-from pipelines.overlay import encode_png, overlay
+from pipelines.errors import UserError
+from pipelines.images import decode_image, encode_png
+from pipelines.overlay import overlay
 from pipelines.packing import Rejected
 from pipelines.session import ray_session
 from pipelines.stream import Batch
@@ -36,7 +37,7 @@ class LabelActor(ModelActor):
         images = []
         for index, uri in enumerate(batch["uri"]):
             try:
-                images.append((batch["name"][index], stream.decode_image(storage.read_bytes(str(uri)))))
+                images.append((batch["name"][index], decode_image(storage.read_bytes(str(uri)))))
             except (ValueError, UserError) as error:
                 reasons[index] = str(error)
         if images:
@@ -61,8 +62,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     uris = sources.list_images(config.images)
     if not uris:
         raise UserError(f"{config.images} holds no image ({', '.join(sources.IMAGE_SUFFIXES)})")
-    if not (storage.is_empty(config.out) or storage.exists(storage.join(config.out, outcome.RESULT))):
-        raise OutputTakenError(f"{config.out} is not empty and holds no predictions; choose another --out")
+    outcome.claim(config.out, "predict")
     actors = config.actors
     with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
         rejected = predict_all(config, uris)
@@ -75,7 +75,8 @@ def run(config: PredictConfig) -> dict[str, Any]:
 
 def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Rejected]:
     """Runs the actor pool over the images; returns those that could not be read."""
-    items = [{"uri": uri, "name": name} for uri, name in zip(uris, output_names(config.images, uris), strict=True)]
+    names = output_names(config.images, uris)
+    items = [{"uri": uri, "name": name} for uri, name in zip(uris, names, strict=True)]
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta, "out": config.out}
     blocks = math.ceil(len(items) / config.actors.batch_size)
     answers = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
@@ -95,7 +96,9 @@ def output_names(root: str, uris: Sequence[str]) -> list[str]:
     """The images' paths below `root` without suffix; with it where two images differ in nothing else."""
     paths = [PurePosixPath(uri.removeprefix(root).lstrip("/") or PurePosixPath(uri).name) for uri in uris]
     counts = Counter(path.with_suffix("") for path in paths)
-    return [str(path if counts[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
+    names = [str(path if counts[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
+    # An object store's key may hold "..": it must not lead out of the output folder.
+    return [name.replace("..", "__") for name in names]
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -21,43 +21,59 @@ Record = Mapping[str, float]
 """What was measured in one epoch."""
 
 
-def claim(config: TrainConfig, data_digest: str) -> bool:
-    """Makes `config.out` this run's, or finds that it is already; True where an earlier start is continued.
+def belongs(config: TrainConfig, data_digest: str) -> bool:
+    """Whether `config.out` is this run's already; False where it is free.
 
-    Raises OutputTakenError where the directory holds another run, or other files, or the data set has changed.
+    Raises OutputTakenError where it holds another run, or other files, or the data set has changed since.
     """
     uri = storage.join(config.out, CONFIG)
-    values = config.model_dump(mode="json")
-    if storage.exists(uri):
-        _compare(config.out, yaml.safe_load(storage.read_bytes(uri)), values, data_digest)
-        return True
-    if not storage.is_empty(config.out):
+    if not storage.exists(uri):
+        if storage.is_empty(config.out):
+            return False
         raise OutputTakenError(f"{config.out} is not empty and holds no run; choose another --out")
-    environment = {
+    try:
+        earlier = dict(_flat(yaml.safe_load(storage.read_bytes(uri))))
+    except (yaml.YAMLError, AttributeError) as error:
+        raise OutputTakenError(f"{uri} is damaged; choose another --out") from error
+    _compare(config, earlier)
+    environment = storage.join(config.out, ENVIRONMENT)
+    if storage.exists(environment) and storage.read_json(environment).get("data_digest") != data_digest:
+        raise OutputTakenError(f"{config.out} was started on other data than {config.data} holds now")
+    return True
+
+
+def _compare(config: TrainConfig, earlier: Mapping[str, Any]) -> None:
+    """`workers` may differ: a run may continue on another cluster."""
+    now = dict(_flat(config.model_dump(mode="json")))
+    changed = {name for name in now.keys() | earlier.keys() if earlier.get(name) != now.get(name)}
+    for name in sorted(changed):
+        if not name.startswith("workers."):
+            raise OutputTakenError(
+                f"{config.out} holds a run with {name} = {earlier.get(name)}, not {now.get(name)}; "
+                "choose another --out, or repeat the command as it was"
+            )
+
+
+def claim(config: TrainConfig, data_digest: str) -> bool:
+    """Makes `config.out` this run's, or finds that it is; True where an earlier start is continued."""
+    resumed = belongs(config, data_digest)
+    if not resumed:
+        values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
+    environment = storage.join(config.out, ENVIRONMENT)
+    if not storage.exists(environment):  # a kill may have come between the two
+        storage.write_json(environment, _environment(data_digest))
+    return resumed
+
+
+def _environment(data_digest: str) -> dict[str, Any]:
+    packages = ("ray", "torch", "numpy", "opencv-python-headless", "pyarrow")
+    return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version(name) for name in ("ray", "torch", "numpy", "opencv-python-headless", "pyarrow")},
+        "packages": {name: version(name) for name in packages},
         "data_digest": data_digest,
     }
-    storage.write_json(storage.join(config.out, ENVIRONMENT), environment)
-    storage.write_bytes(uri, yaml.safe_dump(values, sort_keys=False).encode())
-    return False
-
-
-def _compare(out: str, earlier: Any, values: dict[str, Any], data_digest: str) -> None:
-    """`workers` may differ: a run may continue on another cluster."""
-    before, now = dict(_flat(earlier)), dict(_flat(values))
-    changed = [name for name in now.keys() | before.keys() if before.get(name) != now.get(name)]
-    changed = sorted(name for name in changed if not name.startswith("workers."))
-    if changed:
-        name = changed[0]
-        raise OutputTakenError(
-            f"{out} holds a run with {name} = {before.get(name)}, not {now.get(name)}; "
-            "choose another --out, or repeat the command as it was"
-        )
-    environment = storage.read_json(storage.join(out, ENVIRONMENT))
-    if environment.get("data_digest") != data_digest:
-        raise OutputTakenError(f"{out} was started on other data than {values['data']} holds now; choose another --out")
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -1,12 +1,15 @@
 """The Ray cluster a command runs on: the one that is given, or a local one for the time of the command."""
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.data
+from ray.exceptions import RayTaskError
 
 from pipelines.errors import UserError
 
@@ -27,8 +30,9 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
     cluster has less: Ray would wait for ever.
     """
     if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
-        _require(num_cpus, num_gpus)
-        yield
+        with _original_errors():
+            _require(num_cpus, num_gpus)
+            yield
         return
     address = os.environ.get("RAY_ADDRESS")
     try:
@@ -36,7 +40,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
-            cpus = max(os.cpu_count() or 1, int(num_cpus + 0.999))
+            cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
             ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -44,13 +48,38 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
                 logging_level=logging.WARNING,
                 _node_ip_address="127.0.0.1",  # nobody outside this machine has business with it
             )
-    except ConnectionError as error:
-        raise UserError(f"no Ray cluster answers at RAY_ADDRESS={address}: {error}") from error
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        raise UserError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); use host:port of its head, "
+            "or unset it for a local cluster; http:// addresses are for `ray job submit`"
+        ) from error
     try:
-        _require(num_cpus, num_gpus)
-        yield
+        with _original_errors():
+            _require(num_cpus, num_gpus)
+            yield
     finally:
         ray.shutdown()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _original_errors() -> Iterator[None]:
+    """A UserError of a task is raised here as it was there: one sentence, not a remote traceback."""
+    ray.data.DataContext.get_current().raise_original_map_exception = True
+    # Ray Data warns whenever progress bars are off.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            # Ray Data appends advice about its own retries on further lines.
+            raise UserError(_first_line(error.cause)) from None
+        raise
 
 
 def _require(num_cpus: float, num_gpus: float) -> None:

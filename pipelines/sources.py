@@ -1,7 +1,6 @@
 """Lists raw data sets: which image belongs to which label, id and split. Reads names only, no pixels."""
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -41,17 +40,18 @@ def list_source(config: IngestConfig) -> Listing:
     Raises UserError where the folder does not look like the format at all.
     """
     files = list_images(config.source)
-    pairs, rejected = _match(config, files)
-    if not pairs:
+    samples, rejected = _match(config, files)
+    if config.format == "pairs":
+        samples, rejected = _apply_lists(config.source, samples, rejected)
+    if not samples:
         raise UserError(f"{config.source} holds no {config.format} samples: expected {_EXPECTED[config.format]}")
-    samples, twice = _drop_duplicates(pairs)
     if config.split_file is not None:
         samples, unnamed = _split_by_file(samples, config.split_file)
         rejected += unnamed
     elif config.format == "face_synthetics":
         samples = _split_by_shares(samples, config.splits, config.seed)
     # The data set's order is a shuffle of its own, so that a row group holds no neighbours of the source.
-    return Listing(sorted(samples, key=lambda sample: _rank(sample.id, config.seed)), rejected + twice)
+    return Listing(sorted(samples, key=lambda sample: _rank(sample.id, config.seed)), rejected)
 
 
 _EXPECTED = {
@@ -72,20 +72,24 @@ def list_images(root: str) -> list[str]:
 
 
 def _match(config: IngestConfig, files: Sequence[str]) -> tuple[list[RawSample], list[Rejected]]:
-    images: dict[Key, str] = {}
-    labels: dict[Key, str] = {}
+    images: dict[Key, list[str]] = {}
+    labels: dict[Key, list[str]] = {}
     place = _place_flat if config.format == "face_synthetics" else _place_pair
     for file in files:
         key, is_label = place(PurePosixPath(file.removeprefix(config.source).lstrip("/")))
         if key is not None:
-            (labels if is_label else images).setdefault(key, file)
-    samples = [
-        RawSample(name, split, images[split, name], labels[split, name]) for split, name in images.keys() & labels
+            (labels if is_label else images).setdefault(key, []).append(file)
+    twice = {key for found in (images, labels) for key, names in found.items() if len(names) > 1}
+    rejected = [
+        Rejected(source=name, reason="duplicate_id", detail=f"several files have id {key[1]}")
+        for found in (images, labels)
+        for key, names in sorted(found.items())
+        if len(names) > 1
+        for name in names
     ]
-    return samples, [
-        *_unmatched(images, labels, "image_without_label"),
-        *_unmatched(labels, images, "label_without_image"),
-    ]
+    rejected += _unmatched(images, labels, "image_without_label") + _unmatched(labels, images, "label_without_image")
+    pairs = (images.keys() & labels.keys()) - twice
+    return [RawSample(name, split, images[split, name][0], labels[split, name][0]) for split, name in pairs], rejected
 
 
 def _place_flat(path: PurePosixPath) -> tuple[Key | None, bool]:
@@ -105,23 +109,36 @@ def _place_pair(path: PurePosixPath) -> tuple[Key | None, bool]:
 _SPLIT_OF: Mapping[str, Split] = {split: split for split in SPLITS}
 
 
-def _unmatched(these: Mapping[Key, str], others: Iterable[Key], reason: str) -> list[Rejected]:
+def _apply_lists(
+    root: str, samples: list[RawSample], rejected: list[Rejected]
+) -> tuple[list[RawSample], list[Rejected]]:
+    """Where `<split>_list.txt` is there, the split is what its lines name and nothing else."""
+    for split in SPLITS:
+        uri = storage.join(root, f"{split}_list.txt")
+        if storage.exists(uri):
+            folder = storage.join(root, split)
+            samples = [sample for sample in samples if sample.split != split] + _read_list(uri, folder, split)
+            rejected = [sample for sample in rejected if not sample["source"].startswith(folder + "/")]
+    return samples, rejected
+
+
+def _read_list(uri: str, folder: str, split: Split) -> list[RawSample]:
+    samples = {}
+    for number, line in enumerate(storage.read_bytes(uri).decode(errors="replace").splitlines(), start=1):
+        names = line.split()
+        if not names:
+            continue
+        if len(names) != 2 or any(".." in PurePosixPath(name).parts for name in names):
+            raise UserError(f"{uri}, line {number}: expected `images/x.jpg labels/x.png`, got {line[:80]!r}")
+        image, label = (storage.join(folder, name) for name in names)
+        name = f"{split}/{PurePosixPath(names[0]).with_suffix('').as_posix().removeprefix('images/')}"
+        samples[name] = RawSample(name, split, image, label)
+    return list(samples.values())
+
+
+def _unmatched(these: Mapping[Key, list[str]], others: Iterable[Key], reason: str) -> list[Rejected]:
     missing = sorted(these.keys() - set(others))
-    return [Rejected(source=these[key], reason=reason, detail=f"no partner for id {key[1]}") for key in missing]
-
-
-def _drop_duplicates(samples: Sequence[RawSample]) -> tuple[list[RawSample], list[Rejected]]:
-    counts = Counter(sample.id for sample in samples)
-    twice = [
-        Rejected(
-            source=sample.image,
-            reason="duplicate_id",
-            detail=f"{counts[sample.id]} samples have id {sample.id}",
-        )
-        for sample in samples
-        if counts[sample.id] > 1
-    ]
-    return [sample for sample in samples if counts[sample.id] == 1], twice
+    return [Rejected(source=these[key][0], reason=reason, detail=f"no partner for id {key[1]}") for key in missing]
 
 
 def _rank(name: str, seed: int) -> bytes:

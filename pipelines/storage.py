@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow as pa
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.errors import UserError
 
-SCHEMES = ("file", "s3")
 _S3_OPTIONS: Mapping[str, Any] = {
     # Listings change under us: other workers write to the same folders.
     "use_listings_cache": False,
+    # Row groups are read one by one in a shuffled order: a read-ahead would fetch many times what is used.
+    "default_cache_type": "none",
     "config_kwargs": {"retries": {"max_attempts": 10, "mode": "adaptive"}},
 }
 
@@ -32,11 +34,12 @@ def absolute(uri: str) -> str:
     the working directory is a temporary copy that is deleted with the job.
     """
     scheme, separator, rest = uri.partition("://")
-    if not uri or (separator and (scheme not in SCHEMES or not rest.strip("/"))):
+    is_known = (scheme == "s3" and rest.strip("/")) or (scheme == "file" and rest.startswith("/"))
+    if not uri or (separator and not is_known):
         raise UserError(f"cannot use {uri!r} as storage: give a local path, file:///path or s3://bucket/key")
     if separator and scheme == "s3":
         return uri.rstrip("/")
-    path = Path(rest if separator else uri).expanduser()
+    path = Path(os.path.expanduser(rest if separator else uri))  # noqa: PTH111 (Path's raises for unknown users)
     if not path.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         raise UserError(
             f"{uri!r} is a relative path, and a submitted job's folder is deleted after it; "
@@ -75,7 +78,7 @@ def user_errors(action: str, uri: str) -> Iterator[None]:
     except (PermissionError, IsADirectoryError, FileExistsError) as error:
         reason = error.strerror or str(error) or type(error).__name__
         raise UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials") from error
-    except (BotoCoreError, ClientError, OSError) as error:
+    except (BotoCoreError, ClientError, OSError, pa.ArrowException) as error:
         raise UserError(f"cannot {action} {uri}: {error}") from error
 
 
@@ -94,13 +97,14 @@ def read_bytes(uri: str) -> bytes:
 
 
 def is_empty(uri: str) -> bool:
-    """True where nothing is stored below `uri`."""
+    """True where nothing is stored below `uri`; what a kill left of an unfinished write does not count."""
     fs, path = filesystem(uri)
     with user_errors("list", uri):
         try:
-            return not fs.ls(path, detail=False)
+            names = [str(name).rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
         except FileNotFoundError:
             return True
+    return all(name.startswith(".") for name in names)
 
 
 def write_bytes(uri: str, data: bytes) -> None:

@@ -2,33 +2,39 @@
 
 An epoch is a permutation of the row groups, cut into chunks of equal length whose rows are shuffled; each training
 worker gets a contiguous range of it. A chunk is one Ray Data task, planned from its number alone, so the stream is
-the same whatever the number of tasks, and after any restart. All remaining epochs are one stream: the first batch
-of the next epoch is decoded while the last of this one is trained on.
+the same whatever the number of tasks, and after any restart. Epochs are joined into one stream: the first batch of
+the next epoch is decoded while the last of this one is trained on.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray.data
 from ray.data import ExecutionResources
+from torch import Tensor
 
-from dmlcsr.augment import Augmentation, Pose, draw_pose, warp_image, warp_label
-from dmlcsr.taxonomy import IGNORE, get_taxonomy
+from dmlcsr.augment import Augmentation, Pose, augment, draw_pose, warp_image
+from dmlcsr.taxonomy import get_taxonomy
 from pipelines import storage
 from pipelines.config import Split
 from pipelines.dataset import Manifest
+from pipelines.errors import UserError
+from pipelines.images import Pixels, decode_image, decode_label
 
 Batch = dict[str, npt.NDArray[Any]]
 CHUNK_BYTES = 32 << 20
 """Decoded size of a chunk that is aimed at: large against the cost of a task, small against the object store."""
+
+
+MAX_CHUNKS = 2000
+"""Chunks of one stream."""
 
 
 class Group(NamedTuple):
@@ -115,24 +121,12 @@ def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -
     return rows
 
 
-def decode_image(data: bytes) -> npt.NDArray[np.uint8]:
-    """Encoded bytes -> (H, W, 3) uint8 RGB, turned upright by its EXIF tag."""
-    cv2.setNumThreads(1)  # a task has one core; OpenCV would take all
-    return _decode(data, cv2.IMREAD_COLOR_RGB)
-
-
-def decode_label(data: bytes | None) -> npt.NDArray[np.uint8]:
-    """PNG bytes -> (H, W) uint8 ids; an unlabelled row gives a single pixel of 255."""
-    if data is None:
-        return np.full((1, 1), IGNORE, np.uint8)
-    return _decode(data, cv2.IMREAD_GRAYSCALE)
-
-
-def _decode(data: bytes, flags: int) -> npt.NDArray[np.uint8]:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if pixels is None:
-        raise ValueError(f"{len(data)} bytes cannot be decoded as an image; the file is damaged")
-    return pixels.astype(np.uint8, copy=False)
+def _decoded(row: dict[str, Any]) -> tuple[Pixels, Pixels]:
+    """Image and label of a row. Raises UserError, naming the row, where either is damaged."""
+    try:
+        return decode_image(row["image"]), decode_label(row["label"])
+    except ValueError as error:
+        raise UserError(f"row {row['id']} of the data set: {error}; ingest the data again") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +163,16 @@ class TrainStream:
     def chunks_per_epoch(self) -> int:
         return math.ceil(self._num_rows / self._chunk_rows)
 
+    def batches(self, first_epoch: int, last_epoch: int, num_tasks: int) -> Iterator[dict[str, Tensor]]:
+        """Batches of `image` and `label` on the worker's device: `num_batches` for each epoch, one after the other.
+
+        Epochs are joined into streams of bounded length: Ray Data plans all tasks of a stream before the first.
+        """
+        window = max(1, MAX_CHUNKS // self.chunks_per_epoch)
+        for first in range(first_epoch, last_epoch, window):
+            rows = self.dataset(first, min(first + window, last_epoch), num_tasks)
+            yield from rows.iter_torch_batches(batch_size=self.batch_size, prefetch_batches=2)
+
     def dataset(self, first_epoch: int, last_epoch: int, num_tasks: int) -> ray.data.Dataset:
         """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the epochs `first_epoch` to before `last_epoch`."""
 
@@ -198,8 +202,7 @@ class TrainStream:
         labels = np.empty((len(rows), self.size, self.size), np.uint8)
         for index, row in enumerate(rows):
             pose = draw_pose(self.augmentation, self.seed, epoch, row["id"])
-            images[index] = warp_image(decode_image(row["image"]), self.size, pose)
-            labels[index] = warp_label(decode_label(row["label"]), self.size, pose, taxonomy)
+            images[index], labels[index] = augment(*_decoded(row), taxonomy, self.size, pose)
         return {"image": images, "label": labels}
 
 
@@ -221,7 +224,7 @@ def ordered_rows(
         return {
             "row": np.arange(first, last),
             "id": np.array([row["id"] for row in rows], object),
-            "image": np.stack([warp_image(decode_image(row["image"]), size, Pose()) for row in rows]),
+            "image": np.stack([warp_image(_decoded(row)[0], size, Pose()) for row in rows]),
             "label": np.array([row["label"] for row in rows], object),
         }
 

@@ -11,6 +11,7 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import dataset, packing, storage
 from pipelines.config import Split, SynthConfig
 from pipelines.dataset import Row
+from pipelines.images import encode_png
 from pipelines.packing import Rejected
 from pipelines.session import ray_session
 
@@ -54,7 +55,7 @@ def make_row(config: SynthConfig, split: Split, index: int) -> Row:
     return Row(
         id=face.id,
         image=encode_image(face),
-        label=cv2.imencode(".png", label)[1].tobytes(),
+        label=encode_png(label),
         height=label.shape[0],
         width=label.shape[1],
         meta=json.dumps(face.meta | {"corruption": corruption}, sort_keys=True),
@@ -62,8 +63,9 @@ def make_row(config: SynthConfig, split: Split, index: int) -> Row:
 
 
 def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
-    if dataset.begin(config.out, lineage) is not None:
+    if dataset.is_finished(config.out, lineage):
         return dataset.read_manifest(config.out).num_rows()
+    dataset.begin(config.out, lineage)
 
     def make_rows(items: Sequence[tuple[Split, int]]) -> tuple[list[Row], list[Rejected]]:
         return [make_row(config, split, index) for split, index in items], []
@@ -77,8 +79,9 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]
     """`<out>/<split>/{images,labels}/<id>.{jpg,png}`, `<out>/meta.jsonl`, and last `<out>/synth.json`."""
     items = _by_split(config)
     num_rows: dict[str, int] = {split: len(values) for split, values in items.items()}
-    if dataset.begin(config.out, lineage, PAIRS_MARKER) is not None:
+    if dataset.is_finished(config.out, lineage, PAIRS_MARKER):
         return num_rows
+    dataset.begin(config.out, lineage)
 
     def write(shard: packing.Shard) -> dict[str, Any]:
         return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}

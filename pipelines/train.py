@@ -1,6 +1,7 @@
 """`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,13 @@ CHECKPOINTS = "checkpoints"
 def run(config: TrainConfig) -> dict[str, Any]:
     """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
     manifest = dataset.read_manifest(config.data)
-    resumed = run_directory.claim(config, manifest.digest)
-    finished = outcome.finished_result(config.out)
-    if finished is not None:
-        logger.info("%s is finished; nothing to do", config.out)
-        return finished
+    if run_directory.belongs(config, manifest.digest):
+        finished = outcome.finished_result(config.out, "train")
+        if finished is not None:
+            logger.info("%s is finished; nothing to do", config.out)
+            return finished
     check_inputs(config, manifest)
+    resumed = run_directory.claim(config, manifest.digest)
     workers = config.workers
     needed = workers.num_workers * (workers.cpus_per_worker + workers.data_tasks)
     with ray_session(num_cpus=needed, num_gpus=workers.num_workers * workers.use_gpu):
@@ -72,9 +74,8 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
 def report_init(config: TrainConfig, manifest: Manifest) -> None:
     """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
     assert config.init is not None
-    parser, _ = models.read_model(config.init)
     network = DMLCSR(train_loop.model_card(config, manifest.class_set).architecture)
-    report = load_matching(network, parser.state_dict())
+    report = load_matching(network, train_loop.starting_weights(config.init, manifest.class_set))
     encoder = {name for name, value in network.encoder.state_dict(prefix="encoder.").items() if value.ndim}
     if 2 * len(encoder & set(report.loaded)) < len(encoder):
         raise UserError(
@@ -114,9 +115,14 @@ def fit(config: TrainConfig, manifest: Manifest) -> Result:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
+    # The controller's pause between looks at its workers; it commits checkpoints there.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     try:
         result: Result = trainer.fit()  # type: ignore[assignment]  # the wheel annotates its base class
     except TrainingFailedError as error:
+        for cause in getattr(error, "worker_failures", {}).values():
+            if isinstance(cause, UserError):
+                raise UserError(str(cause)) from error
         raise RunFailedError(
             f"training stopped after {workers.max_failures} replacements of lost workers "
             f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"

@@ -19,6 +19,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
+from ray.train.v2.api.report_config import CheckpointConsistencyMode
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -33,6 +34,7 @@ from dmlcsr.weights import ModelCard, Preprocessing, load_matching
 from pipelines import checkpoint, models, run_directory, stream
 from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.dataset import Manifest
+from pipelines.images import decode_label
 from pipelines.session import tell_progress
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,17 @@ def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
     torch.manual_seed(config.seed)
     network = DMLCSR(model_card(config, taxonomy).architecture)
     if config.init is not None:
-        load_matching(network, models.read_model(config.init)[0].state_dict())
+        load_matching(network, starting_weights(config.init, taxonomy))
     return network
+
+
+def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
+    """Weights of a model directory; of one for other classes without its classifier, whose outputs mean others."""
+    parser, card = models.read_model(uri)
+    state = parser.state_dict()
+    if card.taxonomy == taxonomy.name:
+        return state
+    return {name: value for name, value in state.items() if not name.startswith("parsing_head.classifier.")}
 
 
 def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
@@ -112,14 +123,11 @@ class Worker:
     def run(self) -> dict[str, Any]:
         """All epochs that are not done yet."""
         first, last = len(self.history), self.config.schedule.epochs
-        if first == last:
-            return {"history": self.history}
         if first == 0:
             self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
         elif self.rank == 0:
-            run_directory.write_metrics(self.config.out, self.history)
-        rows = self.stream.dataset(first, last, self.config.workers.data_tasks)
-        batches = iter(rows.iter_torch_batches(batch_size=self.stream.batch_size, prefetch_batches=2))
+            run_directory.write_metrics(self.config.out, self.history)  # the kill may have come before it
+        batches = self.stream.batches(first, last, self.config.workers.data_tasks)
         for epoch in range(first, last):
             record, failure = self.train_epoch(epoch, batches)
             if failure is not None:
@@ -160,11 +168,14 @@ class Worker:
         """
         accumulate = self.config.optimizer.accumulate
         summed = torch.zeros(len(LossParts._fields), device=self.device)
+        number = 0
         for number, batch in enumerate(batches, start=1):
             with self._synchronised(number == accumulate):
                 parts = self.loss(batch)
                 (parts.total / accumulate).backward()
             summed += torch.stack([part.detach().float() for part in parts]) / accumulate
+        if number != accumulate:
+            raise RuntimeError("the stream ended in the middle of an epoch")
         limit = self.config.optimizer.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         if not torch.isfinite(norm):
@@ -211,7 +222,7 @@ class Worker:
             self.validation, self.config.input.size, self.config.workers.data_tasks, self.rank, self.world_size
         )
         for batch in islice(rows.iter_batches(batch_size=self.stream.batch_size), max_batches):
-            labels = [stream.decode_label(data) for data in batch["label"]]
+            labels = [decode_label(data) for data in batch["label"]]
             predicted = predictor.label_maps(batch["image"], [label.shape for label in labels])
             for label, prediction in zip(labels, predicted, strict=True):
                 counts.add(label, prediction)
@@ -230,6 +241,8 @@ class Worker:
                 checkpoint.save(Path(folder), self.network, self.optimizer, {"history": self.history})
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(latest, checkpoint=saved)
+        # `report` only hands over; this returns when the controller has written its snapshot.
+        ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
         if self.rank == 0:
             run_directory.write_metrics(self.config.out, self.history)
             logger.info(

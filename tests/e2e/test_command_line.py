@@ -31,7 +31,9 @@ def test_help_lists_every_command_and_each_has_its_own():
         (["train", "--datta", "x"], "did you mean '--data'"),
         (["evaluate", "--model", "/nowhere", "--data", "/nowhere"], "is not a data set"),
         (["predict", "--model", "/nowhere", "--images", "/nowhere", "--out", "/tmp/none"], "holds no model"),
-        (["ingest", "--format", "pairs", "--taxonomy", "lapa", "--source", "/nowhere", "--out", "/proc/none"], "/proc/none"),
+        (["ingest", "--format", "face_synthetics", "--source", "/nowhere", "--out", "/tmp/none"], "does not exist"),
+        (["ingest", "--format", "pairs", "--source", "/tmp", "--out", "/tmp/none"], "--taxonomy is required"),
+        (["synth", "--out", "/proc/none"], "/proc/none"),
         (["import-weights", "--checkpoint", "/nowhere", "--taxonomy", "lapa", "--out", "/tmp/none"], "does not exist"),
         (["synth", "--out", "ftp://host/data"], "s3://bucket/key"),
     ],
@@ -127,11 +129,19 @@ def test_scores_and_predictions_come_out_of_the_trained_model(data, undisturbed,
     assert done.result["num_images"] == len(list((tmp_path / "p" / "labels").iterdir())) > 0
 
 
-def test_a_failed_command_says_so_in_its_output_but_never_over_a_success(data, undisturbed, tmp_path):
+def test_bad_input_leaves_the_output_free_for_the_corrected_command(data, tmp_path):
     out = tmp_path / "run"
     done = run_command("train", "--data", data, "--out", out, *SMOKE, "--optimizer.batch-size", 500, "--json")
-    assert done.code == 2
-    assert json.loads((out / "result.json").read_text())["exit_code"] == 2
+    assert done.code == 2 and "too few for one step" in done.stderr
+    assert not out.exists()
+
+
+def test_a_failed_command_says_so_in_its_output_but_never_over_a_success(data, undisturbed, tmp_path):
+    out = tmp_path / "run"
+    diverging = ("--optimizer.lr", 1e30, "--optimizer.clip-norm", "null")
+    done = run_command("train", "--data", data, "--out", out, *SMOKE, *diverging, "--json")
+    assert done.code == 1 and "not finite in epoch 1" in done.stderr and "Traceback" not in done.stderr
+    assert json.loads((out / "result.json").read_text())["exit_code"] == 1
     finished, first = undisturbed
     refused = run_command("train", "--data", data, "--out", finished, *SMOKE, "--seed", 7)
     assert refused.code == 2 and "seed = 0, not 7" in refused.stderr
@@ -141,3 +151,25 @@ def test_a_failed_command_says_so_in_its_output_but_never_over_a_success(data, u
 def test_the_data_set_was_left_as_it_was(data, undisturbed):
     assert dataset.read_manifest(str(data)).num_rows() == {"train": 48, "val": 6, "test": 6}
     assert sorted(path.name for path in data.iterdir()) == ["dataset.json", "result.json", "test", "train", "val"]
+
+
+@pytest.mark.faults
+def test_a_driver_killed_again_and_again_ends_with_the_weights_of_an_undisturbed_run(data, undisturbed, tmp_path):
+    """Kills at growing delays: during start-up, before the first checkpoint, between and while committing."""
+    out = tmp_path / "run"
+    argv = command_line("train", "--data", data, "--out", out, *SMOKE, "--json")
+    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    for delay in (2, 12, 20, 24, 25, 26, 27, 28):
+        process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT, env=env)
+        try:
+            process.wait(delay)
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    done = run_command("train", "--data", data, "--out", out, *SMOKE, "--json")
+    assert done.code == 0, done.stderr
+    weights = [(folder / "model" / models.WEIGHTS).read_bytes() for folder in (out, undisturbed[0])]
+    assert weights[0] == weights[1]
+    epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert epochs == [1, 2, 3]

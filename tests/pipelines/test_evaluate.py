@@ -1,5 +1,6 @@
 import csv
 import io
+import shutil
 from dataclasses import replace
 
 import cv2
@@ -13,7 +14,7 @@ from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.predict import Predictor
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import dataset, evaluate, import_weights, models, outcome, predict, storage, stream, train_loop
+from pipelines import dataset, evaluate, images, import_weights, models, outcome, predict, storage, stream, train_loop
 from pipelines.config import EvaluateConfig, ImportWeightsConfig, PredictConfig, TrainConfig
 from pipelines.errors import OutputTakenError, UserError
 from tests.unit.test_weights import imagenet_like
@@ -36,7 +37,7 @@ def score_by_hand(model, faces, split, tta=False):
     rows = stream.read_rows(source, stream.pieces_of(source, None, 0, 0, source.num_rows), ("id", "image", "label"))
     counts = Counts(19)
     for row in rows:
-        counts.add(stream.decode_label(row["label"]), predictor.label_map(stream.decode_image(row["image"])))
+        counts.add(images.decode_label(row["label"]), predictor.label_map(images.decode_image(row["image"])))
     return scores(counts, CELEBAMASK_HQ)
 
 
@@ -82,15 +83,31 @@ def test_a_folder_that_is_not_an_evaluation_is_not_written_to(model, faces, tmp_
         evaluate.run(EvaluateConfig(model=model, data=str(faces), out=str(tmp_path)))
 
 
+def test_a_damaged_data_file_is_one_sentence(model, faces, tmp_path):
+    shutil.copytree(faces, tmp_path / "damaged")
+    (tmp_path / "damaged/test/part-00000.parquet").write_bytes(b"PAR1 garbage PAR1")
+    with pytest.raises(UserError, match=r"cannot read .*part-00000.parquet") as error:
+        evaluate.run(EvaluateConfig(model=model, data=str(tmp_path / "damaged"), out=str(tmp_path / "e")))
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_never_go_into_another_commands_output(model, faces, loose, tmp_path):
+    config = EvaluateConfig(model=model, data=str(faces), out=str(tmp_path / "e"), num_overlays=0)
+    outcome.committed("evaluate", config, evaluate.run)
+    with pytest.raises(OutputTakenError, match="output of `evaluate`"):
+        predict.run(PredictConfig(model=model, images=str(loose), out=str(tmp_path / "e")))
+
+
 @pytest.fixture(scope="module")
 def loose(faces, tmp_path_factory):
-    """Loose images of several sizes, one of them broken, one in a folder below."""
+    """Loose images of several sizes, two of them broken, one in a folder below."""
     folder = tmp_path_factory.mktemp("loose")
     rng = np.random.default_rng(0)
     for name, shape in (("a.png", (50, 80, 3)), ("b.jpg", (120, 60, 3)), ("below/c.png", (64, 64, 3))):
         (folder / name).parent.mkdir(exist_ok=True)
         cv2.imwrite(str(folder / name), rng.integers(0, 256, shape).astype(np.uint8))
     (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "empty.jpg").write_bytes(b"")
     (folder / "a.jpg").write_bytes((folder / "b.jpg").read_bytes())
     return folder
 
@@ -99,7 +116,7 @@ def test_loose_images_get_label_maps_of_their_own_size(model, loose, tmp_path):
     out = tmp_path / "out"
     config = PredictConfig(model=model, images=str(loose), out=str(out))
     result = outcome.committed("predict", config, predict.run)
-    assert (result["num_images"], result["num_quarantined"]) == (4, 1)
+    assert (result["num_images"], result["num_quarantined"]) == (4, 2)
     shapes = {
         str(path.relative_to(out / "labels")): cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
         for path in (out / "labels").rglob("*.png")
@@ -112,7 +129,7 @@ def test_loose_images_get_label_maps_of_their_own_size(model, loose, tmp_path):
 def test_predictions_are_those_of_the_model(model, loose, tmp_path):
     predict.run(PredictConfig(model=model, images=str(loose / "b.jpg"), out=str(tmp_path / "one")))
     written = cv2.imread(str(tmp_path / "one/labels/b.png"), cv2.IMREAD_UNCHANGED)
-    image = stream.decode_image((loose / "b.jpg").read_bytes())
+    image = images.decode_image((loose / "b.jpg").read_bytes())
     assert (written == Predictor(*models.read_model(model)).label_map(image)).all()
 
 
@@ -133,7 +150,7 @@ def imported(tmp_path_factory):
 
 def test_an_imagenet_resnet_becomes_a_model_directory_with_a_key_report(imported):
     source, result = imported
-    assert result["unexpected"] == ["fc.weight", "fc.bias"]
+    assert sorted(result["unexpected"]) == ["fc.bias", "fc.weight"]
     assert result["missing"] and all(not name.startswith("encoder.") for name in result["missing"])
     parser, card = models.read_model(result["out"])
     assert card.taxonomy == "lapa" and card.preprocessing.size == 473

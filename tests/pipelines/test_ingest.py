@@ -102,6 +102,28 @@ def test_a_turned_photo_has_its_upright_size(raw, tmp_path):
     assert (row["height"], row["width"]) == (60, 40)
 
 
+def test_several_files_of_one_name_are_all_quarantined(raw, tmp_path):
+    source = tmp_path / "twice"
+    shutil.copytree(raw, source)
+    first = sorted((source / "train/images").iterdir())[0]
+    shutil.copy(first, first.with_suffix(".png"))
+    result = ingest.run(pairs(source, tmp_path / "out"))
+    assert result["reasons"] == {"duplicate_id": 2} and result["num_rows"]["train"] == 15
+
+
+def test_a_list_file_says_what_a_split_holds(raw, tmp_path):
+    source = tmp_path / "listed"
+    shutil.copytree(raw, source)
+    names = sorted(path.stem for path in (source / "train/images").iterdir())
+    lines = [f"images/{name}.jpg labels/{name}.png" for name in [*names[:3], "missing"]]
+    (source / "train_list.txt").write_text("\n".join(lines))
+    (source / "train/labels" / f"{names[5]}.png").unlink()  # not listed, so nobody misses it
+    result = ingest.run(pairs(source, tmp_path / "out"))
+    assert result["num_rows"] == {"train": 3, "val": 2, "test": 2}
+    assert result["reasons"] == {"unreadable": 1}
+    assert sorted(row["id"] for row in rows_of(tmp_path / "out")) == [f"train/{name}" for name in names[:3]]
+
+
 @pytest.fixture(scope="module")
 def flat(raw, tmp_path_factory):
     """The faces under Face Synthetics' names, ids folded into its taxonomy."""
@@ -159,6 +181,12 @@ def test_a_folder_without_any_good_sample_is_an_error_with_the_first_reason(raw,
     with pytest.raises(UserError, match=r"no sample could be used.*undecodable"):
         ingest.run(pairs(source, tmp_path / "out"))
     assert not storage.exists(storage.join(str(tmp_path / "out"), dataset.MANIFEST))
+
+
+def test_a_mistyped_source_leaves_the_output_free(raw, tmp_path):
+    with pytest.raises(UserError):
+        ingest.run(pairs(tmp_path / "nowhere", tmp_path / "out"))
+    assert ingest.run(pairs(raw, tmp_path / "out"))["num_rows"]["train"] == 16
 
 
 def test_an_output_with_other_files_is_refused_and_left_alone(raw, tmp_path):

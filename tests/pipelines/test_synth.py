@@ -53,6 +53,7 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(faces):
 def test_an_interrupted_build_is_continued_to_the_same_data_set(faces, tmp_path):
     config = SynthConfig(out=str(tmp_path / "again"), num_images=60, image_size=96, label_noise=0.5)
     lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
+    assert not dataset.is_finished(config.out, lineage)
     dataset.begin(config.out, lineage)  # what a killed build leaves: its claim, and perhaps a file
     storage.write_bytes(storage.join(config.out, "train", "part-00000.parquet"), b"half")
     synth.run(config)

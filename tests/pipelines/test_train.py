@@ -57,7 +57,7 @@ def test_a_run_directory_holds_what_the_contract_promises(trained):
     assert result["model"] == f"{out}/model" and result["num_epochs"] == 2 and not result["resumed"]
     assert result["val_mean_f1"] == max(record["val_mean_f1"] for record in history(out))
     assert [record["epoch"] for record in history(out)] == [1, 2]
-    assert outcome.finished_result(out) == result
+    assert outcome.finished_result(out, "train") == result
 
 
 def test_the_loss_falls(trained):

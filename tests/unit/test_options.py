@@ -99,6 +99,9 @@ def test_printed_configuration_is_a_configuration(tmp_path: Path):
         (["--data", "gopher://x/y"], "local path, file:///path or s3://"),
         (["--data", ""], "local path, file:///path or s3://"),
         (["--seed"], "expected one argument"),
+        (["--optimizer.lr", "inf"], "--optimizer.lr: .*finite"),
+        (["--optimizer.lr", "["], "--optimizer.lr: .*number"),
+        (["--data", "file://host/x"], "file:///path"),
     ],
 )
 def test_wrong_usage_is_one_sentence(argv, message):
@@ -118,6 +121,18 @@ def test_a_bad_configuration_file_is_one_sentence(tmp_path: Path, text: str):
 def test_missing_required_values_are_named():
     with pytest.raises(UserError, match="--data is required; --out is required"):
         resolve("train")
+
+
+def test_text_is_taken_to_the_letter():
+    assert resolve("evaluate", "--model", "/m", "--data", "/d", "--out", "/x/my run #2").out == "/x/my run #2"
+    assert resolve("evaluate", "--model", "/m", "--data", "/d", "--out", "null").out is None
+
+
+@pytest.mark.parametrize("text", ["optimizer:", "optimizer: null"])
+def test_an_empty_section_is_as_if_it_were_not_there(tmp_path: Path, text: str):
+    file = tmp_path / "c.yaml"
+    file.write_text(text)
+    assert train("--config", str(file), "--optimizer.lr", "1").optimizer.lr == 1
 
 
 def test_local_paths_become_absolute_and_s3_stays():

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlcsr.augment import Augmentation
-from pipelines import dataset, stream
+from pipelines import dataset, images, stream
 from pipelines.dataset import DataFile, Manifest, Row
 from pipelines.stream import Group, Source, TrainStream
 
@@ -115,7 +115,7 @@ def test_a_decoded_chunk_is_uint8_and_the_same_every_time(tiny):
 
 
 def test_an_unlabelled_row_is_all_ignore(tiny):
-    label = stream.decode_label(None)
+    label = images.decode_label(None)
     assert label.tolist() == [[255]]
     ts = make_stream(tiny, size=32)
     ids = [row["id"] for row in ts.rows_of_chunk(0, 0, ("id",))]
@@ -124,7 +124,9 @@ def test_an_unlabelled_row_is_all_ignore(tiny):
 
 def test_damaged_bytes_are_an_error_that_says_so():
     with pytest.raises(ValueError, match="damaged"):
-        stream.decode_image(b"not an image")
+        images.decode_image(b"not an image")
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        images.decode_image(b"")
 
 
 def test_groups_follow_from_the_manifest():
