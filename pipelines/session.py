@@ -34,6 +34,8 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
             _require(num_cpus, num_gpus)
             yield
         return
+    # The pause between two looks of Ray Train's controller at its workers; it commits their checkpoints there.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address:

@@ -1,7 +1,6 @@
 """`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
 
 import logging
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,8 +114,6 @@ def fit(config: TrainConfig, manifest: Manifest) -> Result:
             logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
-    # The controller's pause between looks at its workers; it commits checkpoints there.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     try:
         result: Result = trainer.fit()  # type: ignore[assignment]  # the wheel annotates its base class
     except TrainingFailedError as error:

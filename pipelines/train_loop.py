@@ -86,8 +86,9 @@ def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
     if config.name == "sgd":
-        return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
-    return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
+        decay = config.weight_decay
+        return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=decay, fused=True)
+    return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 class Worker:
