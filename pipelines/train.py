@@ -12,7 +12,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from dmlcsr.model import DMLCSR
 from dmlcsr.weights import load_matching
-from pipelines import checkpoint, dataset, models, outcome, run_directory, storage, train_loop
+from pipelines import checkpoint, dataset, models, outcome, run_directory, starting_point, storage, train_loop
 from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
@@ -60,7 +60,7 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
             f"{config.data} has {rows.get('val', 0)} validation rows; the best epoch is chosen on them, "
             "and each worker needs one"
         )
-    if train_loop.train_stream(config, manifest, 0, config.workers.num_workers).num_batches == 0:
+    if starting_point.train_stream(config, manifest, 0, config.workers.num_workers).num_batches == 0:
         raise UserError(
             f"{config.data} has {rows.get('train', 0)} training rows, too few for one step of "
             f"{config.workers.num_workers} workers x {config.optimizer.accumulate} x batch size "
@@ -73,8 +73,8 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
 def report_init(config: TrainConfig, manifest: Manifest) -> None:
     """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
     assert config.init is not None
-    network = DMLCSR(train_loop.model_card(config, manifest.class_set).architecture)
-    report = load_matching(network, train_loop.starting_weights(config.init, manifest.class_set))
+    network = DMLCSR(starting_point.model_card(config, manifest.class_set).architecture)
+    report = load_matching(network, starting_point.starting_weights(config.init, manifest.class_set))
     encoder = {name for name, value in network.encoder.state_dict(prefix="encoder.").items() if value.ndim}
     if 2 * len(encoder & set(report.loaded)) < len(encoder):
         raise UserError(
@@ -138,7 +138,7 @@ def _last_line(error: BaseException) -> str:
 def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> dict[str, Any]:
     """Writes `model/` from the epoch with the best validation score; returns that epoch's metrics."""
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
-    card = train_loop.model_card(config, manifest.class_set)
+    card = starting_point.model_card(config, manifest.class_set)
     network = DMLCSR(card.architecture)
     with saved.as_directory() as folder:
         network.load_state_dict(checkpoint.load_network(Path(folder)))

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,25 +20,22 @@ import torch
 import torch.distributed
 from ray.train.v2.api.report_config import CheckpointConsistencyMode
 from torch import Tensor, nn
-from torch.optim import SGD, AdamW, Optimizer
 
-from dmlcsr.augment import Augmentation
 from dmlcsr.losses import LossParts, LossWeights, dml_loss
 from dmlcsr.metrics import Counts, scores
-from dmlcsr.model import DMLCSR, Architecture
 from dmlcsr.predict import Predictor, normalize
 from dmlcsr.schedule import learning_rate
-from dmlcsr.taxonomy import Taxonomy, get_taxonomy
-from dmlcsr.weights import ModelCard, Preprocessing, load_matching
-from pipelines import checkpoint, models, run_directory, stream
-from pipelines.config import OptimizerConfig, TrainConfig
+from dmlcsr.taxonomy import get_taxonomy
+from pipelines import checkpoint, run_directory, stream
+from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.images import decode_label
+from pipelines.progress import Progress
 from pipelines.session import tell_progress
+from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2
-LOG_SECONDS = 10.0
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -50,45 +46,6 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     tell_progress("%(message)s")
     config = TrainConfig.model_validate(settings["config"])
     return Worker(config, Manifest.model_validate(settings["manifest"])).run()
-
-
-def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
-    """The training network with the weights it starts from: the same on every worker."""
-    torch.manual_seed(config.seed)
-    network = DMLCSR(model_card(config, taxonomy).architecture)
-    if config.init is not None:
-        load_matching(network, starting_weights(config.init, taxonomy))
-    return network
-
-
-def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
-    """Weights of a model directory; of one for other classes without its classifier, whose outputs mean others."""
-    parser, card = models.read_model(uri)
-    state = parser.state_dict()
-    if card.taxonomy == taxonomy.name:
-        return state
-    return {name: value for name, value in state.items() if not name.startswith("parsing_head.classifier.")}
-
-
-def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
-    """The card of the exported model, without metrics and lineage.
-
-    With `--init` the pixels are prepared, and the residuals activated, as those weights were trained for.
-    """
-    architecture = Architecture(num_classes=taxonomy.num_classes, depth=config.model.depth, width=config.model.width)
-    preprocessing = Preprocessing(size=config.input.size)
-    if config.init is not None:
-        given = models.read_card(config.init)
-        architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
-        preprocessing = replace(given.preprocessing, size=config.input.size)
-    return ModelCard(architecture=architecture, taxonomy=taxonomy.name, preprocessing=preprocessing)
-
-
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    if config.name == "sgd":
-        decay = config.weight_decay
-        return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=decay, fused=True)
-    return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 class Worker:
@@ -253,48 +210,3 @@ class Worker:
                 latest["loss_total"],
                 100 * latest["val_mean_f1"],
             )
-
-
-def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
-    """The training batches of one worker."""
-    return stream.TrainStream(
-        source=stream.open_split(config.data, manifest, "train"),
-        augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
-        size=config.input.size,
-        batch_size=config.optimizer.batch_size,
-        seed=config.seed,
-        rank=rank,
-        world_size=world_size,
-        group_batches=config.optimizer.accumulate,
-    )
-
-
-class Progress:
-    """Tells, now and then, how far the epoch is, how fast, and how long the training will still take."""
-
-    def __init__(self, epoch: int, num_epochs: int, num_steps: int, rank: int) -> None:
-        self.epoch, self.num_epochs, self.num_steps = epoch, num_epochs, num_steps
-        self.silent = rank != 0
-        self.begin = self.told = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.begin
-
-    def tell(self, step: int, images_per_step: int, parts: Tensor) -> None:
-        """Scalars stay on the device but for the steps that are told."""
-        if self.silent or time.monotonic() - self.told < LOG_SECONDS:
-            return
-        self.told = time.monotonic()
-        per_step = self.seconds / step
-        left = per_step * ((self.num_epochs - self.epoch) * self.num_steps - step)
-        logger.info(
-            "epoch %d/%d, step %d/%d: loss %.3f, %.1f images/s, %d:%02d min left",
-            self.epoch + 1,
-            self.num_epochs,
-            step,
-            self.num_steps,
-            parts[0].item(),
-            images_per_step / per_step,
-            *divmod(int(left), 60),
-        )

@@ -14,7 +14,18 @@ from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.predict import Predictor
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import dataset, evaluate, images, import_weights, models, outcome, predict, storage, stream, train_loop
+from pipelines import (
+    dataset,
+    evaluate,
+    images,
+    import_weights,
+    models,
+    outcome,
+    predict,
+    starting_point,
+    storage,
+    stream,
+)
 from pipelines.config import EvaluateConfig, ImportWeightsConfig, PredictConfig, TrainConfig
 from pipelines.errors import OutputTakenError, UserError
 from tests.unit.test_weights import imagenet_like
@@ -165,8 +176,8 @@ def test_training_takes_the_imported_encoder_and_how_its_pixels_are_prepared(imp
     config = TrainConfig(
         data=str(faces), out="/unused", init=result["out"] + "-bgr", model={"width": 1.0}, input={"size": 64}
     )
-    assert train_loop.model_card(config, CELEBAMASK_HQ).preprocessing == replace(bgr, size=64)
-    network = train_loop.build_network(config, CELEBAMASK_HQ)
+    assert starting_point.model_card(config, CELEBAMASK_HQ).preprocessing == replace(bgr, size=64)
+    network = starting_point.build_network(config, CELEBAMASK_HQ)
     assert all(torch.equal(value, source[name]) for name, value in network.encoder.state_dict().items())
 
 

@@ -13,7 +13,7 @@ import yaml
 from ray.util.state import list_actors
 
 from dmlcsr.model import DMLCSR
-from pipelines import dataset, evaluate, models, outcome, storage, stream, train, train_loop
+from pipelines import dataset, evaluate, models, outcome, starting_point, storage, stream, train
 from pipelines.config import EvaluateConfig, TrainConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
@@ -142,7 +142,7 @@ def test_training_starts_from_another_models_weights(trained, faces, tmp_path):
     config = smoke(faces, tmp_path / "run", init=trained[0].out)
     manifest = dataset.read_manifest(str(faces))
     train.check_inputs(config, manifest)
-    network = train_loop.build_network(config, manifest.class_set)
+    network = starting_point.build_network(config, manifest.class_set)
     assert isinstance(network, DMLCSR)
     assert same_weights(weights(trained[0].out), network.decoupled().state_dict())
 
@@ -170,7 +170,7 @@ def test_what_cannot_work_is_refused_before_any_work(faces, tmp_path, change, me
 
 def test_one_worker_gets_the_same_batches_whatever_the_number_of_tasks(faces):
     config = smoke(faces, "/unused")
-    ts = train_loop.train_stream(config, dataset.read_manifest(str(faces)), 0, 1)
+    ts = starting_point.train_stream(config, dataset.read_manifest(str(faces)), 0, 1)
     one, three = (list(ts.dataset(1, 3, tasks).iter_batches(batch_size=4)) for tasks in (1, 3))
     assert len(one) == 2 * ts.num_batches
     for a, b in zip(one, three, strict=True):

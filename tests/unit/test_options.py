@@ -6,7 +6,7 @@ import yaml
 import ray_job
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import config as configs
-from pipelines import options, train_loop
+from pipelines import options, starting_point
 from pipelines.errors import UserError
 from tests.conftest import DATA
 
@@ -38,10 +38,10 @@ def test_all_promised_presets_exist():
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_is_loaded_and_built(preset):
     config = train("--preset", preset)
-    network = train_loop.build_network(config, CELEBAMASK_HQ)
-    optimizer = train_loop.build_optimizer(network, config.optimizer)
+    network = starting_point.build_network(config, CELEBAMASK_HQ)
+    optimizer = starting_point.build_optimizer(network, config.optimizer)
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(network.parameters()))
-    assert train_loop.model_card(config, CELEBAMASK_HQ).preprocessing.size == config.input.size
+    assert starting_point.model_card(config, CELEBAMASK_HQ).preprocessing.size == config.input.size
 
 
 @pytest.mark.parametrize("preset", ["celebamask_hq", "helen", "lapa"])

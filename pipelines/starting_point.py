@@ -1,0 +1,68 @@
+"""What a training starts from: the network with its first weights, its card, its optimiser, its batches."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from dmlcsr.augment import Augmentation
+from dmlcsr.model import DMLCSR, Architecture
+from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.weights import ModelCard, Preprocessing, load_matching
+from pipelines import models, stream
+from pipelines.config import OptimizerConfig, TrainConfig
+from pipelines.dataset import Manifest
+
+
+def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
+    """The training network with the weights it starts from: the same on every worker."""
+    torch.manual_seed(config.seed)
+    network = DMLCSR(model_card(config, taxonomy).architecture)
+    if config.init is not None:
+        load_matching(network, starting_weights(config.init, taxonomy))
+    return network
+
+
+def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
+    """Weights of a model directory; of one for other classes without its classifier, whose outputs mean others."""
+    parser, card = models.read_model(uri)
+    state = parser.state_dict()
+    if card.taxonomy == taxonomy.name:
+        return state
+    return {name: value for name, value in state.items() if not name.startswith("parsing_head.classifier.")}
+
+
+def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
+    """The card of the exported model, without metrics and lineage.
+
+    With `--init` the pixels are prepared, and the residuals activated, as those weights were trained for.
+    """
+    architecture = Architecture(num_classes=taxonomy.num_classes, depth=config.model.depth, width=config.model.width)
+    preprocessing = Preprocessing(size=config.input.size)
+    if config.init is not None:
+        given = models.read_card(config.init)
+        architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
+        preprocessing = replace(given.preprocessing, size=config.input.size)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy.name, preprocessing=preprocessing)
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+    if config.name == "sgd":
+        decay = config.weight_decay
+        return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=decay, fused=True)
+    return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
+    """The training batches of one worker."""
+    return stream.TrainStream(
+        source=stream.open_split(config.data, manifest, "train"),
+        augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
+        size=config.input.size,
+        batch_size=config.optimizer.batch_size,
+        seed=config.seed,
+        rank=rank,
+        world_size=world_size,
+        group_batches=config.optimizer.accumulate,
+    )
