@@ -58,6 +58,7 @@ class Worker:
         self.taxonomy = get_taxonomy(manifest.taxonomy)
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(config.workers.cpus_per_worker)
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape; without a GPU it changes nothing
         network = build_network(config, self.taxonomy).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cuda" and self.world_size > 1:
