@@ -118,7 +118,7 @@ def _edge_plane(edge: Tensor, class_weights: Tensor, target: Tensor | None) -> T
         return _mean(edge != IGNORE)[None]
     table = class_weights.new_zeros(256)
     table[: len(class_weights)] = class_weights
-    plane = table[edge.long()]
+    plane = table.index_select(0, edge.flatten().int()).view(edge.shape)
     total = plane.sum()
     return (plane / torch.where(total > 0, total, 1.0))[None]
 
@@ -140,4 +140,7 @@ def _count_classes(label: Tensor, num_classes: int) -> Tensor:
     if label.is_cuda:
         ids = torch.arange(num_classes, device=label.device, dtype=label.dtype)
         return (label.flatten() == ids[:, None]).sum(1).float()
-    return torch.bincount(label.flatten(), minlength=256)[:num_classes].float()
+    rest = label[label != 0]  # long runs of one value, as of "no edge", are slow to count one by one
+    counts = torch.bincount(rest, minlength=256)
+    counts[0] = label.numel() - len(rest)
+    return counts[:num_classes].float()

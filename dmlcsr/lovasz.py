@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 from dmlcsr.taxonomy import IGNORE
 
 _Floats = npt.NDArray[Any]
-_Pixels = npt.NDArray[np.intp]
+_Mask = npt.NDArray[np.bool_]
 _FOREGROUND = np.int64(1 << 31)
 _PIXEL = np.int64((1 << 31) - 1)
 
@@ -52,16 +52,19 @@ class _LovaszOfProbabilities(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad_output, None, None
 
 
-def lovasz_and_gradient(probs: Tensor, label: Tensor, ignore: int = IGNORE) -> tuple[Tensor, Tensor]:
+def lovasz_and_gradient(
+    probs: Tensor, label: Tensor, ignore: int = IGNORE, out: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """(loss, d loss / d probs) for `probs` (B, C, H, W) in 0..1 and `label` (B, H, W); neither needs autograd.
 
-    The loss is a scalar, the gradient a new tensor shaped like `probs` but laid out class by class. On a CUDA
-    device this never waits for the device; on the CPU it uses as many threads as torch does.
+    The loss is a scalar, the gradient a new tensor shaped like `probs` but laid out class by class; on the CPU it
+    may be in the memory of `out`, contiguous (C, B, H, W). On a CUDA device this never waits for the device; on the
+    CPU it uses as many threads as torch does.
     """
     probs = probs.detach()
     if probs.is_cuda:
         return lovasz_by_batched_sort(probs, label, ignore)
-    return lovasz_by_class(probs, label, ignore)
+    return lovasz_by_class(probs, label, ignore, out)
 
 
 def lovasz_by_batched_sort(probs: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
@@ -84,23 +87,24 @@ def lovasz_by_batched_sort(probs: Tensor, label: Tensor, ignore: int) -> tuple[T
     return loss, gradient.view(num_classes, batch, height, width).transpose(0, 1)
 
 
-def lovasz_by_class(probs: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
+def lovasz_by_class(probs: Tensor, label: Tensor, ignore: int, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """One class at a time with NumPy, whose vectorised sort of int64 is several times faster than torch's."""
     batch, num_classes, height, width = probs.shape
     values, labels = probs.numpy(), label.numpy()
     ignored = np.flatnonzero(labels == ignore)
-    foreground = {k: np.flatnonzero(labels == k) for k in range(num_classes) if k != ignore}
-    present = [k for k, pixels in foreground.items() if len(pixels)]
-    gradient = np.zeros((num_classes, labels.size), values.dtype)
+    masks = {k: (labels == k).reshape(-1) for k in range(num_classes) if k != ignore}
+    present = [k for k, mask in masks.items() if mask.any()]
+    out = probs.new_zeros(num_classes, batch, height, width) if out is None else out.zero_()
+    gradient = out.view(num_classes, -1).numpy()
 
     def one_class(k: int) -> float:
         errors = np.array(values[:, k], order="C").reshape(-1)
         errors[ignored] = 0.0
-        return _class_loss(errors, foreground[k], 1 / len(present), gradient[k])
+        return _class_loss(errors, masks[k], 1 / len(present), gradient[k])
 
     with _mapper(min(torch.get_num_threads(), len(present))) as run:
         loss = probs.new_tensor(sum(run(one_class, present)))
-    return loss, torch.from_numpy(gradient).view(num_classes, batch, height, width).transpose(0, 1)
+    return loss, out.transpose(0, 1)
 
 
 @contextmanager
@@ -113,13 +117,14 @@ def _mapper(num_threads: int) -> Iterator[Any]:
         yield pool.map
 
 
-def _class_loss(errors: _Floats, foreground: _Pixels, scale: float, gradient: _Floats) -> float:
+def _class_loss(errors: _Floats, mask: _Mask, scale: float, gradient: _Floats) -> float:
     """`scale` times the loss of one class; writes its derivative by p into `gradient` (P,), which holds zeros.
 
-    `errors` (P,) holds p, 0 on ignored pixels, and is overwritten. `foreground`: indices of the class's pixels.
+    `errors` (P,) holds p, 0 on ignored pixels, and is overwritten. `mask` (P,): the class's pixels.
     """
+    foreground = np.flatnonzero(mask)
     errors[foreground] = 1.0 - errors[foreground]
-    key = _sort_keys(errors, foreground)
+    key = _sort_keys(errors, mask, errors[foreground].min())
     key.sort()
     hit = (key & _FOREGROUND) != 0
     # From small to large errors, `remaining` counts the foreground up to here: G - m, on the foreground
@@ -127,28 +132,28 @@ def _class_loss(errors: _Floats, foreground: _Pixels, scale: float, gradient: _F
     remaining = np.cumsum(hit, dtype=np.int32).astype(errors.dtype)
     union = np.arange(len(key), 0, -1, dtype=errors.dtype)
     union += remaining
-    increment = union - 1
-    increment *= union
-    np.divide(remaining, increment, out=increment)
-    at = np.flatnonzero(hit)
-    increment[at] = 1 / (union[at] - 1)
+    increment = np.where(hit, union, remaining)
+    union *= union - 1
+    increment /= union
     increment *= scale
-    gradient[key & _PIXEL] = increment
-    loss = float(np.dot(gradient, errors))
-    gradient[foreground] *= -1
+    pixel = key & _PIXEL
+    loss = float(np.dot(increment, errors[pixel]))
+    gradient[pixel] = np.where(hit, -increment, increment)
     return loss
 
 
-def _sort_keys(errors: _Floats, foreground: _Pixels) -> npt.NDArray[np.int64]:
+def _sort_keys(errors: _Floats, mask: _Mask, smallest: Any) -> npt.NDArray[np.int64]:
     """(Q,) int64 keys in the order of the errors: float32 bits, a foreground bit, then 31 bits of pixel index.
 
-    Bits of non-negative floats sort like the floats. Background below the smallest foreground error is left
-    out: it has no loss. On a tie the foreground comes after it in this order, which leaves ignored pixels out too.
+    Bits of non-negative floats sort like the floats. Background below `smallest`, the smallest foreground error, is
+    left out: it has no loss. On a tie the foreground comes after it in this order, so ignored pixels have none either.
     """
-    single = errors.astype(np.float32, copy=False)
-    key = single.view(np.int32).astype(np.int64)
+    needed = errors >= smallest
+    few = np.count_nonzero(needed) < 0.9 * len(errors)  # otherwise picking them costs more than sorting them all
+    pixel = np.flatnonzero(needed) if few else np.arange(len(errors))
+    some = pixel if few else slice(None)
+    key = errors[some].astype(np.float32, copy=False).view(np.int32).astype(np.int64)
     key <<= 32
-    key |= np.arange(len(key))
-    key[foreground] |= _FOREGROUND
-    needed = single >= single[foreground].min()
-    return key[needed] if np.count_nonzero(needed) < 0.9 * len(key) else key
+    key |= pixel
+    key |= np.where(mask[some], _FOREGROUND, 0)
+    return key

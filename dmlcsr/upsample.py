@@ -28,34 +28,31 @@ class BilinearResize:
         """From size `source` (h, w) to `target` (H, W), in the dtype and on the device of `like`."""
         return cls(_weights(source[0], target[0], like), _weights(source[1], target[1], like))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, H, W), a new tensor whose memory is laid out (B, H, C, W)."""
+    def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """(B, C, h, w) -> (B, C, H, W) with memory laid out (B, H, C, W): new, or `out`, contiguous of that shape."""
         batch, channels, _, _ = x.shape
         height, width = len(self.rows), len(self.columns)
-        out = x.new_empty(batch, height, channels, width)
-        for image, result in zip(x, out, strict=True):
-            wide = self._times_columns(image.transpose(0, 1), transpose=True).reshape(len(image[0]), -1)
-            flat = result.view(height, -1)
-            for band, source in self._bands():
-                torch.mm(self.rows[band, source], wide[source], out=flat[band])
-        return out.transpose(1, 2)
+        wide = self._times_columns(x.transpose(1, 2), transpose=True).flatten(2)
+        flat = x.new_empty(batch, height, channels * width) if out is None else out.view(batch, height, -1)
+        for band, source in self._bands():
+            torch.matmul(self.rows[band, source], wide[:, source], out=flat[:, band])
+        return flat.view(batch, height, channels, width).transpose(1, 2)
 
     def transposed(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, h, w): the gradient of the input, given that of the output."""
-        batch, channels, height, width = x.shape
-        out = x.new_zeros(batch, self.rows.shape[1], channels, width)
-        for image, result in zip(x, out, strict=True):
-            tall, flat = image.transpose(0, 1).reshape(height, -1), result.view(self.rows.shape[1], -1)
-            for band, target in self._bands():
-                flat[target].addmm_(self.rows[band, target].T, tall[band])
-        return self._times_columns(out, transpose=False).transpose(1, 2)
+        batch, channels, _, width = x.shape
+        tall, out = x.transpose(1, 2).flatten(2), x.new_zeros(batch, self.rows.shape[1], channels * width)
+        for band, target in self._bands():
+            out[:, target].baddbmm_(self.rows[band, target].T.expand(batch, -1, -1), tall[:, band])
+        return self._times_columns(out.view(batch, -1, channels, width), transpose=False).transpose(1, 2)
 
     def _times_columns(self, x: Tensor, *, transpose: bool) -> Tensor:
         """`x` times the column weights; `x` itself where the width stays the same."""
         width, source = self.columns.shape
         if width == source:
             return x
-        return x @ (self.columns.T if transpose else self.columns)
+        weights = self.columns.T if transpose else self.columns
+        return (x.reshape(-1, x.shape[-1]) @ weights).view(*x.shape[:-1], -1)  # one product, not one per row
 
     def _bands(self) -> list[tuple[slice, slice]]:
         """Pairs of (large rows, all the small rows they depend on); a GPU prefers a single product."""

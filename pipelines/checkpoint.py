@@ -32,14 +32,20 @@ def save(folder: Path, network: nn.Module, optimizer: Optimizer, progress: Mappi
 def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> dict[str, Any]:
     """Restores both in place, on the device of the network's parameters; returns the progress."""
     network.load_state_dict(load_file(folder / NETWORK))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states: dict[int, dict[str, Tensor]] = {}
     for key, value in load_file(folder / OPTIMIZER).items():
         index, _, name = key.partition(".")
-        states.setdefault(int(index), {})[name] = value
+        states.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], value)
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": states, "param_groups": groups})
     progress: dict[str, Any] = json.loads((folder / PROGRESS).read_text())
     return progress
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Files hold plain tensors; a fused optimiser pairs numbers by their place in memory, so channels_last matters."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def load_network(folder: Path) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """The real command line, each command in a process of its own."""
 
+import hashlib
 import json
 import os
 import signal
@@ -73,6 +74,11 @@ def undisturbed(data, tmp_path_factory):
     return out, done
 
 
+def digest(run: Path) -> str:
+    """Of the exported weights; shorter than they are where a comparison fails."""
+    return hashlib.sha256((run / "model" / models.WEIGHTS).read_bytes()).hexdigest()
+
+
 def test_the_last_line_of_train_is_its_result_and_it_is_committed(undisturbed):
     out, done = undisturbed
     assert set(done.result) == {"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}
@@ -104,8 +110,7 @@ def test_a_driver_killed_with_9_continues_to_the_weights_of_an_undisturbed_run(d
     assert done.code == 0, done.stderr
     assert done.result["resumed"]
     assert "epoch 1/3" not in done.stderr
-    weights = [(folder / "model" / models.WEIGHTS).read_bytes() for folder in (out, undisturbed[0])]
-    assert weights[0] == weights[1]
+    assert digest(out) == digest(undisturbed[0])
     epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3]
 
@@ -169,7 +174,6 @@ def test_a_driver_killed_again_and_again_ends_with_the_weights_of_an_undisturbed
             process.wait()
     done = run_command("train", "--data", data, "--out", out, *SMOKE, "--json")
     assert done.code == 0, done.stderr
-    weights = [(folder / "model" / models.WEIGHTS).read_bytes() for folder in (out, undisturbed[0])]
-    assert weights[0] == weights[1]
+    assert digest(out) == digest(undisturbed[0])
     epochs = [json.loads(line)["epoch"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert epochs == [1, 2, 3]

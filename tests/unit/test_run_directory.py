@@ -70,6 +70,7 @@ def test_a_restored_checkpoint_trains_on_bit_for_bit(tmp_path, kind):
     def make():
         torch.manual_seed(0)
         network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 2, 3))
+        network.to(memory_format=torch.channels_last)
         momentum = {"momentum": 0.9} if kind is SGD else {}
         return network, kind(network.parameters(), lr=0.01, fused=True, **momentum)
 
