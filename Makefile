@@ -17,7 +17,7 @@ demo: $(READY)
 	$(BIN)/python -m cluster.demo demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not faults" tests
+	$(BIN)/python -m pytest -m "not faults" tests/unit tests/pipelines tests/e2e
 
 test-faults: $(READY)
 	$(BIN)/python -m pytest -m faults tests
