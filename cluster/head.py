@@ -45,6 +45,7 @@ def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
     bin_folder = str(Path(sys.executable).parent)
     environment = os.environ | {
         "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",  # jobs run the `python` that the head finds
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only; see pipelines/__init__.py
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
     }
@@ -52,7 +53,7 @@ def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
     dashboard = f"http://127.0.0.1:{dashboard_port}"
     command = [
         f"{bin_folder}/ray", "start", "--head", "--block", "--disable-usage-stats",
-        "--node-ip-address=127.0.0.1", f"--port={port}", f"--num-cpus={num_cpus}",
+        f"--port={port}", f"--num-cpus={num_cpus}",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
     ]  # fmt: skip
     with (folder / "head.log").open("w") as log:

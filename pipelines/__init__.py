@@ -4,3 +4,7 @@ import os
 
 # A small file can claim any number of pixels; OpenCV reads this when it is loaded, in every process.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(100_000_000))
+# A local cluster listens on loopback only. Ray reads this when it is imported and, its name notwithstanding, heeds it
+# on Linux too; an explicit node address of 127.0.0.1 it would replace by the machine's outer one.
+if "RAY_ADDRESS" not in os.environ:
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")

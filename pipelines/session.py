@@ -43,13 +43,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
             cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                log_to_driver=True,
-                logging_level=logging.WARNING,
-                _node_ip_address="127.0.0.1",  # nobody outside this machine has business with it
-            )
+            ray.init(address="local", num_cpus=cpus, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise

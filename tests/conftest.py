@@ -12,6 +12,7 @@ import pytest
 import torch
 
 os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only; see pipelines/__init__.py
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
 
@@ -66,9 +67,7 @@ def ray_cluster(s3: str) -> Iterator[str]:
     """One local cluster for all pipeline tests, and the address of its dashboard; its workers reach the S3 server."""
     import ray
 
-    context = ray.init(
-        address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1"
-    )
+    context = ray.init(address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR")
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
 

@@ -59,3 +59,10 @@ def test_an_interrupted_build_is_continued_to_the_same_data_set(faces, tmp_path)
     synth.run(config)
     assert dataset.read_manifest(config.out).digest == dataset.read_manifest(str(faces)).digest
     assert not storage.exists(storage.join(config.out, dataset.CLAIM))
+
+
+def test_a_local_cluster_listens_on_loopback_only(ray_cluster):
+    import ray
+
+    assert ray.get_runtime_context().gcs_address.startswith("127.0.0.1:")
+    assert {node["NodeManagerAddress"] for node in ray.nodes()} == {"127.0.0.1"}
