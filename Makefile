@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-faults lint bench clean
+.PHONY: setup demo test test-faults lint bench
 
 setup: $(READY)
 
@@ -30,5 +30,5 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python benchmarks/loss.py
-	$(BIN)/python benchmarks/step.py
+	$(BIN)/python -m benchmarks.loss
+	$(BIN)/python -m benchmarks.step
