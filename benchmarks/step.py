@@ -1,7 +1,7 @@
 """Cost of a training step (stream, loss, optimiser, reporting) against the bare forward + backward of its network.
 
 python -m benchmarks.step                    cpu-small: about four minutes on 2 cores
-python -m benchmarks.step --preset lapa --batch-size 1 --steps 2 --rounds 2 --threads 2     473x473 ResNet-101
+python -m benchmarks.step --preset lapa --batch-size 1 --steps 8 --rounds 1     473x473 ResNet-101: about 20 minutes
 
 Both are measured in one Ray Train worker, in turns; the ratio of the medians is the result.
 """
