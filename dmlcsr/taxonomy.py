@@ -21,7 +21,8 @@ Color = tuple[int, int, int]
 class Taxonomy:
     """An ordered set of classes; the index of a class is its id in label maps. Class 0 is background.
 
-    `flip_pairs` are the ids that a horizontal mirror swaps. `palette` has one RGB colour (0..255) per class.
+    `flip_pairs` are the ids that a horizontal mirror swaps; a class named l_ or left_ is on the viewer's left in all
+    of them (in Face Synthetics too: so it is in every one of the 100 published sample renders). `palette` has one RGB colour (0..255) per class.
     `overall` groups classes for a pooled "overall" F1 (Helen); it is empty where the data set defines none.
     """
 
@@ -34,6 +35,11 @@ class Taxonomy:
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    @property
+    def sides(self) -> tuple[tuple[int, int], ...]:
+        """The flip pairs as (id on the viewer's left, id on the viewer's right)."""
+        return tuple((a, b) if self.classes[a].startswith(("l_", "left_")) else (b, a) for a, b in self.flip_pairs)
 
     def flip_lut(self) -> npt.NDArray[np.uint8]:
         """(256,) uint8 table that swaps the left/right ids; every other value maps to itself."""
@@ -110,15 +116,14 @@ def get_taxonomy(name: str) -> Taxonomy:
     return TAXONOMIES[name]
 
 
-# Explicit remaps by class name; classes that are not listed become background. In Face Synthetics "left" is
-# the person's own left, in LaPa the viewer's.
+# Explicit remaps by class name; classes that are not listed become background. "left" is the viewer's everywhere.
 _SHARED_WITH_LAPA = {"skin": "skin", "nose": "nose", "hair": "hair"}
 _REMAPS: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("celebamask_hq", "lapa"): _SHARED_WITH_LAPA
     | {"l_brow": "left_brow", "r_brow": "right_brow", "l_eye": "left_eye", "r_eye": "right_eye"}
     | {"u_lip": "upper_lip", "mouth": "inner_mouth", "l_lip": "lower_lip", "eye_g": "skin"},
     ("face_synthetics", "lapa"): _SHARED_WITH_LAPA
-    | {"right_brow": "left_brow", "left_brow": "right_brow", "right_eye": "left_eye", "left_eye": "right_eye"}
+    | {"left_brow": "left_brow", "right_brow": "right_brow", "left_eye": "left_eye", "right_eye": "right_eye"}
     | {"top_lip": "upper_lip", "mouth_interior": "inner_mouth", "bottom_lip": "lower_lip"}
     | {"beard": "skin", "glasses": "skin"},
 }

@@ -23,6 +23,13 @@ def test_flip_swaps_exactly_the_pairs_and_twice_is_the_identity(taxonomy):
         assert sides == [""] and taxonomy.classes[a].split("_", 1)[1] == taxonomy.classes[b].split("_", 1)[1]
 
 
+@pytest.mark.parametrize("taxonomy", ALL, ids=lambda t: t.name)
+def test_sides_name_the_viewers_left_first(taxonomy):
+    assert {frozenset(pair) for pair in taxonomy.sides} == {frozenset(pair) for pair in taxonomy.flip_pairs}
+    for left, right in taxonomy.sides:
+        assert taxonomy.classes[left].startswith("l") and taxonomy.classes[right].startswith("r")
+
+
 def test_class_counts_are_the_published_ones():
     assert [t.num_classes for t in (LAPA, HELEN, CELEBAMASK_HQ, FACE_SYNTHETICS)] == [11, 11, 19, 19]
 
@@ -35,8 +42,8 @@ def test_unknown_names_are_refused_with_the_known_ones():
 def test_a_remap_keeps_ignore_and_sides_as_the_viewer_sees_them():
     lut = remap_lut(FACE_SYNTHETICS, LAPA)
     assert lut[IGNORE] == IGNORE
-    # The person's right eye is on the viewer's left.
-    assert lut[FACE_SYNTHETICS.classes.index("right_eye")] == LAPA.classes.index("left_eye")
+    # Measured on the published sample: id 3, "right eye", is on the viewer's right, as it is in LaPa.
+    assert lut[FACE_SYNTHETICS.classes.index("right_eye")] == LAPA.classes.index("right_eye")
     assert lut[FACE_SYNTHETICS.classes.index("neck")] == 0
     assert set(lut) <= {*range(LAPA.num_classes), IGNORE}
 
