@@ -5,9 +5,6 @@ import numpy.typing as npt
 
 from dmlcsr.taxonomy import Taxonomy
 
-_MIN_PIXELS = 4
-"""Smaller parts of a face say nothing about where they are."""
-
 
 def looks_mirrored(label: npt.NDArray[np.uint8], taxonomy: Taxonomy) -> bool:
     """Whether the left/right ids of a (H, W) uint8 label map are on the wrong sides.
@@ -18,6 +15,6 @@ def looks_mirrored(label: npt.NDArray[np.uint8], taxonomy: Taxonomy) -> bool:
     votes = 0
     for left, right in taxonomy.sides:
         columns = [np.flatnonzero(label == part) % label.shape[1] for part in (left, right)]
-        if min(len(found) for found in columns) >= _MIN_PIXELS:
+        if all(len(found) for found in columns):
             votes += 1 if columns[0].mean() > columns[1].mean() else -1
     return votes > 0
