@@ -22,8 +22,9 @@ class Taxonomy:
     """An ordered set of classes; the index of a class is its id in label maps. Class 0 is background.
 
     `flip_pairs` are the ids that a horizontal mirror swaps; a class named l_ or left_ is on the viewer's left in all
-    of them (in Face Synthetics too: so it is in every one of the 100 published sample renders). `palette` has one RGB colour (0..255) per class.
-    `overall` groups classes for a pooled "overall" F1 (Helen); it is empty where the data set defines none.
+    of them (in Face Synthetics too: so it is in every one of the 100 published sample renders). `palette` has one
+    RGB colour (0..255) per class. `overall` groups classes for a pooled "overall" F1 (Helen); it is empty where the
+    data set defines none.
     """
 
     name: str

@@ -83,8 +83,8 @@ class SynthConfig(Config):
 class IngestConfig(Config):
     """Pack raw faces into a data set; bad samples go to a quarantine table with a reason."""
 
-    format: Literal["face_synthetics", "pairs"]
-    """How the source is laid out."""
+    format: Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+    """How the source is laid out: as published, or as paired folders of images and labels."""
     source: Uri
     """Folder with the raw faces."""
     out: Uri
@@ -93,10 +93,13 @@ class IngestConfig(Config):
     """Classes of the labels, for `pairs` (required there): celebamask_hq, face_synthetics, helen or lapa."""
     remap_to: TaxonomyName | None = None
     """Rewrite the labels from their own taxonomy to this one by the explicit table of the project."""
+    paint_order: Literal["ids", "accessories_last"] = "ids"
+    """For `celebamask_hq`: the order in which part masks are painted over each other, by id, or cloth and neck first
+    and glasses, hat, earring and necklace last. It decides the truth where parts overlap."""
     splits: SplitShares = {"train": 0.8, "val": 0.1, "test": 0.1}
-    """Shares of the splits where the source has none of its own, as `train=.8,val=.1,test=.1`."""
+    """Shares of the splits for `face_synthetics`, which has none of its own, as `train=.8,val=.1,test=.1`."""
     split_file: Uri | None = None
-    """Text file with lines `<id> <train|val|test>`, instead of shares."""
+    """Text file with lines `<id> <train|val|test>`, instead of the published split or shares."""
     seed: NonNegativeInt = 0
     """Decides the split by shares and the order of rows."""
 

@@ -9,6 +9,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal, TypedDict
 
 import pyarrow as pa
@@ -24,9 +25,11 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 MANIFEST = "dataset.json"
 CLAIM = "unfinished.json"
 """Present while a build runs or after it was cut off; holds the lineage the build was started with."""
+RECEIPTS = "unfinished"
+"""Folder of what is known of each finished shard, as long as the build is not."""
 ROWS_PER_GROUP = 16
-"""A few MB of 1024x1024 JPEGs; the unit that the shuffle of an epoch moves."""
-ROWS_PER_FILE = 256
+"""At most; a few MB of 1024x1024 JPEGs. The unit that the shuffle of an epoch moves."""
+GROUPS_PER_FILE = 16
 
 SCHEMA = pa.schema(
     [
@@ -74,6 +77,7 @@ class Manifest(_Strict):
     splits: Mapping[Split, tuple[DataFile, ...]]
     num_quarantined: NonNegativeInt = 0
     reasons: Mapping[str, int] = {}
+    num_mirrored: NonNegativeInt = 0
     lineage: Mapping[str, Any] = {}
     digest: str
 
@@ -91,22 +95,22 @@ def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def write_file(dataset: str, path: str, rows: list[Row]) -> DataFile:
-    """Packs rows into one Parquet file `dataset/path`, atomically. The same rows give the same bytes."""
-    buffer = io.BytesIO()
+def write_file(dataset: str, path: str, rows: Iterable[Row], rows_per_group: int = ROWS_PER_GROUP) -> DataFile | None:
+    """Packs rows into one Parquet file `dataset/path`, atomically; without a row none is written.
+
+    The same rows give the same bytes. Memory is needed for the file and one row group.
+    """
+    buffer, num_rows, remaining = io.BytesIO(), 0, iter(rows)
     # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=SCHEMA),
-        buffer,
-        row_group_size=ROWS_PER_GROUP,
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-    )
+    with pq.ParquetWriter(buffer, SCHEMA, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        while group := list(islice(remaining, rows_per_group)):
+            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            num_rows += len(group)
+    if not num_rows:
+        return None
     data = buffer.getvalue()
     storage.write_bytes(storage.join(dataset, path), data)
-    digest = hashlib.sha256(data).hexdigest()
-    return DataFile(path=path, num_rows=len(rows), num_bytes=len(data), sha256=digest)
+    return DataFile(path=path, num_rows=num_rows, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def read_manifest(dataset: str) -> Manifest:
@@ -143,7 +147,7 @@ def is_finished(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) ->
 
 
 def begin(out: str, lineage: Mapping[str, Any]) -> None:
-    """Claims `out` for a build with this lineage. One that was cut off is done over, file by file.
+    """Claims `out` for a build with this lineage. One that was cut off continues, file by file.
 
     Raises OutputTakenError where `out` holds another unfinished build, or other files.
     """
@@ -159,6 +163,7 @@ def begin(out: str, lineage: Mapping[str, Any]) -> None:
 
 
 def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
-    """Makes the build exist: its marker, which holds the lineage, is written last; then the claim is dropped."""
+    """Makes the build exist: its marker, which holds the lineage, is written last; then claim and receipts go."""
     storage.write_json(storage.join(out, marker), content)
+    storage.delete_folder(storage.join(out, RECEIPTS))
     storage.delete(storage.join(out, CLAIM))

@@ -1,11 +1,16 @@
-"""Writes data sets: shards of work become Parquet files on the workers of the cluster, then one manifest."""
+"""Writes data sets: shards of work become Parquet files on the workers of the cluster, then one manifest.
 
+Each shard that is done leaves a receipt on storage, so that a build that was cut off does none of them again.
+"""
+
+import hashlib
 import io
 import json
 import logging
+import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict, TypeVar
+from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,15 +23,25 @@ from pipelines.dataset import DataFile, Manifest, Row
 from pipelines.errors import UserError
 
 logger = logging.getLogger(__name__)
-ItemT = TypeVar("ItemT")
+QUARANTINE, REMARKS = "quarantine", "remarks"
+"""Tables beside the data: samples that are not in it, and rows that are and may be wrong."""
+MIRRORED = "looks_mirrored"
 
 
-class Rejected(TypedDict):
-    """A bad sample: where it came from, why it is not in the data set, and the details."""
+class Finding(TypedDict):
+    """What was found about a sample: the file or row it is about, the kind of finding, and the details."""
 
     source: str
     reason: str
     detail: str
+
+
+class Batch(NamedTuple):
+    """What became of some items: rows, those that were refused, and what is to be said about rows."""
+
+    rows: list[Row]
+    rejected: list[Finding]
+    remarks: list[Finding]
 
 
 class Shard(NamedTuple):
@@ -37,16 +52,18 @@ class Shard(NamedTuple):
     items: Sequence[Any]
 
     @property
-    def path(self) -> str:
-        return f"{self.split}/part-{self.number:05d}.parquet"
+    def name(self) -> str:
+        return f"{self.split}/part-{self.number:05d}"
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()
 
 
-MakeRows = Callable[[Sequence[Any]], tuple[list[Row], list[Rejected]]]
+MakeRows = Callable[[Sequence[Any]], Batch]
 
 
-def make_shards(items: Mapping[Split, Sequence[Any]]) -> list[Shard]:
+def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
     """Cuts each split's items into shards of one file each, in order."""
-    size = dataset.ROWS_PER_FILE
     return [
         Shard(split, start // size, values[start : start + size])
         for split, values in items.items()
@@ -54,17 +71,32 @@ def make_shards(items: Mapping[Split, Sequence[Any]]) -> list[Shard]:
     ]
 
 
-def map_shards(shards: Sequence[ItemT], work: Callable[[ItemT], dict[str, Any]]) -> Iterable[dict[str, Any]]:
-    """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come."""
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    stored = [ray.put(shard) for shard in shards]  # a task fetches its own shard only
+def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come.
+
+    The answer to a shard of the same items that an earlier attempt at `out` finished is taken from its receipt.
+    """
+    if not shards:
+        return
+    ray.data.DataContext.get_current().enable_progress_bars = False
 
     def call(row: dict[str, Any]) -> dict[str, Any]:
-        return {"answer": json.dumps(work(ray.get(stored[row["id"]])))}
+        shard: Shard = pickle.loads(row["shard"])  # of this process' own making
+        receipt = storage.join(out, dataset.RECEIPTS, f"{shard.name}.json")
+        found = storage.read_json(receipt) if storage.exists(receipt) else {}
+        is_kept = found.get("items") == shard.digest()
+        answer = found["answer"] if is_kept else work(shard)
+        if not is_kept:
+            storage.write_json(receipt, {"items": shard.digest(), "answer": answer})
+        return {"answer": json.dumps(answer), "is_kept": is_kept}
 
-    tasks = ray.data.range(len(shards), override_num_blocks=len(shards)).map(call)
-    for row in tasks.iter_rows():
+    # One block each: a task fetches its own shard only.
+    tasks = ray.data.from_items([{"shard": pickle.dumps(s)} for s in shards], override_num_blocks=len(shards)).map(call)
+    num_kept = 0
+    for done, row in enumerate(tasks.iter_rows(), start=1):
+        num_kept += row["is_kept"]
+        kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
+        logger.info("packed %d of %d files%s", done, len(shards), kept)
         yield json.loads(row["answer"])
 
 
@@ -74,36 +106,49 @@ def pack(
     make_rows: MakeRows,
     taxonomy: Taxonomy,
     lineage: Mapping[str, Any],
-    rejected: Sequence[Rejected] = (),
+    rejected: Sequence[Finding] = (),
+    rows_per_group: int = dataset.ROWS_PER_GROUP,
 ) -> Manifest:
     """Makes a whole data set at `out`, which `dataset.begin` has claimed, and commits it.
 
-    `rejected` are samples that were refused before packing. Raises UserError where no row at all is good.
+    `make_rows` gets a row group's items at a time; `rejected` are samples that were refused before packing. Raises
+    UserError where no row at all is good.
     """
 
     def write(shard: Shard) -> dict[str, Any]:
-        rows, bad = make_rows(shard.items)
-        file = dataset.write_file(out, shard.path, rows).model_dump() if rows else None
-        return {"split": shard.split, "file": file, "rejected": bad}
+        bad: list[Finding] = []
+        remarks: list[Finding] = []
 
-    shards = make_shards(items)
+        def rows() -> Iterable[Row]:
+            for start in range(0, len(shard.items), rows_per_group):
+                batch = make_rows(shard.items[start : start + rows_per_group])
+                bad.extend(batch.rejected)
+                remarks.extend(batch.remarks)
+                yield from batch.rows
+
+        file = dataset.write_file(out, f"{shard.name}.parquet", rows(), rows_per_group)
+        return {"split": shard.split, "file": file and file.model_dump(), "rejected": bad, "remarks": remarks}
+
     files: dict[Split, list[DataFile]] = {split: [] for split in dataset.SPLITS}
-    bad = list(rejected)
-    for done, answer in enumerate(map_shards(shards, write), start=1):
+    bad, remarks = list(rejected), []
+    for answer in map_shards(out, make_shards(items, rows_per_group * dataset.GROUPS_PER_FILE), write):
         if answer["file"]:
             files[answer["split"]].append(DataFile.model_validate(answer["file"]))
         bad.extend(answer["rejected"])
-        logger.info("packed %d of %d files", done, len(shards))
+        remarks.extend(answer["remarks"])
     if not any(files.values()):
         raise UserError(f"no sample could be used; the first reason: {_first(bad)}")
-    write_quarantine(out, bad)
+    write_findings(out, QUARANTINE, bad)
+    write_findings(out, REMARKS, remarks)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
         taxonomy=taxonomy.name,
         classes=taxonomy.classes,
+        rows_per_group=rows_per_group,
         splits=splits,
         num_quarantined=len(bad),
         reasons=dict(sorted(Counter(sample["reason"] for sample in bad).items())),
+        num_mirrored=sum(remark["reason"] == MIRRORED for remark in remarks),
         lineage=dict(lineage),
         digest=dataset.digest_of(splits),
     )
@@ -111,18 +156,24 @@ def pack(
     return manifest
 
 
-def _first(rejected: Sequence[Rejected]) -> str:
+def _first(rejected: Sequence[Finding]) -> str:
     return "{source}: {reason} ({detail})".format(**rejected[0]) if rejected else "the source is empty"
 
 
-def write_quarantine(out: str, rejected: Sequence[Rejected]) -> None:
-    """Writes the table of bad samples to `quarantine/part-00000.parquet`, sorted; none where all are good."""
-    uri = storage.join(out, "quarantine", "part-00000.parquet")
-    if not rejected:
+def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:
+    """Writes `<table>/part-00000.parquet`, sorted; none where there is nothing to say."""
+    uri = storage.join(out, table, "part-00000.parquet")
+    if not findings:
         storage.delete(uri)  # an earlier, unfinished attempt may have left one
         return
-    rows = sorted(rejected, key=lambda sample: (sample["source"], sample["reason"]))
+    rows = sorted(findings, key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
+    shown = [{name: _printable(str(value)) for name, value in row.items()} for row in rows]
     schema = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail")])
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer)
+    pq.write_table(pa.Table.from_pylist(shown, schema=schema), buffer)
     storage.write_bytes(uri, buffer.getvalue())
+
+
+def _printable(text: str) -> str:
+    """Control characters, and bytes of file names that are no text, as escapes: a table holds valid UTF-8."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

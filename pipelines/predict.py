@@ -18,7 +18,7 @@ from pipelines.config import PredictConfig
 from pipelines.errors import UserError
 from pipelines.images import decode_image, encode_png
 from pipelines.overlay import overlay
-from pipelines.packing import Rejected
+from pipelines.packing import Finding
 from pipelines.session import ray_session
 from pipelines.stream import Batch
 
@@ -66,14 +66,14 @@ def run(config: PredictConfig) -> dict[str, Any]:
     actors = config.actors
     with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
         rejected = predict_all(config, uris)
-    packing.write_quarantine(config.out, rejected)
+    packing.write_findings(config.out, packing.QUARANTINE, rejected)
     num_images = len(uris) - len(rejected)
     if num_images == 0:
         raise UserError(f"no image in {config.images} could be read; the first reason: {rejected[0]['detail']}")
     return {"out": config.out, "num_images": num_images, "num_quarantined": len(rejected)}
 
 
-def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Rejected]:
+def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Finding]:
     """Runs the actor pool over the images; returns those that could not be read."""
     names = output_names(config.images, uris)
     items = [{"uri": uri, "name": name} for uri, name in zip(uris, names, strict=True)]
@@ -86,7 +86,7 @@ def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Rejected]:
     rejected = []
     for done, row in enumerate(answers.iter_rows(), start=1):
         if row["reason"]:
-            rejected.append(Rejected(source=row["uri"], reason="unreadable", detail=row["reason"]))
+            rejected.append(Finding(source=row["uri"], reason="unreadable", detail=row["reason"]))
         if done % config.actors.batch_size == 0 or done == len(uris):
             logger.info("labelled %d of %d images", done, len(uris))
     return rejected

@@ -6,8 +6,8 @@ Credentials and endpoint come from the standard AWS variables and profiles, neve
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.errors import UserError
 
+MAX_ATTEMPTS = 14
+"""Tries of one S3 request. The waits between them double from below 1 s to below 20 s: about 95 s in all on average,
+so that an outage of 30 s is survived (benchmarks/outage.py measures it)."""
 _S3_OPTIONS: Mapping[str, Any] = {
     # Listings change under us: other workers write to the same folders.
     "use_listings_cache": False,
     # Row groups are read one by one in a shuffled order: a read-ahead would fetch many times what is used.
     "default_cache_type": "none",
-    "config_kwargs": {"retries": {"max_attempts": 10, "mode": "adaptive"}},
+    # The only retry settings there are: Ray Train's uploads and pyarrow's reads go through s3fs too. A server that
+    # accepts no connection at all (another machine's address, a firewall) is given up after 10 s each.
+    "config_kwargs": {
+        "retries": {"max_attempts": MAX_ATTEMPTS, "mode": "standard"},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+        "max_pool_connections": 32,
+    },
 }
 
 
@@ -68,18 +78,27 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return pyarrow.fs.LocalFileSystem(), path
 
 
+_ERRORS = (BotoCoreError, ClientError, OSError, pa.ArrowException)
+"""What storage raises."""
+
+
+def _explained(action: str, uri: str, error: Exception) -> UserError:
+    """What storage answered as one sentence: only the user can change it."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return UserError(f"cannot {action} {uri}: it does not exist")
+    if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):
+        reason = error.strerror or str(error) or type(error).__name__
+        return UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials")
+    return UserError(f"cannot {action} {uri}: {error}")
+
+
 @contextmanager
 def user_errors(action: str, uri: str) -> Iterator[None]:
-    """Turns what storage answers into one sentence: UserError for what only the user can change."""
+    """Turns what storage raises into UserError."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"cannot {action} {uri}: it does not exist") from error
-    except (PermissionError, IsADirectoryError, FileExistsError) as error:
-        reason = error.strerror or str(error) or type(error).__name__
-        raise UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials") from error
-    except (BotoCoreError, ClientError, OSError, pa.ArrowException) as error:
-        raise UserError(f"cannot {action} {uri}: {error}") from error
+    except _ERRORS as error:
+        raise _explained(action, uri, error) from error
 
 
 def exists(uri: str) -> bool:
@@ -96,13 +115,61 @@ def read_bytes(uri: str) -> bytes:
         return data
 
 
+def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
+    """The whole objects, read concurrently on S3; in place of one that is missing or forbidden, why.
+
+    Raises UserError where the storage itself fails: that says nothing about the object.
+    """
+    if not uris:
+        return []
+    fs, _ = filesystem(uris[0])
+    paths = [filesystem(uri)[1] for uri in uris]
+    found = fs.cat_ranges(paths, None, None, on_error="return")
+    faults = (FileNotFoundError, PermissionError) if uris[0].startswith("s3://") else OSError
+    results: list[bytes | UserError] = []
+    for uri, data in zip(uris, found, strict=True):
+        if isinstance(data, Exception) and not isinstance(data, faults):
+            raise _explained("read", uri, data) from data
+        results.append(_explained("read", uri, data) if isinstance(data, Exception) else data)
+    return results
+
+
+def list_files(uri: str) -> list[str]:
+    """The URIs of all objects below a folder, or of the one object `uri` is, sorted.
+
+    Raises UserError where there is no such place.
+    """
+    fs, path = filesystem(uri)
+    with user_errors("list", uri):
+        if not uri.startswith("s3://"):
+            return _local_files(Path(path))
+        names = fs.find(path)
+        if not names:
+            raise FileNotFoundError(uri)
+        return sorted(f"s3://{name}" for name in names)
+
+
+def _local_files(path: Path) -> list[str]:
+    """fsspec would ask for the status of each file, which takes several times as long as the names."""
+    if path.is_dir():
+        return sorted(f"{folder}/{name}" for folder, _, names in os.walk(path) for name in names)
+    path.stat()  # raises where there is no such file
+    return [str(path)]
+
+
 def is_empty(uri: str) -> bool:
-    """True where nothing is stored below `uri`; what a kill left of an unfinished write does not count."""
+    """True where nothing is stored below `uri`; what a kill left of an unfinished write does not count.
+
+    Raises UserError where its bucket does not exist: some servers would make one out of a mistyped name.
+    """
     fs, path = filesystem(uri)
     with user_errors("list", uri):
         try:
             names = [str(name).rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
         except FileNotFoundError:
+            bucket = path.partition("/")[0]
+            if uri.startswith("s3://") and not fs.exists(bucket):
+                raise UserError(f"cannot write {uri}: there is no bucket {bucket}; create it first") from None
             return True
     return all(name.startswith(".") for name in names)
 
@@ -137,6 +204,13 @@ def read_json(uri: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{uri} holds no JSON object")
     return value
+
+
+def delete_folder(uri: str) -> None:
+    """Removes everything below `uri`; a folder that is not there is no error."""
+    fs, path = filesystem(uri)
+    with user_errors("delete", uri), suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
 
 
 def delete(uri: str) -> None:

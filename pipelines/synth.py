@@ -12,7 +12,7 @@ from pipelines import dataset, packing, storage
 from pipelines.config import Split, SynthConfig
 from pipelines.dataset import Row
 from pipelines.images import encode_png
-from pipelines.packing import Rejected
+from pipelines.packing import Batch
 from pipelines.session import ray_session
 
 PAIRS_MARKER = "synth.json"
@@ -67,8 +67,8 @@ def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int
         return dataset.read_manifest(config.out).num_rows()
     dataset.begin(config.out, lineage)
 
-    def make_rows(items: Sequence[tuple[Split, int]]) -> tuple[list[Row], list[Rejected]]:
-        return [make_row(config, split, index) for split, index in items], []
+    def make_rows(items: Sequence[tuple[Split, int]]) -> Batch:
+        return Batch([make_row(config, split, index) for split, index in items], [], [])
 
     with ray_session(num_cpus=1):
         manifest = packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
@@ -87,7 +87,8 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]
         return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}
 
     with ray_session(num_cpus=1):
-        lines = [line for answer in packing.map_shards(packing.make_shards(items), write) for line in answer["meta"]]
+        shards = packing.make_shards(items, dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
+        lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
     storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())
     dataset.commit(config.out, {"lineage": lineage, "num_rows": num_rows}, PAIRS_MARKER)
     return num_rows

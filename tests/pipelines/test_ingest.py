@@ -151,7 +151,7 @@ def test_a_split_file_decides_and_what_it_does_not_name_is_quarantined(flat, tmp
     config = IngestConfig(format="face_synthetics", source=str(flat), out=str(tmp_path / "out"), split_file=str(file))
     result = ingest.run(config)
     assert result["num_rows"] == {"train": 1, "val": 1, "test": 1}
-    assert result["reasons"] == {"not_in_split_file": 17}
+    assert result["reasons"] == {"no_split": 17}
 
 
 def test_a_remap_rewrites_the_labels_by_the_explicit_table(raw, tmp_path):
@@ -169,7 +169,9 @@ def test_a_wholly_wrong_folder_says_what_was_expected(ray_cluster, tmp_path, con
     if content:
         source.mkdir()
         (source / content).write_text("nothing")
-    with pytest.raises(UserError, match=r"does not exist|expected <split>/images"):
+    with pytest.raises(
+        UserError, match=r"does not exist|expected <split>/images.*found 1 \.txt \(such as notes\.txt\)"
+    ):
         ingest.run(pairs(source, tmp_path / "out"))
 
 
@@ -199,3 +201,151 @@ def test_an_output_with_other_files_is_refused_and_left_alone(raw, tmp_path):
 def test_pairs_need_a_taxonomy(tmp_path):
     with pytest.raises(UserError, match="--taxonomy is required"):
         ingest.run(IngestConfig(format="pairs", source=str(tmp_path), out=str(tmp_path / "out")))
+
+
+@pytest.fixture(scope="module")
+def celeba(raw, tmp_path_factory):
+    """The faces as CelebAMask-HQ publishes them: a mask of half the image's size for each part, and a mapping."""
+    out = tmp_path_factory.mktemp("celeba")
+    lines = ["idx orig_idx orig_file"]
+    for number, image in enumerate(sorted(raw.glob("*/images/*.jpg"))):
+        label = cv2.imread(str(image.parent.parent / "labels" / f"{image.stem}.png"), cv2.IMREAD_GRAYSCALE)[::2, ::2]
+        folder = out / "CelebAMask-HQ-mask-anno" / str(number // 10)
+        folder.mkdir(parents=True, exist_ok=True)
+        for part in set(np.unique(label)) - {0}:
+            mask = np.repeat(255 * (label == part).astype(np.uint8)[..., None], 3, axis=2)
+            cv2.imwrite(str(folder / f"{number:05d}_{CELEBAMASK_HQ.classes[part]}.png"), mask)
+        (out / "CelebA-HQ-img").mkdir(exist_ok=True)
+        shutil.copy(image, out / "CelebA-HQ-img" / f"{number}.jpg")
+        original = number if number < 16 else 162770 + number if number < 18 else 182637
+        lines.append(f"{number} {original} {original + 1:06d}.jpg")
+    (out / "CelebA-HQ-to-CelebA-mapping.txt").write_text("\n".join(lines))
+    return out
+
+
+def celeba_config(source, out, **more):
+    return IngestConfig(format="celebamask_hq", source=str(source), out=str(out), **more)
+
+
+def test_celebamask_hq_parts_are_painted_at_their_own_size_and_images_are_untouched(celeba, raw, tmp_path):
+    result = ingest.run(celeba_config(celeba, tmp_path / "out"))
+    assert result["num_rows"] == {"train": 16, "val": 2, "test": 2} and result["num_quarantined"] == 0
+    manifest = dataset.read_manifest(str(tmp_path / "out"))
+    assert manifest.lineage["paint_order"] == "ids" and manifest.taxonomy == "celebamask_hq"
+    truth = sorted(raw.glob("*/labels/*.png"))
+    for split in dataset.SPLITS:
+        for row in rows_of(tmp_path / "out", split):
+            assert row["image"] == (celeba / "CelebA-HQ-img" / f"{int(row['id'])}.jpg").read_bytes()
+            label = cv2.imdecode(np.frombuffer(row["label"], np.uint8), cv2.IMREAD_UNCHANGED)
+            assert (label == cv2.imread(str(truth[int(row["id"])]), cv2.IMREAD_UNCHANGED)[::2, ::2]).all()
+
+
+def test_a_tree_on_s3_gives_the_same_data_set_as_on_disk(celeba, tmp_path, s3):
+    fs, path = storage.filesystem(f"{s3}/celeba")
+    fs.put(str(celeba), path, recursive=True)
+    local, remote = celeba_config(celeba, tmp_path / "out"), celeba_config(f"{s3}/celeba", f"{s3}/celeba-out")
+    ingest.run(local)
+    ingest.run(remote)
+    manifests = [dataset.read_manifest(config.out) for config in (local, remote)]
+    assert manifests[0].num_rows() == manifests[1].num_rows()
+    rows = [{row["id"]: (row["image"], row["label"]) for row in rows_of(config.out)} for config in (local, remote)]
+    assert rows[0] == rows[1]
+
+
+def test_one_bad_part_costs_one_sample(celeba, tmp_path):
+    source = tmp_path / "bad"
+    shutil.copytree(celeba, source)
+    folder = source / "CelebAMask-HQ-mask-anno/0"
+    (folder / "00000_skin.png").write_bytes((folder / "00000_skin.png").read_bytes()[:90])
+    cv2.imwrite(str(folder / "00001_skin.png"), np.zeros((16, 16), np.uint8))
+    (folder / "00002_skin.png").write_bytes(b"")
+    result = ingest.run(celeba_config(source, tmp_path / "out"))
+    assert result["reasons"] == {"empty_file": 1, "label_size": 1, "undecodable": 1}
+    assert sum(result["num_rows"].values()) == 17
+
+
+def test_helen_takes_the_most_probable_class(raw, tmp_path):
+    source = tmp_path / "helen"
+    (source / "images").mkdir(parents=True)
+    maps = np.random.default_rng(0).integers(0, 256, (4, 11, 64, 64), np.uint8)
+    for number, image in enumerate(sorted(raw.glob("train/images/*.jpg"))[:4]):
+        shutil.copy(image, source / "images" / f"{number}_1.jpg")
+        folder = source / "labels" / f"{number}_1"
+        folder.mkdir(parents=True)
+        for part in range(11):
+            cv2.imwrite(str(folder / f"{number}_1_lbl{part:02d}.png"), maps[number, part])
+    for name, line in (("exemplars", "1 , 0_1\n2 , 1_1"), ("tuning", "1 , 2_1"), ("testing", "1 , 3_1")):
+        (source / f"{name}.txt").write_text(line)
+    result = ingest.run(IngestConfig(format="helen", source=str(source), out=str(tmp_path / "out")))
+    assert result["num_rows"] == {"train": 2, "val": 1, "test": 1}
+    assert dataset.read_manifest(str(tmp_path / "out")).taxonomy == "helen"
+    for split in dataset.SPLITS:
+        for row in rows_of(tmp_path / "out", split):
+            label = cv2.imdecode(np.frombuffer(row["label"], np.uint8), cv2.IMREAD_UNCHANGED)
+            assert (label == maps[int(row["id"][0])].argmax(0)).all()
+
+
+def test_rows_that_look_mirrored_are_counted_and_listed_and_kept(raw, tmp_path):
+    source = tmp_path / "mirrored"
+    shutil.copytree(raw, source)
+    mirrored = sorted(source.glob("train/images/*.jpg"))[:2]
+    for image in mirrored:
+        label = source / "train/labels" / f"{image.stem}.png"
+        for path in (image, label):
+            cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:, ::-1])
+    result = ingest.run(pairs(source, tmp_path / "out"))
+    assert result["num_mirrored"] == 2 and result["num_rows"]["train"] == 16
+    table = pq.read_table(tmp_path / "out" / "remarks" / "part-00000.parquet").to_pylist()
+    assert [(row["source"], row["reason"]) for row in table] == [
+        (f"train/{image.stem}", "looks_mirrored") for image in mirrored
+    ]
+
+
+def test_names_that_no_table_can_show_are_quarantined_escaped(raw, tmp_path):
+    source = tmp_path / "names"
+    shutil.copytree(raw, source)
+    (source / "train/images/a\x1b[2J\udcff.jpg").write_bytes(b"x")
+    ingest.run(pairs(source, tmp_path / "out"))
+    assert quarantine(tmp_path / "out") == {"a\\x1b[2J\\udcff.jpg": "bad_name"}
+
+
+def test_large_images_make_smaller_row_groups(raw, tmp_path, monkeypatch):
+    size = np.mean([path.stat().st_size for path in raw.glob("*/images/*.jpg")])
+    monkeypatch.setattr(ingest, "_GROUP_BYTES", int(3.5 * size))
+    ingest.run(pairs(raw, tmp_path / "out"))
+    manifest = dataset.read_manifest(str(tmp_path / "out"))
+    assert manifest.rows_per_group in (3, 4)
+    file = pq.ParquetFile(tmp_path / "out" / manifest.splits["train"][0].path)
+    assert [file.metadata.row_group(n).num_rows for n in range(3)] == [manifest.rows_per_group] * 3
+
+
+def test_an_interrupted_build_does_no_finished_file_again(raw, tmp_path, monkeypatch):
+    config = pairs(raw, tmp_path / "out")
+    undisturbed = ingest.run(pairs(raw, tmp_path / "whole"))
+    monkeypatch.setattr(dataset, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        ingest.run(config)
+    monkeypatch.undo()
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*.parquet")}
+    lost = next(path for path in files if "val" in str(path))
+    lost.unlink()
+    (tmp_path / "out/unfinished/val/part-00000.json").unlink()
+    assert ingest.run(config)["num_rows"] == undisturbed["num_rows"]
+    again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
+    assert again == {lost}
+    manifests = [dataset.read_manifest(str(tmp_path / name)) for name in ("out", "whole")]
+    assert manifests[0].digest == manifests[1].digest
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test", "train", "val"]
+
+
+def test_a_source_that_changed_since_is_read_again_where_it_changed(raw, tmp_path, monkeypatch):
+    source = tmp_path / "source"
+    shutil.copytree(raw, source)
+    monkeypatch.setattr(dataset, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        ingest.run(pairs(source, tmp_path / "out"))
+    monkeypatch.undo()
+    next((source / "test/images").iterdir()).rename(source / "test/images/gone.txt")
+    result = ingest.run(pairs(source, tmp_path / "out"))
+    assert result["num_rows"] == {"train": 16, "val": 2, "test": 1}
+    assert result["reasons"] == {"label_without_image": 1}

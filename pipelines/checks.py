@@ -1,0 +1,102 @@
+"""Checks of raw images and labels before they are packed. Nothing is decoded whose header claims too much."""
+
+import io
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dmlcsr.taxonomy import IGNORE, Taxonomy
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused before they are decoded: a small file can claim any size."""
+_EXIF_ORIENTATION = 0x0112
+_COLOR_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
+
+
+class BadSampleError(ValueError):
+    """A sample that cannot be used; `reason` is the key of the quarantine table."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def open_image(data: bytes) -> Image.Image:
+    """Decodes a whole file, after a look at its header.
+
+    Raises BadSampleError for an empty, damaged or cut off file and for one that claims more than MAX_PIXELS.
+    """
+    if not data:
+        raise BadSampleError("empty_file", "no content")
+    try:
+        image = Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise BadSampleError("too_large", str(error)) from error
+    except Exception as error:  # Pillow's readers raise many kinds of error for broken files
+        raise BadSampleError("undecodable", f"not an image: {error}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise BadSampleError("too_large", f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
+    try:
+        image.load()
+    except Exception as error:  # as above
+        raise BadSampleError("undecodable", f"damaged {image.format} image: {error}") from error
+    return image
+
+
+def check_image(data: bytes) -> tuple[int, int]:
+    """(height, width) as decoded, that is after EXIF rotation.
+
+    Raises BadSampleError for what `open_image` refuses, and for colours that are not 8-bit RGB or grey: without
+    its profile a CMYK image has no certain colours, and 16 bits would be cut to 8.
+    """
+    image = open_image(data)  # unlike cv2, Pillow refuses a truncated JPEG
+    if image.mode not in _COLOR_MODES or (image.format == "PNG" and _bit_depth(data) == 16):
+        raise BadSampleError("color_mode", f"{image.format} of mode {image.mode}; expected 8-bit RGB or grey")
+    if image.format != "JPEG" and not opencv_decodes(data):
+        raise BadSampleError("undecodable", f"OpenCV cannot decode this {image.format} of mode {image.mode}")
+    turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def opencv_decodes(data: bytes) -> bool:
+    """Whether training, which decodes with OpenCV, can read what Pillow could."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
+
+
+def _bit_depth(png: bytes) -> int:
+    return png[24]
+
+
+def decode_ids(data: bytes) -> npt.NDArray[np.uint8]:
+    """(H, W) uint8 ids of a grey or palette PNG; of a palette PNG the indices.
+
+    Raises BadSampleError for anything else: colours and lossy files hold no ids.
+    """
+    image = open_image(data)
+    if image.format != "PNG" or image.mode not in ("L", "P"):
+        raise BadSampleError(
+            "label_not_ids", f"{image.format} of mode {image.mode}; expected an 8-bit grey or palette PNG"
+        )
+    values = np.asarray(image, np.uint8)
+    # Grey of 2 or 4 bits is stretched to 0..255 when it is read; the ids are the unstretched values.
+    return values if image.mode == "P" else values // np.uint8(255 // (2 ** _bit_depth(data) - 1))
+
+
+def is_plain_png(data: bytes) -> bool:
+    """8-bit grey: what the packed data set holds. A palette PNG is not: OpenCV would read its colours."""
+    return data[24:26] == b"\x08\x00"
+
+
+def check_label(label: npt.NDArray[np.uint8], image_size: tuple[int, int], taxonomy: Taxonomy) -> None:
+    """Raises BadSampleError unless a (H, W) label is as large as the image, or an exact fraction of it, and its ids
+    are of the taxonomy."""
+    height, width = image_size
+    factor = height // label.shape[0]
+    if not factor or (label.shape[0] * factor, label.shape[1] * factor) != image_size:
+        raise BadSampleError("label_size", f"label {label.shape[1]}x{label.shape[0]}, image {width}x{height}")
+    counts = np.bincount(label.ravel(), minlength=256)
+    unknown = [int(value) for value in np.flatnonzero(counts) if value >= taxonomy.num_classes and value != IGNORE]
+    if unknown:
+        raise BadSampleError("unknown_id", f"ids {unknown} are not in {taxonomy.name}")
