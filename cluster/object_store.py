@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import s3fs
 
@@ -21,40 +20,56 @@ _PORT_OPTIONS = (
 )  # fmt: skip
 
 
-class ObjectStore(NamedTuple):
-    """A running server; `environment` holds the standard AWS variables that reach it."""
+class ObjectStore:
+    """A server whose objects live in `folder`; `environment` holds the standard AWS variables that reach it."""
 
-    environment: Mapping[str, str]
-    process: "subprocess.Popen[bytes]"
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        port = free_port()
+        self.environment: Mapping[str, str] = {
+            "AWS_ACCESS_KEY_ID": f"key{secrets.token_hex(8)}",
+            "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        self._command = [
+            str(Path(sys.executable).parent / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1",
+            "-ip.bind=127.0.0.1", f"-s3.port={port}", "-admin.ui=false", "-webdav=false",
+            *(f"-{option}={free_port()}" for option in _PORT_OPTIONS),
+        ]  # fmt: skip
+        self._log = folder.parent / f"{folder.name}.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Starts it, or starts it again after `kill` with the objects it had.
+
+        Raises RuntimeError where it does not come up.
+        """
+        with self._log.open("a") as log:
+            self.process = subprocess.Popen(self._command, env=os.environ | self.environment, stdout=log, stderr=log)
+        _wait_until_up(self.process, self.environment)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            self.process.wait(30)
 
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
-    """Starts a server whose objects live in `folder`, with credentials of its own; ends it on the way out.
-
-    Raises RuntimeError where it does not come up.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
-    environment = {
-        "AWS_ACCESS_KEY_ID": f"key{secrets.token_hex(8)}",
-        "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    command = [
-        str(Path(sys.executable).parent / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        f"-s3.port={port}", "-admin.ui=false", "-webdav=false",
-        *(f"-{option}={free_port()}" for option in _PORT_OPTIONS),
-    ]  # fmt: skip
-    with (folder.parent / f"{folder.name}.log").open("w") as log:
-        process = subprocess.Popen(command, env=os.environ | environment, stdout=log, stderr=log)
+    """A server on loopback, with credentials of its own, for the time of a `with` block."""
+    store = ObjectStore(folder)
     try:
-        _wait_until_up(process, environment)
-        yield ObjectStore(environment, process)
+        store.start()
+        yield store
     finally:
-        process.terminate()
-        process.wait(30)
+        store.stop()
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", environment: Mapping[str, str]) -> None:

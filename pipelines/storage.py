@@ -6,7 +6,7 @@ Credentials and endpoint come from the standard AWS variables and profiles, neve
 import json
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -16,25 +16,8 @@ import pyarrow as pa
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, ClientError
 
+from pipelines import s3
 from pipelines.errors import UserError
-
-MAX_ATTEMPTS = 14
-"""Tries of one S3 request. The waits between them double from below 1 s to below 20 s: about 95 s in all on average,
-so that an outage of 30 s is survived (benchmarks/outage.py measures it)."""
-_S3_OPTIONS: Mapping[str, Any] = {
-    # Listings change under us: other workers write to the same folders.
-    "use_listings_cache": False,
-    # Row groups are read one by one in a shuffled order: a read-ahead would fetch many times what is used.
-    "default_cache_type": "none",
-    # The only retry settings there are: Ray Train's uploads and pyarrow's reads go through s3fs too. A server that
-    # accepts no connection at all (another machine's address, a firewall) is given up after 10 s each.
-    "config_kwargs": {
-        "retries": {"max_attempts": MAX_ATTEMPTS, "mode": "standard"},
-        "connect_timeout": 10,
-        "read_timeout": 60,
-        "max_pool_connections": 32,
-    },
-}
 
 
 def absolute(uri: str) -> str:
@@ -66,7 +49,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec file system of `uri` and the path inside it."""
     uri = absolute(uri)
     if uri.startswith("s3://"):
-        return fsspec.filesystem("s3", **_S3_OPTIONS), uri.removeprefix("s3://")
+        return s3.filesystem(), uri.removeprefix("s3://")
     return fsspec.filesystem("file"), uri
 
 
@@ -90,6 +73,18 @@ def _explained(action: str, uri: str, error: Exception) -> UserError:
         reason = error.strerror or str(error) or type(error).__name__
         return UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials")
     return UserError(f"cannot {action} {uri}: {error}")
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """The object, open for random reads.
+
+    Not by way of `arrow_filesystem`: pyarrow asks fsspec first whether there is such a file, and fsspec answers no
+    to every error, also where the server is away.
+    """
+    fs, path = filesystem(uri)
+    if uri.startswith("s3://"):
+        return pa.PythonFile(fs.open(path, "rb"), mode="r")
+    return pa.OSFile(path)
 
 
 @contextmanager

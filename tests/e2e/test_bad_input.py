@@ -1,0 +1,140 @@
+"""What users get wrong, each through the real command line: exit code 2, one sentence, and nothing is damaged.
+
+Where neither Ray nor the environment matters the command line runs in this process, which saves seconds each.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+import ray_job
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.weights import ModelCard, Preprocessing
+from pipelines import dataset, models, storage
+from pipelines.dataset import Manifest, Row
+from pipelines.images import encode_png
+from tests.conftest import Finished, run_command
+
+
+def refused(done: Finished, *parts: str) -> None:
+    assert done.code == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    for part in parts:
+        assert part in lines[0]
+
+
+@pytest.fixture
+def run_here(capsys):
+    """The command line in this process."""
+
+    def run(*arguments):
+        code = ray_job.main([str(argument) for argument in arguments])
+        return Finished(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A tiny packed data set of the taxonomy celebamask_hq."""
+    out = str(tmp_path_factory.mktemp("bad") / "data")
+    png = encode_png(np.zeros((32, 32, 3), np.uint8))
+    rows = [
+        Row(id=f"{n}", image=png, label=encode_png(np.eye(32, dtype=np.uint8)), height=32, width=32, meta="{}")
+        for n in range(4)
+    ]
+    files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in dataset.SPLITS}
+    classes = dataset.get_taxonomy("celebamask_hq").classes
+    manifest = Manifest(taxonomy="celebamask_hq", classes=classes, splits=files, digest=dataset.digest_of(files))
+    dataset.commit(out, manifest.model_dump(mode="json"))
+    return out
+
+
+def copy_of(data, out, change):
+    """The data set with another manifest."""
+    content = storage.read_json(f"{data}/dataset.json")
+    (out / "dataset.json").write_text(change(content))
+    return out
+
+
+MANIFESTS = {
+    "missing": (None, "is not a data set: it has no dataset.json"),
+    "half-written": (lambda c: json.dumps(c)[:200], "half-written or not ours"),
+    "empty": (lambda c: "", "half-written or not ours"),
+    "another version": (lambda c: json.dumps(c | {"format_version": 2}), "has format version 2; this program reads 1"),
+    "damaged": (lambda c: json.dumps(c | {"splits": {"train": [{"path": 1}]}}), "is damaged at"),
+    "unknown taxonomy": (lambda c: json.dumps(c | {"taxonomy": "cats"}), "unknown taxonomy 'cats'"),
+    "other classes": (lambda c: json.dumps(c | {"classes": ["background"]}), "other classes than the taxonomy"),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFESTS)
+def test_a_data_set_whose_manifest_cannot_be_used(data, tmp_path, kind, run_here):
+    change, message = MANIFESTS[kind]
+    if change is not None:
+        copy_of(data, tmp_path, change)
+    refused(run_here("train", "--data", tmp_path, "--out", tmp_path / "run"), message, str(tmp_path))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_of_another_taxonomy(data, tmp_path, run_here):
+    architecture = Architecture(num_classes=11, depth=18, width=0.125)
+    card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
+    models.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
+    done = run_here("evaluate", "--model", tmp_path / "model", "--data", data, "--out", tmp_path / "scores")
+    refused(done, "lapa", "celebamask_hq")
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/data", "http://host/data", "s3://", "hdfs:///data"])
+def test_a_uri_of_an_unknown_scheme(uri, tmp_path, run_here):
+    refused(run_here("train", "--data", uri, "--out", tmp_path / "run"), uri, "s3://bucket/key")
+
+
+def test_an_output_that_cannot_be_written(tmp_path, run_here):
+    (tmp_path / "file").write_text("not a folder")
+    refused(run_here("synth", "--out", "/proc/none/data"), "cannot write /proc/none/data")
+    refused(run_here("synth", "--out", tmp_path / "file" / "data"), str(tmp_path / "file" / "data"))
+    assert (tmp_path / "file").read_text() == "not a folder"
+
+
+def test_an_output_that_holds_another_data_set(data, run_here):
+    before = {uri: storage.read_bytes(uri) for uri in storage.list_files(data)}
+    refused(run_here("synth", "--out", data), data, "already holds another data set")
+    assert {uri: storage.read_bytes(uri) for uri in storage.list_files(data)} == before
+
+
+def test_an_output_that_holds_an_unfinished_build_of_another_data_set(tmp_path, run_here):
+    dataset.begin(str(tmp_path), {"command": "synth", "seed": 5})
+    refused(run_here("synth", "--out", tmp_path), "unfinished build of another data set")
+
+
+def test_wrong_credentials(s3, tmp_path):
+    done = run_command("train", "--data", f"{s3}/data", "--out", tmp_path / "run", AWS_SECRET_ACCESS_KEY="wrong")
+    refused(done, f"{s3}/data", "credentials")
+    done = run_command("synth", "--out", f"{s3}/new", AWS_SECRET_ACCESS_KEY="wrong")
+    refused(done, f"{s3}/new", "credentials")
+    assert "wrong" not in done.stderr.removeprefix("error: ").replace("credentials", "")
+
+
+def test_no_credentials_at_all(s3, tmp_path):
+    done = run_command(
+        "train", "--data", f"{s3}/data", "--out", tmp_path / "run", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""
+    )
+    refused(done, f"{s3}/data", "credentials")
+
+
+def test_a_missing_bucket(s3, tmp_path):
+    refused(run_command("train", "--data", f"{s3}-typo/data", "--out", tmp_path / "run"), f"{s3}-typo/data")
+    refused(run_command("synth", "--out", f"{s3}-typo/data"), "there is no bucket faces-typo; create it first")
+    source = f"{s3}-typo/raw"
+    done = run_command("ingest", "--format", "lapa", "--source", source, "--out", tmp_path / "out")
+    refused(done, f"cannot list {source}: it does not exist")
+
+
+def test_a_source_that_is_not_of_the_format(tmp_path, run_here):
+    (tmp_path / "a.txt").write_text("x")
+    done = run_here("ingest", "--format", "helen", "--source", tmp_path, "--out", tmp_path / "out")
+    refused(done, "holds no helen samples: expected images/<name>.jpg", "found 1 .txt (such as a.txt)")
