@@ -1,6 +1,7 @@
 """The method, distributed on Ray: one module per command, and what they share."""
 
 import os
+import time
 
 # A small file can claim any number of pixels; OpenCV reads this when it is loaded, in every process.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(100_000_000))
@@ -8,3 +9,6 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(100_000_000))
 # on Linux too; an explicit node address of 127.0.0.1 it would replace by the machine's outer one.
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
+STARTED = time.time()
+"""When this process' command began: before the large imports."""

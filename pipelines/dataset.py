@@ -143,6 +143,8 @@ def is_finished(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) ->
         return False
     if storage.read_json(storage.join(out, marker)).get("lineage") != json.loads(json.dumps(lineage)):
         raise OutputTakenError(f"{out} already holds another data set; choose another --out or delete it")
+    if storage.exists(storage.join(out, CLAIM)):
+        _tidy(out)  # the kill came after the marker
     return True
 
 
@@ -165,5 +167,9 @@ def begin(out: str, lineage: Mapping[str, Any]) -> None:
 def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
     """Makes the build exist: its marker, which holds the lineage, is written last; then claim and receipts go."""
     storage.write_json(storage.join(out, marker), content)
+    _tidy(out)
+
+
+def _tidy(out: str) -> None:
     storage.delete_folder(storage.join(out, RECEIPTS))
     storage.delete(storage.join(out, CLAIM))

@@ -12,7 +12,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from dmlcsr.model import DMLCSR
 from dmlcsr.weights import load_matching
-from pipelines import checkpoint, dataset, models, outcome, run_directory, starting_point, storage, train_loop
+from pipelines import STARTED, checkpoint, dataset, models, outcome, run_directory, starting_point, storage, train_loop
 from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
@@ -97,6 +97,7 @@ def fit(config: TrainConfig, manifest: Manifest) -> Result:
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "manifest": manifest.model_dump(mode="json"),
+            "started": STARTED,
         },
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,

@@ -39,13 +39,14 @@ SANITY_BATCHES = 2
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """The train function; `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts.
+    """The train function; `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts, and
+    `started`, the time at which the command began.
 
     Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
     """
     tell_progress("%(message)s")
     config = TrainConfig.model_validate(settings["config"])
-    return Worker(config, Manifest.model_validate(settings["manifest"])).run()
+    return Worker(config, Manifest.model_validate(settings["manifest"])).run(settings["started"])
 
 
 class Worker:
@@ -79,14 +80,14 @@ class Worker:
             with latest.as_directory() as folder:
                 self.history = checkpoint.load(Path(folder), self.network, self.optimizer)["history"]
 
-    def run(self) -> dict[str, Any]:
+    def run(self, started: float) -> dict[str, Any]:
         """All epochs that are not done yet."""
         first, last = len(self.history), self.config.schedule.epochs
         if first == 0:
             self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
         elif self.rank == 0:
             run_directory.write_metrics(self.config.out, self.history)  # the kill may have come before it
-        batches = self.stream.batches(first, last, self.config.workers.data_tasks)
+        batches = self._tell_first(self.stream.batches(first, last, self.config.workers.data_tasks), started)
         for epoch in range(first, last):
             record, failure = self.train_epoch(epoch, batches)
             if failure is not None:
@@ -96,6 +97,13 @@ class Worker:
             self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
             self.report()
         return {"history": self.history}
+
+    def _tell_first(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
+        """The same batches; says when the first one was there."""
+        for number, batch in enumerate(batches):
+            if number == 0 and self.rank == 0:
+                logger.info("first batch %.1f s after the start of the command", time.time() - started)
+            yield batch
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
         """Mean loss parts, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
