@@ -1,5 +1,6 @@
-"""A Ray head on this machine, for the time of a `with` block: loopback only, token authentication, dashboard on."""
+"""A Ray cluster on this machine, for the time of `with` blocks: loopback only, token authentication, dashboard on."""
 
+import json
 import os
 import secrets
 import signal
@@ -8,20 +9,41 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from ray._common.utils import get_ray_address_file
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
+_BIN = Path(sys.executable).parent
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only; see pipelines/__init__.py
 
 
 class Head(NamedTuple):
-    """A running head: `environment` is what `ray job submit` needs to reach it."""
+    """A running head: `environment` is what `ray job submit` needs, `driver_environment` what a driver needs."""
 
     dashboard: str
     environment: Mapping[str, str]
+    address: str
+    """host:port of the cluster's control store (GCS): drivers and further nodes connect there."""
+
+    @property
+    def driver_environment(self) -> dict[str, str]:
+        return {**self.environment, **_LOOPBACK, "RAY_ADDRESS": self.address}
+
+
+class Node(NamedTuple):
+    """A further node of a head's cluster; `process` leads the group of all its processes."""
+
+    node_id: str
+    process: "subprocess.Popen[bytes]"
+
+    def kill(self) -> None:
+        """What the loss of a machine is to the cluster: kill -9 of everything on the node at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -42,50 +64,100 @@ def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
     token.touch(mode=0o600)
     token.write_text(secrets.token_hex(32))
     port, dashboard_port = free_port(), free_port()
-    bin_folder = str(Path(sys.executable).parent)
-    environment = os.environ | {
-        "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}",  # jobs run the `python` that the head finds
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only; see pipelines/__init__.py
+    dashboard = f"http://127.0.0.1:{dashboard_port}"
+    environment = {
+        "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run the `python` that the head finds
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_ADDRESS": dashboard,
     }
-    environment.pop("RAY_ADDRESS", None)
-    dashboard = f"http://127.0.0.1:{dashboard_port}"
-    command = [
-        f"{bin_folder}/ray", "start", "--head", "--block", "--disable-usage-stats",
-        f"--port={port}", f"--num-cpus={num_cpus}",
+    name = _new_name()
+    options = [
+        "--head", f"--port={port}", f"--num-cpus={num_cpus}", f"--node-name={name}",
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
     ]  # fmt: skip
-    with (folder / "head.log").open("w") as log:
-        # Its own process group: whatever Ray starts can be ended by that group's id.
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    log = folder / "head.log"
+    with _ray_start(options, port, environment | _LOOPBACK, log) as process:
+        head = Head(dashboard, environment, f"127.0.0.1:{port}")
+        _wait_until_joined(process, head, name, log)
+        yield head
+
+
+@contextmanager
+def ray_node(head: Head, folder: Path, num_cpus: int) -> Iterator[Node]:
+    """Joins a further node to a head; its log lives in `folder`. Ends the node, and nothing else, on the way out.
+
+    Raises RuntimeError where the node does not join.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    name = _new_name()
+    # Ray joins no node where `_LOOPBACK` is set, and replaces a head's address of 127.0.0.1 by this machine's outer
+    # one, where this head does not listen. 0.0.0.0 reaches it, and shows Ray that the node's own address is 127.0.0.1.
+    port = int(head.address.partition(":")[2])
+    options = [f"--address=0.0.0.0:{port}", f"--num-cpus={num_cpus}", f"--node-name={name}"]
+    log = folder / "node.log"
+    with _ray_start(options, port, head.environment, log) as process:
+        yield Node(_wait_until_joined(process, head, name, log), process)
+
+
+@contextmanager
+def _ray_start(
+    options: Sequence[str], port: int, environment: Mapping[str, str], log: Path
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """`ray start` of a cluster at `port`, in a process group of its own: all of it can be ended by the group's id."""
+    everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK} | dict(environment)
+    del everything["RAY_ADDRESS"]  # for the command line of jobs only: it would send `ray start` elsewhere
+    everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # actors that outlive their driver would take all of it
+    command = [f"{_BIN}/ray", "start", "--block", "--disable-usage-stats", *options]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, env=everything, stdout=file, stderr=file, start_new_session=True)
     try:
-        _wait_until_up(process, dashboard, folder / "head.log")
-        submit = {name: environment[name] for name in ("PATH", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
-        yield Head(dashboard, submit | {"RAY_ADDRESS": dashboard})
+        yield process
     finally:
         _stop(process)
+        _forget(port)
 
 
-def _wait_until_up(process: subprocess.Popen[bytes], dashboard: str, log: Path) -> None:
+def _new_name() -> str:
+    return f"node-{secrets.token_hex(8)}"
+
+
+def _wait_until_joined(process: "subprocess.Popen[bytes]", head: Head, name: str, log: Path) -> str:
+    """The id of the node of that name, as soon as the cluster counts it among its own."""
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{dashboard}/api/version", timeout=5):
-                return
-        except OSError as error:
-            if getattr(error, "code", None) in (401, 403):  # it answers, and asks for the token
-                return
-            time.sleep(0.5)
-    raise RuntimeError(f"the Ray head did not come up within {START_SECONDS:.0f} s; see {log}")
+    while time.monotonic() < deadline and process.poll() is None:
+        with suppress(OSError):  # a starting head refuses connections, then answers 5xx
+            for node in alive_nodes(head):
+                if node["node_name"] == name:
+                    return str(node["node_id"])
+        time.sleep(0.5)
+    raise RuntimeError(f"`ray start` brought up no node within {START_SECONDS:.0f} s; see {log}")
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def alive_nodes(head: Head) -> list[dict[str, Any]]:
+    """The nodes that the cluster counts on: `node_id`, `node_name`, `is_head_node` and more of each."""
+    token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    request = urllib.request.Request(
+        f"{head.dashboard}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        nodes: list[dict[str, Any]] = json.load(answer)["data"]["result"]["result"]
+        return nodes
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
     """`ray start --block` ends its children on SIGTERM; what is left of the group after that is killed."""
     process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired):
         process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _forget(port: int) -> None:
+    """Removes the note on the latest cluster of this machine, if it is this one: Ray would look for it for 20 s."""
+    note = Path(get_ray_address_file(None))
+    with suppress(FileNotFoundError):
+        if note.read_text().strip().endswith(f":{port}"):
+            note.unlink()

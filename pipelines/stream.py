@@ -1,9 +1,9 @@
 """Rows of a packed data set, decoded on Ray Data's workers, in an order that (seed, epoch) alone decides.
 
-An epoch is a permutation of the row groups, cut into chunks of equal length whose rows are shuffled; each training
-worker gets a contiguous range of it. A chunk is one Ray Data task, planned from its number alone, so the stream is
+An epoch is a permutation of the row groups; each training worker gets a contiguous range of it, cut into chunks of
+whole batches whose rows are shuffled. A chunk is one Ray Data task, planned from its number alone, so the stream is
 the same whatever the number of tasks, and after any restart. Epochs are joined into one stream: the first batch of
-the next epoch is decoded while the last of this one is trained on.
+the next epoch is decoded while the last of this one is trained on. Long ones are cut between two chunks.
 """
 
 import math
@@ -20,7 +20,7 @@ import ray.data
 from ray.data import ExecutionResources
 from torch import Tensor
 
-from dmlcsr.augment import Augmentation, Pose, augment, draw_pose, warp_image
+from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
 from dmlcsr.taxonomy import get_taxonomy
 from pipelines import storage
 from pipelines.config import Split
@@ -29,20 +29,9 @@ from pipelines.errors import UserError
 from pipelines.images import Pixels, decode_image, decode_label
 
 Batch = dict[str, npt.NDArray[Any]]
-CHUNK_BYTES = 32 << 20
-"""Decoded size of a chunk that is aimed at: large against the cost of a task, small against the object store."""
-
-
+Integers = npt.NDArray[np.int64]
 MAX_CHUNKS = 2000
-"""Chunks of one stream."""
-
-
-class Group(NamedTuple):
-    """A row group: `file` and `group` number it, `num_rows` is its length."""
-
-    file: int
-    group: int
-    num_rows: int
+"""Chunks of one Ray Data stream, which plans all its tasks before the first: time and memory stay bounded."""
 
 
 class Piece(NamedTuple):
@@ -56,51 +45,73 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Source:
-    """One split of a data set, with what is needed to find any row group of it."""
+    """One split of a data set, with what is needed to find any row group of it.
+
+    Travels with every task, so it holds nothing for each row group: there may be hundreds of thousands of them.
+    """
 
     files: tuple[str, ...]
-    groups: tuple[Group, ...]
+    file_rows: tuple[int, ...]
+    rows_per_group: int
+    """Rows of every row group but the last of its file."""
     taxonomy: str
     digest: str
 
     @property
     def num_rows(self) -> int:
-        return sum(group.num_rows for group in self.groups)
+        return sum(self.file_rows)
 
 
 def open_split(uri: str, manifest: Manifest, split: Split) -> Source:
     files = manifest.splits.get(split, ())
-    size = manifest.rows_per_group
-    groups = tuple(
-        Group(number, group, min(size, file.num_rows - group * size))
-        for number, file in enumerate(files)
-        for group in range(math.ceil(file.num_rows / size))
-    )
     uris = tuple(storage.join(uri, file.path) for file in files)
-    return Source(uris, groups, manifest.taxonomy, manifest.digest)
+    counts = tuple(file.num_rows for file in files)
+    return Source(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest)
+
+
+class Groups(NamedTuple):
+    """Row groups of a split, in order, as arrays (G,): number of the file, number in the file, rows."""
+
+    file: Integers
+    group: Integers
+    num_rows: Integers
 
 
 @lru_cache(maxsize=4)
-def _sequence(source: Source, seed: int | None, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def groups_of(source: Source) -> Groups:
+    """All row groups of a split."""
+    rows = np.array(source.file_rows, np.int64)
+    counts = -(-rows // source.rows_per_group)
+    file = np.repeat(np.arange(len(rows)), counts)
+    group = np.arange(len(file)) - (np.cumsum(counts) - counts)[file]
+    return Groups(file, group, np.minimum(source.rows_per_group, rows[file] - group * source.rows_per_group))
+
+
+@lru_cache(maxsize=4)
+def _sequence(source: Source, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
     """The order of the groups (natural without a seed), and where each begins in the epoch's sequence of rows."""
-    order = np.arange(len(source.groups))
+    lengths = groups_of(source).num_rows
+    order = np.arange(len(lengths))
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
-    lengths = np.array([source.groups[index].num_rows for index in order], np.int64)
-    return order, np.concatenate([[0], np.cumsum(lengths)])
+    return order, np.concatenate([[0], np.cumsum(lengths[order])])
 
 
 def pieces_of(source: Source, seed: int | None, epoch: int, start: int, stop: int) -> list[Piece]:
     """The pieces of row groups that make rows `start` to `stop` of an epoch's sequence."""
     order, begins = _sequence(source, seed, epoch)
-    pieces = []
-    position = int(np.searchsorted(begins, start, side="right")) - 1
-    while position < len(order) and begins[position] < stop:
-        group = source.groups[order[position]]
-        begin = int(begins[position])
-        pieces.append(Piece(group.file, group.group, max(0, start - begin), min(group.num_rows, stop - begin)))
-        position += 1
-    return pieces
+    first = int(np.searchsorted(begins, start, side="right")) - 1
+    last = int(np.searchsorted(begins, stop))
+    groups = groups_of(source)
+    return [
+        Piece(
+            file=int(groups.file[index]),
+            group=int(groups.group[index]),
+            start=max(0, start - begin),
+            stop=min(int(groups.num_rows[index]), stop - begin),
+        )
+        for index, begin in zip(order[first:last].tolist(), begins[first:last].tolist(), strict=True)
+    ]
 
 
 @lru_cache(maxsize=64)
@@ -121,10 +132,10 @@ def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -
     return rows
 
 
-def _decoded(row: dict[str, Any]) -> tuple[Pixels, Pixels]:
+def _decoded(row: dict[str, Any], factor: int = 1) -> tuple[Pixels, Pixels]:
     """Image and label of a row. Raises UserError, naming the row, where either is damaged."""
     try:
-        return decode_image(row["image"]), decode_label(row["label"])
+        return decode_image(row["image"], factor), decode_label(row["label"])
     except ValueError as error:
         raise UserError(f"row {row['id']} of the data set: {error}; ingest the data again") from error
 
@@ -145,6 +156,8 @@ class TrainStream:
     world_size: int
     group_batches: int = 1
     """Epochs have a multiple of this many batches: the micro-batches of an optimiser step."""
+    chunk_bytes: int = 64 << 20
+    """Decoded size of a chunk that is aimed at: large against the cost of a task, small against the object store."""
 
     @property
     def num_batches(self) -> int:
@@ -157,30 +170,31 @@ class TrainStream:
 
     @property
     def _chunk_rows(self) -> int:
-        return int(np.clip(CHUNK_BYTES // (4 * self.size**2), 16, 64))
+        """Whole batches: a batch is a slice of one chunk, and a stream may end after any chunk."""
+        rows = min(max(self.chunk_bytes // (4 * self.size**2), 16), 64)
+        return max(1, round(rows / self.batch_size)) * self.batch_size
 
     @property
     def chunks_per_epoch(self) -> int:
         return math.ceil(self._num_rows / self._chunk_rows)
 
     def batches(self, first_epoch: int, last_epoch: int, num_tasks: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of `image` and `label` on the worker's device: `num_batches` for each epoch, one after the other.
-
-        Epochs are joined into streams of bounded length: Ray Data plans all tasks of a stream before the first.
-        """
-        window = max(1, MAX_CHUNKS // self.chunks_per_epoch)
-        for first in range(first_epoch, last_epoch, window):
-            rows = self.dataset(first, min(first + window, last_epoch), num_tasks)
+        """Batches of `image` and `label` on the worker's device: `num_batches` for each epoch, one after the other."""
+        first, last = (epoch * self.chunks_per_epoch for epoch in (first_epoch, last_epoch))
+        for start in range(first, last, MAX_CHUNKS):
+            rows = self.dataset(start, min(start + MAX_CHUNKS, last), num_tasks)
             yield from rows.iter_torch_batches(batch_size=self.batch_size, prefetch_batches=2)
 
-    def dataset(self, first_epoch: int, last_epoch: int, num_tasks: int) -> ray.data.Dataset:
-        """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the epochs `first_epoch` to before `last_epoch`."""
+    def dataset(self, first: int, last: int, num_tasks: int) -> ray.data.Dataset:
+        """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the chunks `first` to before `last`.
 
-        def decode(chunk: int) -> Batch:
-            epochs, chunk_of_epoch = divmod(chunk, self.chunks_per_epoch)
-            return self.decode_chunk(first_epoch + epochs, chunk_of_epoch)
+        Chunks are counted from the beginning of epoch 0.
+        """
 
-        return _in_tasks((last_epoch - first_epoch) * self.chunks_per_epoch, decode, num_tasks)
+        def decode(number: int) -> Batch:
+            return self.decode_chunk(*divmod(first + number, self.chunks_per_epoch))
+
+        return _in_tasks(last - first, decode, num_tasks)
 
     def rows_of(self, chunk: int) -> tuple[int, int]:
         """Where a chunk of this worker begins and ends in the epoch's sequence of rows."""
@@ -196,13 +210,15 @@ class TrainStream:
         return [rows[index] for index in order]
 
     def decode_chunk(self, epoch: int, chunk: int) -> Batch:
-        rows = self.rows_of_chunk(epoch, chunk, ("id", "image", "label"))
+        """Columns `image` and `label` of one chunk."""
+        rows = self.rows_of_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
         taxonomy = get_taxonomy(self.source.taxonomy)
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         labels = np.empty((len(rows), self.size, self.size), np.uint8)
         for index, row in enumerate(rows):
             pose = draw_pose(self.augmentation, self.seed, epoch, row["id"])
-            images[index], labels[index] = augment(*_decoded(row), taxonomy, self.size, pose)
+            factor = decode_factor(row["height"], row["width"], self.size, pose)
+            images[index], labels[index] = augment(*_decoded(row, factor), taxonomy, self.size, pose)
         return {"image": images, "label": labels}
 
 

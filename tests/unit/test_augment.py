@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlcsr.augment import Augmentation, Pose, augment, draw_pose, warp_image, warp_label
+from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image, warp_label
 from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE, LAPA
 
 POSES = st.builds(Pose, scale=st.floats(0.75, 1.25), rotation=st.floats(-60, 60), flip=st.booleans())
@@ -94,6 +94,22 @@ def test_strong_reduction_averages_instead_of_aliasing():
     stripes[:, ::2] = 255
     reduced = warp_image(stripes, 64, Pose())
     assert np.abs(reduced[1:-1, 1:-1].astype(int) - 127).max() <= 1
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(32, 512), POSES)
+@settings(max_examples=200, deadline=None)
+def test_a_smaller_decode_leaves_the_rest_of_the_averaging_to_the_warp(height, width, size, pose):
+    factor = decode_factor(height, width, size, pose)
+    shrink, rest = (int(pose.scale * max(height, width) / part / size) for part in (1, factor))
+    assert factor == 1 or (height % factor == 0 and width % factor == 0 and rest * factor == shrink)
+
+
+@pytest.mark.parametrize(
+    ("side", "scale", "factor"),
+    [(1024, 1.0, 2), (1024, 0.9, 1), (1025, 1.0, 1), (1600, 1.0, 1), (2048, 1.0, 4), (4096, 1.0, 8), (473, 1.0, 1)],
+)
+def test_an_image_is_decoded_smaller_only_where_it_would_be_averaged_anyway(side, scale, factor):
+    assert decode_factor(side, side, 473, Pose(scale=scale)) == factor
 
 
 @given(st.integers(0, 2**31), st.integers(0, 500), st.text(max_size=20))
