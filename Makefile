@@ -22,7 +22,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not faults" tests/e2e
 
 test-faults: $(READY)
-	$(BIN)/python -m pytest -m faults tests
+	$(BIN)/python -m pytest -m faults tests/e2e
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -32,3 +32,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.loss
 	$(BIN)/python -m benchmarks.step
+	$(BIN)/python -m benchmarks.stream
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.outage
+	$(BIN)/python -m benchmarks.ingest --samples 3000 --s3

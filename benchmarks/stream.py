@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from dmlcsr.augment import Augmentation, canvas_to_image, decode_factor, draw_pose
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import dataset, stream
+from pipelines import dataset, reading
 from pipelines.dataset import Manifest, Row
 from pipelines.images import encode_png
 from pipelines.session import ray_session
@@ -107,7 +107,7 @@ def plain_batches(folder: Path) -> Iterator[Any]:
 
 def train_stream(folder: Path) -> TrainStream:
     uri = str(folder / "packed")
-    source = stream.open_split(uri, dataset.read_manifest(uri), "train")
+    source = reading.open_split(uri, dataset.read_manifest(uri), "train")
     return TrainStream(
         source=source, augmentation=Augmentation(), size=CANVAS, batch_size=BATCH, seed=0, rank=0, world_size=1
     )

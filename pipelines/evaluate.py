@@ -12,14 +12,15 @@ import numpy as np
 from dmlcsr.metrics import Counts, Scores, scores
 from dmlcsr.predict import Predictor
 from dmlcsr.weights import ModelCard
-from pipelines import dataset, images, models, outcome, storage, stream
+from pipelines import dataset, images, models, outcome, reading, storage, stream
 from pipelines.actors import ModelActor, pool
 from pipelines.config import EvaluateConfig
 from pipelines.errors import UserError
 from pipelines.images import encode_png
 from pipelines.overlay import comparison
+from pipelines.reading import Source
 from pipelines.session import ray_session
-from pipelines.stream import Batch, Source
+from pipelines.stream import Batch
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.json"
@@ -60,7 +61,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     manifest = dataset.read_manifest(config.data)
     parser, card = models.read_model(config.model)
     models.require_taxonomy(config.model, card, config.data, manifest.class_set)
-    source = stream.open_split(config.data, manifest, config.split)
+    source = reading.open_split(config.data, manifest, config.split)
     if source.num_rows == 0:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
@@ -136,8 +137,8 @@ def write_overlays(out: str, num: int, source: Source, predictor: Predictor, ran
 
 
 def _picture(source: Source, predictor: Predictor, number: int) -> bytes:
-    pieces = stream.pieces_of(source, None, 0, number, number + 1)
-    (row,) = stream.read_rows(source, pieces, ("image", "label"))
+    pieces = reading.pieces_of(source, None, 0, number, number + 1)
+    (row,) = reading.read_rows(source, pieces, ("image", "label"))
     image, label = images.decode_image(row["image"]), images.decode_label(row["label"])
     small = predictor.label_map(image)
     return encode_png(comparison(image, label, small, predictor.taxonomy))

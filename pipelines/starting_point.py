@@ -10,7 +10,7 @@ from dmlcsr.augment import Augmentation
 from dmlcsr.model import DMLCSR, Architecture
 from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing, load_matching
-from pipelines import models, stream
+from pipelines import models, reading, stream
 from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.dataset import Manifest
 
@@ -57,7 +57,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
 def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
     """The training batches of one worker."""
     return stream.TrainStream(
-        source=stream.open_split(config.data, manifest, "train"),
+        source=reading.open_split(config.data, manifest, "train"),
         augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
         size=config.input.size,
         batch_size=config.optimizer.batch_size,

@@ -9,127 +9,24 @@ the next epoch is decoded while the last of this one is trained on. Long ones ar
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray.data
 from ray.data import ExecutionResources
 from torch import Tensor
 
 from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
 from dmlcsr.taxonomy import get_taxonomy
-from pipelines import storage
-from pipelines.config import Split
-from pipelines.dataset import Manifest
+from pipelines import reading
 from pipelines.errors import UserError
 from pipelines.images import Pixels, decode_image, decode_label
+from pipelines.reading import Source
 
 Batch = dict[str, npt.NDArray[Any]]
-Integers = npt.NDArray[np.int64]
 MAX_CHUNKS = 2000
 """Chunks of one Ray Data stream, which plans all its tasks before the first: time and memory stay bounded."""
-
-
-class Piece(NamedTuple):
-    """Rows `start` to `stop` of a row group."""
-
-    file: int
-    group: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Source:
-    """One split of a data set, with what is needed to find any row group of it.
-
-    Travels with every task, so it holds nothing for each row group: there may be hundreds of thousands of them.
-    """
-
-    files: tuple[str, ...]
-    file_rows: tuple[int, ...]
-    rows_per_group: int
-    """Rows of every row group but the last of its file."""
-    taxonomy: str
-    digest: str
-
-    @property
-    def num_rows(self) -> int:
-        return sum(self.file_rows)
-
-
-def open_split(uri: str, manifest: Manifest, split: Split) -> Source:
-    files = manifest.splits.get(split, ())
-    uris = tuple(storage.join(uri, file.path) for file in files)
-    counts = tuple(file.num_rows for file in files)
-    return Source(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest)
-
-
-class Groups(NamedTuple):
-    """Row groups of a split, in order, as arrays (G,): number of the file, number in the file, rows."""
-
-    file: Integers
-    group: Integers
-    num_rows: Integers
-
-
-@lru_cache(maxsize=4)
-def groups_of(source: Source) -> Groups:
-    """All row groups of a split."""
-    rows = np.array(source.file_rows, np.int64)
-    counts = -(-rows // source.rows_per_group)
-    file = np.repeat(np.arange(len(rows)), counts)
-    group = np.arange(len(file)) - (np.cumsum(counts) - counts)[file]
-    return Groups(file, group, np.minimum(source.rows_per_group, rows[file] - group * source.rows_per_group))
-
-
-@lru_cache(maxsize=4)
-def _sequence(source: Source, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
-    """The order of the groups (natural without a seed), and where each begins in the epoch's sequence of rows."""
-    lengths = groups_of(source).num_rows
-    order = np.arange(len(lengths))
-    if seed is not None:
-        order = np.random.default_rng([seed, epoch]).permutation(order)
-    return order, np.concatenate([[0], np.cumsum(lengths[order])])
-
-
-def pieces_of(source: Source, seed: int | None, epoch: int, start: int, stop: int) -> list[Piece]:
-    """The pieces of row groups that make rows `start` to `stop` of an epoch's sequence."""
-    order, begins = _sequence(source, seed, epoch)
-    first = int(np.searchsorted(begins, start, side="right")) - 1
-    last = int(np.searchsorted(begins, stop))
-    groups = groups_of(source)
-    return [
-        Piece(
-            file=int(groups.file[index]),
-            group=int(groups.group[index]),
-            start=max(0, start - begin),
-            stop=min(int(groups.num_rows[index]), stop - begin),
-        )
-        for index, begin in zip(order[first:last].tolist(), begins[first:last].tolist(), strict=True)
-    ]
-
-
-@lru_cache(maxsize=64)
-def _open(uri: str, digest: str) -> pq.ParquetFile:
-    """An open file of a data set; the digest tells apart two data sets that were at the same place in turn."""
-    fs, path = storage.arrow_filesystem(uri)
-    return pq.ParquetFile(path, filesystem=fs, pre_buffer=True)
-
-
-def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of the pieces, in order. Raises UserError where a file cannot be read."""
-    rows: list[dict[str, Any]] = []
-    for piece in pieces:
-        uri = source.files[piece.file]
-        with storage.user_errors("read", uri):
-            table: pa.Table = _open(uri, source.digest).read_row_group(piece.group, columns=list(columns))
-        rows += table.slice(piece.start, piece.stop - piece.start).to_pylist()
-    return rows
 
 
 def _decoded(row: dict[str, Any], factor: int = 1) -> tuple[Pixels, Pixels]:
@@ -194,7 +91,7 @@ class TrainStream:
         def decode(number: int) -> Batch:
             return self.decode_chunk(*divmod(first + number, self.chunks_per_epoch))
 
-        return _in_tasks(last - first, decode, num_tasks)
+        return _in_tasks(last - first, decode, num_tasks, self._chunk_rows * self.size**2 * 4)
 
     def rows_of(self, chunk: int) -> tuple[int, int]:
         """Where a chunk of this worker begins and ends in the epoch's sequence of rows."""
@@ -205,7 +102,7 @@ class TrainStream:
     def rows_of_chunk(self, epoch: int, chunk: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of one chunk in the order in which they are trained on."""
         start, stop = self.rows_of(chunk)
-        rows = read_rows(self.source, pieces_of(self.source, self.seed, epoch, start, stop), columns)
+        rows = reading.read_rows(self.source, reading.pieces_of(self.source, self.seed, epoch, start, stop), columns)
         order = np.random.default_rng([self.seed, epoch, start]).permutation(len(rows))
         return [rows[index] for index in order]
 
@@ -236,7 +133,7 @@ def ordered_rows(
     def decode(chunk: int) -> Batch:
         first = start + chunk * _ORDERED_CHUNK
         last = min(first + _ORDERED_CHUNK, stop)
-        rows = read_rows(source, pieces_of(source, None, 0, first, last), ("id", "image", "label"))
+        rows = reading.read_rows(source, reading.pieces_of(source, None, 0, first, last), ("id", "image", "label"))
         return {
             "row": np.arange(first, last),
             "id": np.array([row["id"] for row in rows], object),
@@ -244,14 +141,20 @@ def ordered_rows(
             "label": np.array([row["label"] for row in rows], object),
         }
 
-    return _in_tasks(math.ceil((stop - start) / _ORDERED_CHUNK), decode, num_tasks)
+    num_chunks = math.ceil((stop - start) / _ORDERED_CHUNK)
+    return _in_tasks(num_chunks, decode, num_tasks, _ORDERED_CHUNK * size**2 * 4)
 
 
 _ORDERED_CHUNK = 16
 
 
-def _in_tasks(num_chunks: int, decode: Callable[[int], Batch], num_tasks: int | None) -> ray.data.Dataset:
-    """Chunk 0, 1, ... in order, each decoded by a task of its own; at most `num_tasks` at once where given."""
+def _in_tasks(
+    num_chunks: int, decode: Callable[[int], Batch], num_tasks: int | None, chunk_bytes: int
+) -> ray.data.Dataset:
+    """Chunk 0, 1, ... in order, each decoded by a task of its own; at most `num_tasks` at once where given.
+
+    Tasks of such a stream run ahead of who uses it by a few chunks each, not by as much as the object store holds.
+    """
 
     def call(batch: Batch) -> Batch:
         return decode(int(batch["id"][0]))
@@ -260,6 +163,13 @@ def _in_tasks(num_chunks: int, decode: Callable[[int], Batch], num_tasks: int | 
     chunks = numbers.map_batches(call, batch_size=None, batch_format="numpy")
     chunks.context.enable_progress_bars = False
     chunks.context.execution_options.preserve_order = True
-    # Not `TaskPoolStrategy(size=...)`: it would keep Ray from fusing the two steps into one task per chunk.
-    chunks.context.execution_options.resource_limits = ExecutionResources(cpu=num_tasks)
+    if num_tasks is not None:
+        ahead = _CHUNKS_AHEAD * (num_tasks + 1) * chunk_bytes
+        # Not `TaskPoolStrategy(size=...)`: it would keep Ray from fusing the two steps into one task per chunk.
+        limits = ExecutionResources(cpu=num_tasks, object_store_memory=ahead)
+        chunks.context.execution_options.resource_limits = limits
+        chunks.context.target_max_block_size = 2 * chunk_bytes  # what Ray expects of a task that has not answered yet
     return chunks
+
+
+_CHUNKS_AHEAD = 4

@@ -26,7 +26,7 @@ from dmlcsr.metrics import Counts, scores
 from dmlcsr.predict import Predictor, normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
-from pipelines import checkpoint, run_directory, stream
+from pipelines import checkpoint, reading, run_directory, stream
 from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.images import decode_label
@@ -71,7 +71,7 @@ class Worker:
         self.parallel: nn.Module = ray.train.torch.prepare_model(network)
         self.card = model_card(config, self.taxonomy)
         self.weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
-        self.validation = stream.open_split(config.data, manifest, "val")
+        self.validation = reading.open_split(config.data, manifest, "val")
         self.stream = train_stream(config, manifest, self.rank, self.world_size)
 
     def _resume(self) -> None:

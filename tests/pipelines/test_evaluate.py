@@ -22,9 +22,9 @@ from pipelines import (
     models,
     outcome,
     predict,
+    reading,
     starting_point,
     storage,
-    stream,
 )
 from pipelines.config import EvaluateConfig, ImportWeightsConfig, PredictConfig, TrainConfig
 from pipelines.errors import OutputTakenError, UserError
@@ -44,8 +44,8 @@ def model(tmp_path_factory):
 
 def score_by_hand(model, faces, split, tta=False):
     predictor = Predictor(*models.read_model(model), tta=tta)
-    source = stream.open_split(str(faces), dataset.read_manifest(str(faces)), split)
-    rows = stream.read_rows(source, stream.pieces_of(source, None, 0, 0, source.num_rows), ("id", "image", "label"))
+    source = reading.open_split(str(faces), dataset.read_manifest(str(faces)), split)
+    rows = reading.read_rows(source, reading.pieces_of(source, None, 0, 0, source.num_rows), ("id", "image", "label"))
     counts = Counts(19)
     for row in rows:
         counts.add(images.decode_label(row["label"]), predictor.label_map(images.decode_image(row["image"])))

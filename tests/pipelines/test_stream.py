@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dmlcsr.augment import Augmentation
-from pipelines import dataset, storage, stream
+from pipelines import dataset, reading, storage, stream
 from pipelines.stream import TrainStream
 
 SIZE, EPOCHS = 64, 2
@@ -15,7 +15,7 @@ SIZE, EPOCHS = 64, 2
 
 def open_stream(uri, rank=0, world_size=1):
     """With the smallest chunks, of 16 rows: three in an epoch of the 48 faces."""
-    source = stream.open_split(uri, dataset.read_manifest(uri), "train")
+    source = reading.open_split(uri, dataset.read_manifest(uri), "train")
     return TrainStream(
         source=source,
         augmentation=Augmentation(),

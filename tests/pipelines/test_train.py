@@ -13,7 +13,7 @@ import yaml
 from ray.util.state import list_actors
 
 from dmlcsr.model import DMLCSR
-from pipelines import dataset, evaluate, models, outcome, starting_point, storage, stream, train
+from pipelines import dataset, evaluate, models, outcome, reading, starting_point, storage, stream, train
 from pipelines.config import EvaluateConfig, TrainConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
@@ -178,7 +178,7 @@ def test_one_worker_gets_the_same_batches_whatever_the_number_of_tasks(faces):
 
 
 def test_validation_rows_of_all_workers_are_each_row_once(faces):
-    source = stream.open_split(str(faces), dataset.read_manifest(str(faces)), "val")
+    source = reading.open_split(str(faces), dataset.read_manifest(str(faces)), "val")
     rows = [
         int(number)
         for rank in range(4)

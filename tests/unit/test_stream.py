@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from dmlcsr.augment import Augmentation, Pose, decode_factor, warp_image
 from dmlcsr.synthetic import render_face
-from pipelines import dataset, images, stream
+from pipelines import dataset, images, reading, stream
 from pipelines.dataset import DataFile, Manifest, Row
-from pipelines.stream import Source, TrainStream
+from pipelines.reading import Source
+from pipelines.stream import TrainStream
 
 
 def make_source(num_rows, rows_per_file=256, rows_per_group=16):
@@ -31,7 +32,7 @@ def planned_rows(ts, epoch):
     rows = []
     for chunk in range(ts.chunks_per_epoch):
         start, stop = ts.rows_of(chunk)
-        for piece in stream.pieces_of(ts.source, ts.seed, epoch, start, stop):
+        for piece in reading.pieces_of(ts.source, ts.seed, epoch, start, stop):
             rows += [(piece.file, piece.group, row) for row in range(piece.start, piece.stop)]
     return rows
 
@@ -81,7 +82,7 @@ def test_chunks_are_large_against_the_cost_of_a_task(size, batch_size, rows):
 def test_planning_costs_nothing_for_each_row_group():
     source = make_source(10_000_000, rows_per_file=100_000)
     assert len(pickle.dumps(source)) < 5000
-    assert len(stream.pieces_of(source, 0, 0, 5_000_000, 5_000_064)) in (4, 5)
+    assert len(reading.pieces_of(source, 0, 0, 5_000_000, 5_000_064)) in (4, 5)
 
 
 def test_a_stream_is_cut_into_windows_even_inside_an_epoch(monkeypatch):
@@ -100,7 +101,7 @@ def test_a_stream_is_cut_into_windows_even_inside_an_epoch(monkeypatch):
 
 
 def test_pieces_without_seed_are_the_rows_in_order():
-    pieces = stream.pieces_of(make_source(100), None, 0, 10, 40)
+    pieces = reading.pieces_of(make_source(100), None, 0, 10, 40)
     assert pieces == [(0, 0, 10, 16), (0, 1, 0, 16), (0, 2, 0, 8)]
 
 
@@ -129,7 +130,7 @@ def tiny(tmp_path_factory):
         splits={"train": (file,)},
         digest=dataset.digest_of({"train": (file,)}),
     )
-    return stream.open_split(out, manifest, "train")
+    return reading.open_split(out, manifest, "train")
 
 
 def test_chunks_hold_the_planned_rows_shuffled(tiny):
@@ -167,12 +168,12 @@ def test_damaged_bytes_are_an_error_that_says_so():
 def test_groups_follow_from_the_manifest():
     file = DataFile(path="train/part-00000.parquet", num_rows=35, num_bytes=1, sha256="x")
     manifest = Manifest(taxonomy="lapa", classes=(), splits={"train": (file,)}, digest="d")
-    source = stream.open_split("/data", manifest, "train")
-    groups = stream.groups_of(source)
+    source = reading.open_split("/data", manifest, "train")
+    groups = reading.groups_of(source)
     assert groups.file.tolist() == [0, 0, 0] and groups.group.tolist() == [0, 1, 2]
     assert groups.num_rows.tolist() == [16, 16, 3]
     assert source.files == ("/data/train/part-00000.parquet",)
-    assert stream.open_split("/data", manifest, "test").num_rows == 0
+    assert reading.open_split("/data", manifest, "test").num_rows == 0
 
 
 def jpeg(image, *params):
