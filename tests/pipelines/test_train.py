@@ -168,15 +168,6 @@ def test_what_cannot_work_is_refused_before_any_work(faces, tmp_path, change, me
         train.run(smoke(**{"data": faces, "out": tmp_path / "run"} | change))
 
 
-def test_one_worker_gets_the_same_batches_whatever_the_number_of_tasks(faces):
-    config = smoke(faces, "/unused")
-    ts = starting_point.train_stream(config, dataset.read_manifest(str(faces)), 0, 1)
-    one, three = (list(ts.dataset(1, 3, tasks).iter_batches(batch_size=4)) for tasks in (1, 3))
-    assert len(one) == 2 * ts.num_batches
-    for a, b in zip(one, three, strict=True):
-        assert (a["image"] == b["image"]).all() and (a["label"] == b["label"]).all()
-
-
 def test_validation_rows_of_all_workers_are_each_row_once(faces):
     source = reading.open_split(str(faces), dataset.read_manifest(str(faces)), "val")
     rows = [
