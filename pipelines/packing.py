@@ -157,7 +157,7 @@ def pack(
 
 
 def _first(rejected: Sequence[Finding]) -> str:
-    return "{source}: {reason} ({detail})".format(**rejected[0]) if rejected else "the source is empty"
+    return printable("{source}: {reason} ({detail})".format(**rejected[0])) if rejected else "the source is empty"
 
 
 def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:
@@ -167,13 +167,13 @@ def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:
         storage.delete(uri)  # an earlier, unfinished attempt may have left one
         return
     rows = sorted(findings, key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
-    shown = [{name: _printable(str(value)) for name, value in row.items()} for row in rows]
+    shown = [{name: printable(str(value)) for name, value in row.items()} for row in rows]
     schema = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail")])
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(shown, schema=schema), buffer)
     storage.write_bytes(uri, buffer.getvalue())
 
 
-def _printable(text: str) -> str:
-    """Control characters, and bytes of file names that are no text, as escapes: a table holds valid UTF-8."""
+def printable(text: str) -> str:
+    """With control characters, and bytes of file names that are no text, as escapes."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -10,7 +10,7 @@ from pipelines.config import IngestConfig, Split
 from pipelines.dataset import SPLITS
 from pipelines.errors import UserError
 from pipelines.layouts import IMAGE, LABEL, LAYOUTS, Layout
-from pipelines.packing import Finding
+from pipelines.packing import Finding, printable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -68,7 +68,7 @@ def _found(root: str, files: Sequence[str]) -> str:
     if not files:
         return "nothing"
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files)
-    some = ", ".join(_below(root, name).as_posix() for name in files[:3])
+    some = printable(", ".join(_below(root, name).as_posix() for name in files[:3]))
     return f"{', '.join(f'{count} {kind}' for kind, count in kinds.most_common(4))} (such as {some})"
 
 

@@ -173,6 +173,13 @@ def test_a_wrong_folder_is_told_what_was_expected_and_what_was_found(tmp_path, k
     assert "expected" in message and "found 2 .txt, 1 .csv (such as c.csv, notes/a.txt" in message
 
 
+def test_what_was_found_is_told_on_one_line(tmp_path):
+    tree(tmp_path, "a\nb\x1b[2J.txt")
+    with pytest.raises(UserError) as caught:
+        listed(tmp_path, "helen")
+    assert "a\\nb\\x1b[2J.txt" in str(caught.value) and str(caught.value).isprintable()
+
+
 def test_an_empty_folder_holds_nothing(tmp_path):
     with pytest.raises(UserError, match="found nothing"):
         listed(tmp_path, "helen")
