@@ -10,6 +10,7 @@ from torch.optim import SGD, AdamW
 from pipelines import checkpoint, outcome, run_directory, storage
 from pipelines.config import SynthConfig, TrainConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
+from pipelines.s3 import PatientS3FileSystem
 
 
 def config(out, **more):
@@ -118,12 +119,10 @@ def test_credentials_that_are_refused_and_buckets_that_are_missing_are_one_sente
     with pytest.raises(UserError, match="does not exist"):
         storage.read_bytes(f"{s3}-other/file")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
+    PatientS3FileSystem.clear_instance_cache()
     with pytest.raises(UserError, match="credentials"):
         storage.read_bytes(f"{s3}/file")
-    s3fs.S3FileSystem.clear_instance_cache()
+    PatientS3FileSystem.clear_instance_cache()
 
 
 def synth_config(out):
