@@ -7,6 +7,7 @@ the next epoch is decoded while the last of this one is trained on. Long ones ar
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import ray.data
 from ray.data import ExecutionResources
+from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from torch import Tensor
 
 from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
@@ -169,7 +172,19 @@ def _in_tasks(
         limits = ExecutionResources(cpu=num_tasks, object_store_memory=ahead)
         chunks.context.execution_options.resource_limits = limits
         chunks.context.target_max_block_size = 2 * chunk_bytes  # what Ray expects of a task that has not answered yet
+        chunks.context.custom_execution_callback_classes = [_Pause]
     return chunks
 
 
 _CHUNKS_AHEAD = 4
+
+
+class _Pause(ExecutionCallback):
+    """Rests between two steps of Ray Data's scheduling loop.
+
+    The loop waits for running tasks, and where enough is decoded ahead there are none: it would spin, in the process
+    and on the core of the training that it serves.
+    """
+
+    def on_execution_step(self, executor: StreamingExecutor) -> None:
+        time.sleep(0.01)
