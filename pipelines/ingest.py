@@ -45,8 +45,8 @@ def run(config: IngestConfig) -> dict[str, Any]:
         dataset.begin(config.out, lineage)
         logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
 
-        def make_rows(samples: Sequence[RawSample]) -> Batch:
-            return pack_samples(samples, rules)
+        def make_rows(items: Sequence[Any]) -> Batch:
+            return pack_samples([RawSample(*item) for item in items], rules)
 
         size = rows_per_group(listing)
         with ray_session(num_cpus=1):

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import logging
-import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
@@ -45,7 +44,10 @@ class Batch(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What becomes one file: its split, its number inside the split, and the items to make rows from."""
+    """What becomes one file: its split, its number inside the split, and the items to make rows from.
+
+    It travels as JSON: a tuple among the items arrives as a list.
+    """
 
     split: Split
     number: int
@@ -81,7 +83,7 @@ def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[s
     ray.data.DataContext.get_current().enable_progress_bars = False
 
     def call(row: dict[str, Any]) -> dict[str, Any]:
-        shard: Shard = pickle.loads(row["shard"])  # of this process' own making
+        shard = Shard(*json.loads(row["shard"]))
         receipt = storage.join(out, dataset.RECEIPTS, f"{shard.name}.json")
         found = storage.read_json(receipt) if storage.exists(receipt) else {}
         is_kept = found.get("items") == shard.digest()
@@ -91,7 +93,7 @@ def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[s
         return {"answer": json.dumps(answer), "is_kept": is_kept}
 
     # One block each: a task fetches its own shard only.
-    tasks = ray.data.from_items([{"shard": pickle.dumps(s)} for s in shards], override_num_blocks=len(shards)).map(call)
+    tasks = ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards)).map(call)
     num_kept = 0
     for done, row in enumerate(tasks.iter_rows(), start=1):
         num_kept += row["is_kept"]
