@@ -22,6 +22,8 @@ class Command(NamedTuple):
     config: type[configs.Config]
     module: str
     with_presets: bool = False
+    writes: bool = True
+    """Whether it has an output, which then gets the result too."""
 
 
 COMMANDS = {
@@ -30,6 +32,7 @@ COMMANDS = {
     "train": Command(configs.TrainConfig, "pipelines.train", with_presets=True),
     "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
     "predict": Command(configs.PredictConfig, "pipelines.predict"),
+    "status": Command(configs.StatusConfig, "pipelines.status", writes=False),
     "import-weights": Command(configs.ImportWeightsConfig, "pipelines.import_weights"),
 }
 
@@ -56,7 +59,7 @@ def run(argv: Sequence[str]) -> None:
     config = options.resolve(command.config, flags)
     session.tell_progress("%(asctime)s %(message)s")
     module = importlib.import_module(command.module)
-    result: dict[str, Any] = outcome.committed(argv[0], config, module.run)
+    result: dict[str, Any] = outcome.committed(argv[0], config, module.run) if command.writes else module.run(config)
     sys.stderr.flush()
     print(json.dumps(result) if "json" in flags else module.summary(result), flush=True)
 

@@ -168,7 +168,7 @@ class ScheduleConfig(Config):
     """Length of the training and shape of the learning rate (section 5)."""
 
     epochs: PositiveInt = 12
-    """Passes over the training split."""
+    """Passes over the training split, before self-regulation where there is any."""
     warmup_epochs: NonNegativeFloat = 2.0
     """Linear rise from lr/100 to lr; then a cosine falls to lr/100."""
 
@@ -177,6 +177,15 @@ class ScheduleConfig(Config):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs}) must be smaller than epochs ({self.epochs})")
         return self
+
+
+class CsrConfig(Config):
+    """Cyclical self-regulation after the warm phase (section 6); 0 cycles: none."""
+
+    num_cycles: NonNegativeInt = 0
+    """Cycles; each ends with an average of all students so far, which teaches the next."""
+    cycle_epochs: PositiveInt = 10
+    """Epochs of a cycle, with a cosine from lr/2 to lr/100 of their own."""
 
 
 class WorkersConfig(Config):
@@ -203,6 +212,10 @@ class TrainConfig(Config):
     """The run's directory; the same command on it continues."""
     init: Uri | None = None
     """Model directory whose weights the training starts from, as far as names and shapes agree."""
+    teacher: Uri | None = None
+    """Model directory of a frozen teacher with the same classes, of any size; it teaches the parsing."""
+    teacher_hard_weight: Fraction = 0.5
+    """With a teacher: the weight of the hard label in (1 - a) softmax(teacher) + a onehot(label)."""
     seed: NonNegativeInt = 0
     """Decides initial weights, order of rows and augmentation."""
     model: ModelConfig = ModelConfig()
@@ -210,7 +223,19 @@ class TrainConfig(Config):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    csr: CsrConfig = CsrConfig()
     workers: WorkersConfig = WorkersConfig()
+
+    @model_validator(mode="after")
+    def _one_teacher(self) -> Self:
+        if self.teacher is not None and self.csr.num_cycles:
+            raise ValueError("teacher and csr.num_cycles exclude each other: a run has one kind of teacher")
+        return self
+
+    @property
+    def num_epochs(self) -> int:
+        """Of the warm phase and all cycles."""
+        return self.schedule.epochs + self.csr.num_cycles * self.csr.cycle_epochs
 
 
 class ActorsConfig(Config):
@@ -262,6 +287,13 @@ class PredictConfig(Config):
     tta: bool = False
     """Average over the mirrored image and the scales 0.75, 1, 1.25."""
     actors: ActorsConfig = ActorsConfig()
+
+
+class StatusConfig(Config):
+    """Where a run stands: epochs, cycles, scores, lineage. Reads storage only; needs no cluster."""
+
+    run: Uri
+    """The run's directory."""
 
 
 class ImportWeightsConfig(Config):

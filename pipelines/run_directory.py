@@ -94,6 +94,13 @@ def write_metrics(out: str, history: Sequence[Record]) -> None:
     storage.write_bytes(storage.join(out, EVENTS), _events(history))
 
 
+def read_metrics(out: str) -> list[Record]:
+    """What `write_metrics` wrote; empty before the first epoch is done."""
+    uri = storage.join(out, METRICS)
+    lines = storage.read_bytes(uri).splitlines() if storage.exists(uri) else []
+    return [json.loads(line) for line in lines]
+
+
 def _events(history: Sequence[Record]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:

@@ -1,7 +1,9 @@
 """`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,23 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from dmlcsr.model import DMLCSR
 from dmlcsr.weights import load_matching
-from pipelines import STARTED, checkpoint, dataset, models, outcome, run_directory, starting_point, storage, train_loop
+from pipelines import (
+    STARTED,
+    checkpoint,
+    dataset,
+    models,
+    orchestrator,
+    outcome,
+    run_directory,
+    starting_point,
+    storage,
+    train_loop,
+)
 from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
+from pipelines.ledger import End, Ensemble, Ledger, Trial
+from pipelines.owner import ownership
 from pipelines.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -31,25 +46,27 @@ def run(config: TrainConfig) -> dict[str, Any]:
             logger.info("%s is finished; nothing to do", config.out)
             return finished
     check_inputs(config, manifest)
-    resumed = run_directory.claim(config, manifest.digest)
     workers = config.workers
     needed = workers.num_workers * (workers.cpus_per_worker + workers.data_tasks)
-    with ray_session(num_cpus=needed, num_gpus=workers.num_workers * workers.use_gpu):
-        result = fit(config, manifest)
-        best = export_best(config, manifest, result)
+    with ownership(config.out):
+        resumed = run_directory.claim(config, manifest.digest)
+        with ray_session(num_cpus=needed, num_gpus=workers.num_workers * workers.use_gpu), regulated(config, manifest):
+            result = fit(config, manifest)
+            best = export_best(config, manifest, result)
     return {
         "run": config.out,
         "model": storage.join(config.out, "model"),
-        "val_mean_f1": best["val_mean_f1"],
-        "num_epochs": config.schedule.epochs,
-        "num_cycles": 0,
+        "val_mean_f1": best,
+        "num_epochs": config.num_epochs,
+        "num_cycles": config.csr.num_cycles,
         "resumed": resumed,
     }
 
 
 def summary(result: dict[str, Any]) -> str:
     score = f"{100 * result['val_mean_f1']:.2f} %"
-    return f"trained {result['num_epochs']} epochs; best validation mean F1 {score}; model in {result['model']}"
+    cycles = f", {result['num_cycles']} cycles of them" if result["num_cycles"] else ""
+    return f"trained {result['num_epochs']} epochs{cycles}; best validation mean F1 {score}; model in {result['model']}"
 
 
 def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
@@ -66,8 +83,30 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
             f"{config.workers.num_workers} workers x {config.optimizer.accumulate} x batch size "
             f"{config.optimizer.batch_size}; lower --optimizer.batch-size"
         )
+    if config.teacher is not None:
+        card = models.read_card(config.teacher)
+        models.require_taxonomy(config.teacher, card, config.data, manifest.class_set)
     if config.init is not None:
         report_init(config, manifest)
+
+
+@contextmanager
+def regulated(config: TrainConfig, manifest: Manifest) -> Iterator[None]:
+    """The run's orchestrator, for the time of a `with` block; none where there are no cycles."""
+    if not config.csr.num_cycles:
+        yield
+        return
+    architecture = starting_point.model_card(config, manifest.class_set).architecture
+    with orchestrator.running(config.out) as actor:
+        trial = Trial(
+            trial=orchestrator.SINGLE_TRIAL,
+            architecture=asdict(architecture),
+            taxonomy=manifest.taxonomy,
+            num_cycles=config.csr.num_cycles,
+        )
+        orchestrator.answer(actor.register.remote(trial))
+        yield
+        orchestrator.answer(actor.end.remote(End(trial=trial.trial, state="finished")))
 
 
 def report_init(config: TrainConfig, manifest: Manifest) -> None:
@@ -136,17 +175,32 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> dict[str, Any]:
-    """Writes `model/` from the epoch with the best validation score; returns that epoch's metrics."""
+def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> float:
+    """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
+    score: float = metrics["val_mean_f1"]
+    origin: dict[str, Any] = {"epoch": metrics["epoch"]}
+    ensemble = best_ensemble(config)
+    if ensemble is not None and ensemble.val_mean_f1 > score:
+        score = ensemble.val_mean_f1
+        origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
+        state = orchestrator.read_weights(ensemble.weights)
+    else:
+        with saved.as_directory() as folder:
+            state = checkpoint.load_network(Path(folder))
     card = starting_point.model_card(config, manifest.class_set)
     network = DMLCSR(card.architecture)
-    with saved.as_directory() as folder:
-        network.load_state_dict(checkpoint.load_network(Path(folder)))
+    network.load_state_dict(state)
     scored = replace(
         card,
-        metrics={"val_mean_f1": metrics["val_mean_f1"]},
-        lineage={"run": config.out, "epoch": metrics["epoch"], "data": config.data, "data_digest": manifest.digest},
+        metrics={"val_mean_f1": score},
+        lineage={"run": config.out, **origin, "data": config.data, "data_digest": manifest.digest},
     )
     models.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
-    return metrics
+    return score
+
+
+def best_ensemble(config: TrainConfig) -> Ensemble | None:
+    """The averaged one with the best validation score, if the run has any; W_0 is a student."""
+    found = Ledger(config.out).of(Ensemble) if config.csr.num_cycles else []
+    return max((e for e in found if e.cycle), key=lambda ensemble: ensemble.val_mean_f1, default=None)

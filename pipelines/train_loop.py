@@ -23,16 +23,20 @@ from torch import Tensor, nn
 
 from dmlcsr.losses import LossParts, LossWeights, dml_loss
 from dmlcsr.metrics import Counts, scores
+from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor, normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
 from pipelines import checkpoint, reading, run_directory, stream
 from pipelines.config import TrainConfig
+from pipelines.cycles import Cycles
 from pipelines.dataset import Manifest
 from pipelines.images import decode_label
+from pipelines.orchestrator import SINGLE_TRIAL
 from pipelines.progress import Progress
 from pipelines.session import tell_progress
 from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream
+from pipelines.teachers import exported
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2
@@ -52,7 +56,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 class Worker:
     """One rank's network, data and position in the training."""
 
-    def __init__(self, config: TrainConfig, manifest: Manifest) -> None:
+    def __init__(self, config: TrainConfig, manifest: Manifest, trial: str = SINGLE_TRIAL) -> None:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
@@ -73,6 +77,8 @@ class Worker:
         self.weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
         self.validation = reading.open_split(config.data, manifest, "val")
         self.stream = train_stream(config, manifest, self.rank, self.world_size)
+        self.cycles = Cycles(config, trial, self.rank, self.card, self.device) if config.csr.num_cycles else None
+        self.teacher = exported(config, self.device)
 
     def _resume(self) -> None:
         latest = ray.train.get_checkpoint()
@@ -82,13 +88,14 @@ class Worker:
 
     def run(self, started: float) -> dict[str, Any]:
         """All epochs that are not done yet."""
-        first, last = len(self.history), self.config.schedule.epochs
+        first, last = len(self.history), self.config.num_epochs
         if first == 0:
             self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
         elif self.rank == 0:
             run_directory.write_metrics(self.config.out, self.history)  # the kill may have come before it
         batches = self._tell_first(self.stream.batches(first, last, self.config.workers.data_tasks), started)
         for epoch in range(first, last):
+            self.regulate(epoch)
             record, failure = self.train_epoch(epoch, batches)
             if failure is not None:
                 return {"history": self.history, "failure": failure}
@@ -96,7 +103,27 @@ class Worker:
             record["val_mean_f1"] = self.validate()
             self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
             self.report()
+        self.regulate(last)
         return {"history": self.history}
+
+    def regulate(self, epoch: int) -> None:
+        """Ends the cycle that ends where `epoch` epochs are done, and gets the teacher of the epochs that follow.
+
+        Before the first epoch after a kill this does what the kill prevented.
+        """
+        if self.cycles is None:
+            return
+        cycle = self.cycles.boundary(epoch)
+        if cycle is not None:
+            score = self.history[-1]["val_mean_f1"]
+            self.cycles.end(cycle, self.network, score, self._pixels_of(epoch), self.validate)
+        if cycle is not None or self.teacher is None:
+            self.teacher = self.cycles.teacher(epoch)
+
+    def _pixels_of(self, epoch: int) -> Iterator[Tensor]:
+        """This worker's normalised training images of one epoch."""
+        for batch in self.stream.batches(epoch, epoch + 1, self.config.workers.data_tasks):
+            yield normalize(batch["image"], self.card.preprocessing)
 
     def _tell_first(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
         """The same batches; says when the first one was there."""
@@ -111,7 +138,7 @@ class Worker:
         accumulate = self.config.optimizer.accumulate
         num_steps = self.stream.num_batches // accumulate
         total = torch.zeros(len(LossParts._fields), device=self.device)
-        progress = Progress(epoch, self.config.schedule.epochs, num_steps, self.rank)
+        progress = Progress(epoch, self.config.num_epochs, num_steps, self.rank)
         images_per_step = accumulate * self.stream.batch_size * self.world_size
         for step in range(num_steps):
             rate = self._set_rate(epoch + step / num_steps)
@@ -156,7 +183,9 @@ class Worker:
         pixels = normalize(batch["image"], self.card.preprocessing)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.parallel(pixels)
-        return dml_loss(logits, batch["label"], self.weights, edge_radius=self.config.loss.edge_radius)
+            radius = self.config.loss.edge_radius
+            targets = self.teacher.targets(batch, radius) if self.teacher else None
+        return dml_loss(logits, batch["label"], self.weights, edge_radius=radius, targets=targets)
 
     def _synchronised(self, last: bool) -> Any:
         """Gradients are reduced across the workers with the last micro-batch of a step only."""
@@ -169,7 +198,7 @@ class Worker:
             lr=self.config.optimizer.lr,
             warmup_epochs=schedule.warmup_epochs,
             csr_start=schedule.epochs,
-            cycle_epochs=1,
+            cycle_epochs=self.config.csr.cycle_epochs,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -181,9 +210,12 @@ class Worker:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def validate(self, max_batches: int | None = None) -> float:
-        """Mean F1 on the validation split at label resolution; each row is counted on exactly one worker."""
-        predictor = Predictor(self.network.decoupled(), self.card, str(self.device))
+    def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> float:
+        """Mean F1 of the student, or of another network, on the validation split at label resolution.
+
+        Each row is counted on exactly one worker.
+        """
+        predictor = Predictor((network or self.network).decoupled(), self.card, str(self.device))
         counts = Counts(self.taxonomy.num_classes)
         rows = stream.ordered_rows(
             self.validation, self.config.input.size, self.config.workers.data_tasks, self.rank, self.world_size
@@ -215,7 +247,7 @@ class Worker:
             logger.info(
                 "epoch %d/%d done: loss %.3f, validation mean F1 %.2f %%",
                 latest["epoch"],
-                self.config.schedule.epochs,
+                self.config.num_epochs,
                 latest["loss_total"],
                 100 * latest["val_mean_f1"],
             )

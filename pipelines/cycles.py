@@ -1,0 +1,91 @@
+"""The worker's side of self-regulation: what happens between two cycles (DML-CSR, section 3.3).
+
+Report the student -> receive the average -> re-estimate its BatchNorm statistics over this worker's share of the
+training rows, summed over all workers -> score it -> publish. Repeated after a kill, each step finds what it did.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.distributed
+from ray.train.collective import broadcast_from_rank_zero
+from torch import Tensor
+
+from dmlcsr.model import DMLCSR
+from dmlcsr.regulation import BatchNormStatistics
+from dmlcsr.weights import ModelCard
+from pipelines import orchestrator
+from pipelines.config import TrainConfig
+from pipelines.ledger import Average, Ensemble, Student, Weights
+from pipelines.teachers import Teacher, frozen
+
+logger = logging.getLogger(__name__)
+
+
+class Cycles:
+    """One worker's part in the cycles of its trial."""
+
+    def __init__(self, config: TrainConfig, trial: str, rank: int, card: ModelCard, device: torch.device) -> None:
+        self.config, self.trial, self.rank, self.card, self.device = config, trial, rank, card, device
+        self.orchestrator = orchestrator.connect(config.out)
+
+    def boundary(self, epoch: int) -> int | None:
+        """The cycle that ends where `epoch` epochs are done, 0 with the warm phase; None inside of one."""
+        cycle, rest = divmod(epoch - self.config.schedule.epochs, self.config.csr.cycle_epochs)
+        return cycle if cycle >= 0 and rest == 0 else None
+
+    def teacher(self, epoch: int) -> Teacher | None:
+        """Who teaches the epoch that follows `epoch` done ones: nobody before the second cycle."""
+        cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
+        if cycle < 1:
+            return None
+        ensemble: Ensemble = orchestrator.answer(self.orchestrator.ensemble.remote(self.trial, cycle))
+        return Teacher(frozen(self._load(ensemble.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
+
+    def _load(self, weights: Weights) -> DMLCSR:
+        network = DMLCSR(self.card.architecture)
+        network.load_state_dict(orchestrator.read_weights(weights))
+        return network
+
+    def end(
+        self,
+        cycle: int,
+        student: DMLCSR,
+        score: float,
+        images: Iterable[Tensor],
+        validate: Callable[[DMLCSR], float],
+    ) -> None:
+        """Ends a cycle; all ranks call it. `images` are this worker's normalised batches of one epoch."""
+        step = broadcast_from_rank_zero(self._report(cycle, student, score) if self.rank == 0 else None)
+        if not isinstance(step, Average):
+            return
+        network = self._load(step.weights).to(self.device)
+        reestimate(network, images)
+        ensemble_score = validate(network)
+        if self.rank == 0:
+            uri = orchestrator.weights_uri(self.config.out, self.trial, cycle, "ensemble")
+            weights = orchestrator.write_weights(uri, network.state_dict())
+            orchestrator.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
+            scores = 100 * score, 100 * ensemble_score
+            text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble"
+            logger.info(text, cycle, self.config.csr.num_cycles, *scores)
+
+    def _report(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
+        uri = orchestrator.weights_uri(self.config.out, self.trial, cycle, "student")
+        weights = orchestrator.write_weights(uri, student.state_dict())
+        record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
+        step: Ensemble | Average = orchestrator.answer(self.orchestrator.report.remote(record))
+        return step
+
+
+def reestimate(network: DMLCSR, images: Iterable[Tensor]) -> None:
+    """Fresh BatchNorm statistics from these batches, and from those of all other workers."""
+    statistics = BatchNormStatistics(network)
+    with statistics.collect():
+        for batch in images:
+            network(batch)
+    if torch.distributed.is_initialized():
+        for value in statistics.sums.values():
+            torch.distributed.all_reduce(value)
+    statistics.write()

@@ -1,0 +1,130 @@
+"""The ledger of self-regulation: what each trial of a run has reported, averaged and published.
+
+One JSON file for each record below `<run>/ledger/`, committed atomically and never changed: a record that exists is
+the answer to every repetition of what made it. Weights are named by URI and digest and lie beside, as safetensors.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+
+from pipelines import storage
+from pipelines.errors import UserError
+
+
+class Record(BaseModel):
+    """Base of all records: of a trial, and mostly of one of its cycles."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    version: Literal[1] = 1
+    trial: str
+
+    @property
+    def name(self) -> str:
+        """Where the record lies below the ledger."""
+        return _name(type(self), self.trial, getattr(self, "cycle", None))
+
+
+def _name(kind: type[Record], trial: str, cycle: int | None) -> str:
+    """`<trial>/student-003.json`, or `<trial>/end.json` for what a trial has one of."""
+    return f"{trial}/{kind.__name__.lower()}{'' if cycle is None else f'-{cycle:03d}'}.json"
+
+
+class Weights(BaseModel):
+    """A safetensors file of a training network."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    uri: str
+    sha256: str
+
+
+class Trial(Record):
+    """A trial begins: all its students have this network and these classes."""
+
+    architecture: Mapping[str, Any]
+    taxonomy: str
+    num_cycles: NonNegativeInt
+
+
+class Student(Record):
+    """The student at the end of a cycle; the one of cycle 0 is the one with which self-regulation starts."""
+
+    cycle: NonNegativeInt
+    weights: Weights
+    val_mean_f1: float
+
+
+class Average(Record):
+    """W_n as averaged; its BatchNorm statistics are not re-estimated yet."""
+
+    cycle: PositiveInt
+    weights: Weights
+
+
+class Ensemble(Record):
+    """W_n after re-estimation and validation; `coefficients`: the share of each student, by `<trial>/<cycle>`."""
+
+    cycle: NonNegativeInt
+    weights: Weights
+    val_mean_f1: float
+    coefficients: Mapping[str, float]
+
+
+class End(Record):
+    """A trial is over: it finished all its cycles, or was stopped."""
+
+    state: Literal["finished", "stopped"]
+
+
+_KINDS: Mapping[str, type[Record]] = {kind.__name__.lower(): kind for kind in (Trial, Student, Average, Ensemble, End)}
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Ledger:
+    """All records of one run, in memory and on storage."""
+
+    def __init__(self, run: str) -> None:
+        """Reads what there is. Raises UserError where a record is damaged or of another version."""
+        self.uri = storage.join(run, "ledger")
+        self._records: dict[str, Record] = {}
+        uris = storage.list_files(self.uri) if not storage.is_empty(self.uri) else []
+        uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]
+        for uri, data in zip(uris, storage.read_many(uris), strict=True):
+            if isinstance(data, UserError):
+                raise data
+            self._records[uri.removeprefix(f"{self.uri}/")] = _parse(uri, data)
+
+    def find(self, kind: type[RecordT], trial: str, cycle: int | None = None) -> RecordT | None:
+        """The record of a trial, of one cycle where the kind has them; None where there is none."""
+        record = self._records.get(_name(kind, trial, cycle))
+        assert record is None or isinstance(record, kind)
+        return record
+
+    def commit(self, record: RecordT) -> RecordT:
+        """Writes the record, unless there is one of its name already: that one is returned, and remains."""
+        known = self._records.get(record.name)
+        if known is None:
+            storage.write_bytes(storage.join(self.uri, record.name), record.model_dump_json(indent=1).encode())
+            self._records[record.name] = record
+            return record
+        assert isinstance(known, type(record))
+        return known
+
+    def of(self, kind: type[RecordT], trial: str | None = None) -> list[RecordT]:
+        """All records of a kind, of one trial where it is given, in order of trial and cycle."""
+        found = [record for _, record in sorted(self._records.items()) if isinstance(record, kind)]
+        return found if trial is None else [record for record in found if record.trial == trial]
+
+
+def _parse(uri: str, data: bytes) -> Record:
+    kind = _KINDS.get(uri.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
+    if kind is None:
+        raise UserError(f"{uri} is no record of a ledger; move it away")
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["loc"] == ("version",):
+            raise UserError(f"{uri} has version {first['input']!r}; this program reads 1") from error
+        raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error

@@ -1,0 +1,120 @@
+"""Self-regulation in a training on the shared cluster: real cycles, a real orchestrator, real kills."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from ray.util.state import list_actors
+
+from dmlcsr.regulation import update_ensemble
+from pipelines import models, orchestrator, outcome, status, storage, train
+from pipelines.config import StatusConfig
+from pipelines.errors import UserError
+from pipelines.ledger import Ensemble, Ledger, Student
+from tests.pipelines.test_train import history, same_weights, smoke, weights
+
+CSR = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}, "csr": {"num_cycles": 2, "cycle_epochs": 1}}
+
+
+@pytest.fixture(scope="module")
+def regulated(faces, tmp_path_factory):
+    """An undisturbed run of two cycles, and what it returned."""
+    config = smoke(faces, tmp_path_factory.mktemp("cycles") / "run", **CSR)
+    return config, outcome.committed("train", config, train.run)
+
+
+def scores(out):
+    ledger = Ledger(str(out))
+    return {(kind.__name__, r.cycle): r.val_mean_f1 for kind in (Student, Ensemble) for r in ledger.of(kind)}
+
+
+def test_each_cycle_averages_once_and_the_best_validated_is_exported(regulated):
+    config, result = regulated
+    assert result["num_cycles"] == 2 and result["num_epochs"] == 3 and len(history(config.out)) == 3
+    measured = scores(config.out)
+    assert sorted(measured) == [(kind, cycle) for kind in ("Ensemble", "Student") for cycle in range(3)]
+    assert [measured["Student", cycle] for cycle in range(3)] == [row["val_mean_f1"] for row in history(config.out)]
+    assert result["val_mean_f1"] == max(measured.values())
+    assert models.read_card(config.out).metrics["val_mean_f1"] == result["val_mean_f1"]
+
+
+def test_the_averages_are_those_of_the_method(regulated):
+    ledger = Ledger(regulated[0].out)
+    students = [orchestrator.read_weights(record.weights) for record in ledger.of(Student)]
+    ensembles = [orchestrator.read_weights(record.weights) for record in ledger.of(Ensemble)]
+    for cycle in (1, 2):
+        wanted = update_ensemble(ensembles[cycle - 1], students[cycle], cycle)
+        learned = [name for name in wanted if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+        assert all(torch.equal(wanted[name], ensembles[cycle][name]) for name in learned)
+        moved = [name for name in wanted if name.endswith("running_var")]
+        assert any(not torch.equal(wanted[name], ensembles[cycle][name]) for name in moved)
+    assert ledger.of(Ensemble)[2].coefficients == pytest.approx({f"train/{cycle}": 1 / 3 for cycle in range(3)})
+
+
+def test_the_orchestrator_ends_with_the_run(regulated):
+    with pytest.raises(ValueError, match="Failed to look up actor"):
+        orchestrator.connect(regulated[0].out)
+    assert not storage.exists(f"{regulated[0].out}/owner.json")
+
+
+def test_status_tells_cycles_and_lineage_without_a_cluster(regulated):
+    told = status.run(StatusConfig(run=regulated[0].out))
+    assert told["state"] == "finished" and told["epochs"] == told["num_epochs"] == 3
+    assert told["trials"]["train"]["state"] == "finished"
+    text = status.summary(told)
+    assert "0.33 train/2" in text and "3 of 3 ensembles" in text
+
+
+def kill_when(condition, class_name, ray_cluster):
+    """In a thread: kill -9 of the living actors of a class as soon as `condition` holds. Returns thread and pids."""
+    killed = []
+
+    def work():
+        while not condition():
+            time.sleep(0.01)
+        for actor in list_actors(ray_cluster, filters=[("class_name", "=", class_name), ("state", "=", "ALIVE")]):
+            os.kill(actor.pid, signal.SIGKILL)
+            killed.append(actor.pid)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, killed
+
+
+@pytest.mark.parametrize(
+    ("class_name", "record"), [("Orchestrator", "student-001.json"), ("RayTrainWorker", "ensemble-001.json")]
+)
+def test_a_kill_changes_nothing_in_the_end(regulated, faces, ray_cluster, tmp_path, class_name, record):
+    config = smoke(faces, tmp_path / "run", **CSR)
+    path = tmp_path / "run/ledger/train" / record
+    thread, killed = kill_when(path.exists, class_name, ray_cluster)
+    train.run(config)
+    thread.join()
+    assert killed
+    assert scores(config.out) == scores(regulated[0].out)
+    assert same_weights(weights(config.out), weights(regulated[0].out))
+
+
+def test_an_exported_model_teaches_a_smaller_student(regulated, faces, tmp_path):
+    teacher = regulated[0].out
+    config = smoke(faces, tmp_path / "run", teacher=teacher, model={"depth": 18, "width": 0.0625})
+    result = train.run(config)
+    assert result["num_cycles"] == 0 and models.read_card(config.out).architecture.width == 0.0625
+    plain = smoke(faces, tmp_path / "plain", model={"depth": 18, "width": 0.0625})
+    train.run(plain)
+    assert history(config.out)[0]["loss_parsing"] != history(plain.out)[0]["loss_parsing"]
+    assert history(config.out)[0]["loss_binary"] != 0
+
+
+def test_a_teacher_of_other_classes_is_refused(faces, tmp_path):
+    from dmlcsr.model import Architecture, FaceParser
+    from dmlcsr.weights import ModelCard, Preprocessing
+
+    architecture = Architecture(num_classes=11, depth=18, width=0.125)
+    card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
+    models.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
+    with pytest.raises(UserError, match="classes of lapa"):
+        train.run(smoke(faces, tmp_path / "run", teacher=str(tmp_path / "model")))
