@@ -30,6 +30,7 @@ COMMANDS = {
     "synth": Command(configs.SynthConfig, "pipelines.synth"),
     "ingest": Command(configs.IngestConfig, "pipelines.ingest"),
     "train": Command(configs.TrainConfig, "pipelines.train", with_presets=True),
+    "tune": Command(configs.TuneConfig, "pipelines.tune", with_presets=True),
     "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
     "predict": Command(configs.PredictConfig, "pipelines.predict"),
     "status": Command(configs.StatusConfig, "pipelines.status", writes=False),

@@ -21,7 +21,7 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import Tensor
 
 from dmlcsr.predict import normalize
-from pipelines import dataset, options, synth
+from pipelines import dataset, options, orchestrator, synth
 from pipelines.config import SynthConfig, TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.session import ray_session
@@ -38,7 +38,7 @@ def bare_step(worker: Worker, pixels: Tensor) -> None:
 def measure(settings: dict[str, Any]) -> dict[str, list[float]]:
     """Runs in the worker: seconds per step of whole epochs with their report, and of the bare network."""
     config, manifest = TrainConfig.model_validate(settings["config"]), Manifest.model_validate(settings["manifest"])
-    worker = Worker(config, manifest)
+    worker = Worker(config, manifest, orchestrator.single(config.out))
     batches = worker.stream.batches(0, settings["rounds"] + 1, config.workers.data_tasks)
     image = torch.zeros((config.optimizer.batch_size, config.input.size, config.input.size, 3), dtype=torch.uint8)
     pixels = normalize(image, worker.card.preprocessing)

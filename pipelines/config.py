@@ -238,6 +238,63 @@ class TrainConfig(Config):
         return self.schedule.epochs + self.csr.num_cycles * self.csr.cycle_epochs
 
 
+def _range(value: Any) -> Any:
+    """`0.3,3` as a pair; a pair stays one."""
+    return [float(part) for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < bounds[0] < bounds[1]:
+        raise ValueError(f"needs two rising bounds above zero, got {bounds[0]:g},{bounds[1]:g}")
+    return bounds
+
+
+Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+
+
+class SearchConfig(Config):
+    """What a sweep varies: each value log-uniform between two bounds, as `0.3,3`; null: as configured."""
+
+    parsing: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
+    """Weight of the parsing loss."""
+    binary: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
+    """Weight of the binary edge."""
+    category: Annotated[Range | None, BeforeValidator(_range)] = (0.03, 0.3)
+    """Weight of the category edge."""
+    binary_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.5, 8.0)
+    """Weight of the parsing loss on binary edges."""
+    category_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.1, 2.0)
+    """Weight of the parsing loss on category edges."""
+    lr: Annotated[Range | None, BeforeValidator(_range)] = None
+    """Peak learning rate."""
+    cycle_epochs: Annotated[Range | None, BeforeValidator(_range)] = None
+    """Epochs of a cycle, rounded."""
+
+
+class ClusterConfig(Config):
+    """What the cluster may grow to; what is there now counts where this is not given."""
+
+    max_cpus: PositiveFloat | None = None
+    """CPUs that the autoscaler may add up to."""
+    max_gpus: NonNegativeFloat | None = None
+    """GPUs that the autoscaler may add up to."""
+
+
+class TuneConfig(TrainConfig):
+    """Search the loss weights: trials are trainings, with their cycles inside; export the best model."""
+
+    num_trials: PositiveInt = 8
+    """Trials of the sweep."""
+    algorithm: Literal["random", "tpe"] = "random"
+    """`tpe` is Optuna's (extra `optuna`)."""
+    early_stopping: bool = True
+    """Stop weak trials early: ASHA on the validation mean F1 over epochs."""
+    grace_epochs: PositiveInt = 5
+    """With early stopping: epochs that every trial gets."""
+    search: SearchConfig = SearchConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
 class ActorsConfig(Config):
     """The actor pool that runs the model."""
 

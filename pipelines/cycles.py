@@ -18,6 +18,7 @@ from dmlcsr.weights import ModelCard
 from pipelines import orchestrator
 from pipelines.config import TrainConfig
 from pipelines.ledger import Average, Ensemble, Student, Weights
+from pipelines.orchestrator import Place
 from pipelines.teachers import Teacher, frozen
 
 logger = logging.getLogger(__name__)
@@ -26,9 +27,10 @@ logger = logging.getLogger(__name__)
 class Cycles:
     """One worker's part in the cycles of its trial."""
 
-    def __init__(self, config: TrainConfig, trial: str, rank: int, card: ModelCard, device: torch.device) -> None:
-        self.config, self.trial, self.rank, self.card, self.device = config, trial, rank, card, device
-        self.orchestrator = orchestrator.connect(config.out)
+    def __init__(self, config: TrainConfig, place: Place, rank: int, card: ModelCard, device: torch.device) -> None:
+        self.config, self.place, self.rank, self.card, self.device = config, place, rank, card, device
+        self.trial = place.trial
+        self.orchestrator = orchestrator.connect(place.run)
 
     def boundary(self, epoch: int) -> int | None:
         """The cycle that ends where `epoch` epochs are done, 0 with the warm phase; None inside of one."""
@@ -64,7 +66,7 @@ class Cycles:
         reestimate(network, images)
         ensemble_score = validate(network)
         if self.rank == 0:
-            uri = orchestrator.weights_uri(self.config.out, self.trial, cycle, "ensemble")
+            uri = orchestrator.weights_uri(*self.place, cycle, "ensemble")
             weights = orchestrator.write_weights(uri, network.state_dict())
             orchestrator.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
@@ -72,7 +74,7 @@ class Cycles:
             logger.info(text, cycle, self.config.csr.num_cycles, *scores)
 
     def _report(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
-        uri = orchestrator.weights_uri(self.config.out, self.trial, cycle, "student")
+        uri = orchestrator.weights_uri(*self.place, cycle, "student")
         weights = orchestrator.write_weights(uri, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
         step: Ensemble | Average = orchestrator.answer(self.orchestrator.report.remote(record))

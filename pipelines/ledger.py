@@ -87,34 +87,41 @@ class Ledger:
     def __init__(self, run: str) -> None:
         """Reads what there is. Raises UserError where a record is damaged or of another version."""
         self.uri = storage.join(run, "ledger")
-        self._records: dict[str, Record] = {}
-        uris = storage.list_files(self.uri) if not storage.is_empty(self.uri) else []
-        uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]
+        self._trials: dict[str, dict[str, Record]] = {}
+        uris = [] if storage.is_empty(self.uri) else storage.list_files(self.uri)
+        uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]  # what a kill left of a write
         for uri, data in zip(uris, storage.read_many(uris), strict=True):
             if isinstance(data, UserError):
                 raise data
-            self._records[uri.removeprefix(f"{self.uri}/")] = _parse(uri, data)
+            self._keep(_parse(uri, data))
+
+    def _keep(self, record: Record) -> None:
+        self._trials.setdefault(record.trial, {})[record.name] = record
 
     def find(self, kind: type[RecordT], trial: str, cycle: int | None = None) -> RecordT | None:
         """The record of a trial, of one cycle where the kind has them; None where there is none."""
-        record = self._records.get(_name(kind, trial, cycle))
+        record = self._trials.get(trial, {}).get(_name(kind, trial, cycle))
         assert record is None or isinstance(record, kind)
         return record
 
     def commit(self, record: RecordT) -> RecordT:
         """Writes the record, unless there is one of its name already: that one is returned, and remains."""
-        known = self._records.get(record.name)
+        known = self._trials.get(record.trial, {}).get(record.name)
         if known is None:
             storage.write_bytes(storage.join(self.uri, record.name), record.model_dump_json(indent=1).encode())
-            self._records[record.name] = record
+            self._keep(record)
             return record
         assert isinstance(known, type(record))
         return known
 
-    def of(self, kind: type[RecordT], trial: str | None = None) -> list[RecordT]:
-        """All records of a kind, of one trial where it is given, in order of trial and cycle."""
-        found = [record for _, record in sorted(self._records.items()) if isinstance(record, kind)]
-        return found if trial is None else [record for record in found if record.trial == trial]
+    def of(self, kind: type[RecordT], trial: str) -> list[RecordT]:
+        """All records of a kind of one trial, by cycle."""
+        return [record for _, record in sorted(self._trials.get(trial, {}).items()) if isinstance(record, kind)]
+
+    def trials(self) -> list[Trial]:
+        """All trials that were begun, by name."""
+        found = (self.find(Trial, name) for name in sorted(self._trials))
+        return [trial for trial in found if trial is not None]
 
 
 def _parse(uri: str, data: bytes) -> Record:

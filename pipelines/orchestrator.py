@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import safetensors.torch
@@ -27,8 +27,18 @@ from pipelines.ledger import Average, End, Ensemble, Ledger, Student, Trial, Wei
 NAMESPACE = "dmlcsr"
 PATIENCE_SECONDS = 600.0
 """How long an orchestrator waits for a driver to come back."""
-SINGLE_TRIAL = "train"
-"""The only trial of a `train`."""
+
+
+class Place(NamedTuple):
+    """A trial: the run whose orchestrator it reports to, and its name there."""
+
+    run: str
+    trial: str
+
+
+def single(run: str) -> Place:
+    """The only trial of a `train`."""
+    return Place(run, "train")
 
 
 def weights_uri(run: str, trial: str, cycle: int, kind: str) -> str:
@@ -160,7 +170,7 @@ class Orchestrator:
 def summary_of(ledger: Ledger) -> dict[str, Any]:
     """Where each trial stands, and what went into its ensembles."""
     trials = {}
-    for trial in ledger.of(Trial):
+    for trial in ledger.trials():
         end = ledger.find(End, trial.trial)
         trials[trial.trial] = {
             "state": end.state if end else "running",

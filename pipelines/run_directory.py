@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 
 from pipelines import storage
 from pipelines.config import TrainConfig
-from pipelines.errors import OutputTakenError
+from pipelines.errors import OutputTakenError, UserError
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 EVENTS = "tensorboard/events.out.tfevents.0.run"
@@ -52,6 +52,18 @@ def _compare(config: TrainConfig, earlier: Mapping[str, Any]) -> None:
                 f"{config.out} holds a run with {name} = {earlier.get(name)}, not {now.get(name)}; "
                 "choose another --out, or repeat the command as it was"
             )
+
+
+def read_config(out: str) -> TrainConfig | None:
+    """The configuration of the run at `out`, or None. Raises UserError where it cannot be read."""
+    uri = storage.join(out, CONFIG)
+    if not storage.exists(uri):
+        return None
+    try:
+        values = yaml.safe_load(storage.read_bytes(uri))
+        return TrainConfig.model_validate({name: values[name] for name in TrainConfig.model_fields if name in values})
+    except (yaml.YAMLError, TypeError, ValueError) as error:
+        raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
 
 
 def claim(config: TrainConfig, data_digest: str) -> bool:

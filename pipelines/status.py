@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import yaml
-
 from pipelines import outcome, owner, run_directory, storage
-from pipelines.config import StatusConfig, TrainConfig
+from pipelines.config import StatusConfig
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
 from pipelines.orchestrator import summary_of
@@ -16,10 +14,9 @@ def run(config: StatusConfig) -> dict[str, Any]:
 
     `state` is finished, running (a live driver owns it), failed or interrupted. Raises UserError where there is no run.
     """
-    uri = storage.join(config.run, run_directory.CONFIG)
-    if not storage.exists(uri):
+    settings = run_directory.read_config(config.run)
+    if settings is None:
         raise UserError(f"{config.run} holds no run: it has no {run_directory.CONFIG}")
-    settings = TrainConfig.model_validate(yaml.safe_load(storage.read_bytes(uri)))
     history = run_directory.read_metrics(config.run)
     driver = owner.current(config.run)
     return {

@@ -1,12 +1,13 @@
 """`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ray.train import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.api.result import Result
@@ -30,6 +31,7 @@ from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End, Ensemble, Ledger, Trial
+from pipelines.orchestrator import Place
 from pipelines.owner import ownership
 from pipelines.session import ray_session
 
@@ -46,17 +48,17 @@ def run(config: TrainConfig) -> dict[str, Any]:
             logger.info("%s is finished; nothing to do", config.out)
             return finished
     check_inputs(config, manifest)
-    workers = config.workers
-    needed = workers.num_workers * (workers.cpus_per_worker + workers.data_tasks)
-    with ownership(config.out):
-        resumed = run_directory.claim(config, manifest.digest)
-        with ray_session(num_cpus=needed, num_gpus=workers.num_workers * workers.use_gpu), regulated(config, manifest):
-            result = fit(config, manifest)
-            best = export_best(config, manifest, result)
+    resumed = run_directory.claim(config, manifest.digest)
+    with ExitStack() as stack:
+        stack.enter_context(ownership(config.out))
+        stack.enter_context(ray_session(*needed(config)))
+        if config.csr.num_cycles:
+            stack.enter_context(orchestrator.running(config.out))
+        score = train_trial(config, manifest, orchestrator.single(config.out))
     return {
         "run": config.out,
         "model": storage.join(config.out, "model"),
-        "val_mean_f1": best,
+        "val_mean_f1": score,
         "num_epochs": config.num_epochs,
         "num_cycles": config.csr.num_cycles,
         "resumed": resumed,
@@ -90,23 +92,29 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         report_init(config, manifest)
 
 
-@contextmanager
-def regulated(config: TrainConfig, manifest: Manifest) -> Iterator[None]:
-    """The run's orchestrator, for the time of a `with` block; none where there are no cycles."""
-    if not config.csr.num_cycles:
-        yield
-        return
-    architecture = starting_point.model_card(config, manifest.class_set).architecture
-    with orchestrator.running(config.out) as actor:
+def needed(config: TrainConfig) -> tuple[float, float]:
+    """CPUs and GPUs that one training needs at once."""
+    workers = config.workers
+    return workers.num_workers * (workers.cpus_per_worker + workers.data_tasks), workers.num_workers * workers.use_gpu
+
+
+def train_trial(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> float:
+    """Trains one trial, with its cycles, and exports its best model; the validation score of that."""
+    regulator = orchestrator.connect(place.run) if config.csr.num_cycles else None
+    if regulator is not None:
+        architecture = starting_point.model_card(config, manifest.class_set).architecture
         trial = Trial(
-            trial=orchestrator.SINGLE_TRIAL,
+            trial=place.trial,
             architecture=asdict(architecture),
             taxonomy=manifest.taxonomy,
             num_cycles=config.csr.num_cycles,
         )
-        orchestrator.answer(actor.register.remote(trial))
-        yield
-        orchestrator.answer(actor.end.remote(End(trial=trial.trial, state="finished")))
+        orchestrator.answer(regulator.register.remote(trial))
+    result = fit(config, manifest, place, callbacks)
+    score = export_best(config, manifest, place, result)
+    if regulator is not None:
+        orchestrator.answer(regulator.end.remote(End(trial=place.trial, state="finished")))
+    return score
 
 
 def report_init(config: TrainConfig, manifest: Manifest) -> None:
@@ -127,7 +135,7 @@ def report_init(config: TrainConfig, manifest: Manifest) -> None:
             logger.info("--init: %s: %s%s", kind, ", ".join(names[:8]), " ..." if len(names) > 8 else "")
 
 
-def fit(config: TrainConfig, manifest: Manifest) -> Result:
+def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> Result:
     """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
     workers = config.workers
     fs, path = storage.arrow_filesystem(config.out)
@@ -137,6 +145,7 @@ def fit(config: TrainConfig, manifest: Manifest) -> Result:
             "config": config.model_dump(mode="json"),
             "manifest": manifest.model_dump(mode="json"),
             "started": STARTED,
+            "place": place,
         },
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
@@ -152,6 +161,7 @@ def fit(config: TrainConfig, manifest: Manifest) -> Result:
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_mean_f1"),
             logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=list(callbacks),
         ),
     )
     try:
@@ -175,12 +185,12 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> float:
+def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: Result) -> float:
     """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
     score: float = metrics["val_mean_f1"]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
-    ensemble = best_ensemble(config)
+    ensemble = best_ensemble(place)
     if ensemble is not None and ensemble.val_mean_f1 > score:
         score = ensemble.val_mean_f1
         origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
@@ -200,7 +210,7 @@ def export_best(config: TrainConfig, manifest: Manifest, result: Result) -> floa
     return score
 
 
-def best_ensemble(config: TrainConfig) -> Ensemble | None:
-    """The averaged one with the best validation score, if the run has any; W_0 is a student."""
-    found = Ledger(config.out).of(Ensemble) if config.csr.num_cycles else []
-    return max((e for e in found if e.cycle), key=lambda ensemble: ensemble.val_mean_f1, default=None)
+def best_ensemble(place: Place) -> Ensemble | None:
+    """The averaged one with the best validation score, if the trial has any; W_0 is a student."""
+    averaged = [ensemble for ensemble in Ledger(place.run).of(Ensemble, place.trial) if ensemble.cycle]
+    return max(averaged, key=lambda ensemble: ensemble.val_mean_f1, default=None)

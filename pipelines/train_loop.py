@@ -32,7 +32,7 @@ from pipelines.config import TrainConfig
 from pipelines.cycles import Cycles
 from pipelines.dataset import Manifest
 from pipelines.images import decode_label
-from pipelines.orchestrator import SINGLE_TRIAL
+from pipelines.orchestrator import Place
 from pipelines.progress import Progress
 from pipelines.session import tell_progress
 from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream
@@ -44,19 +44,20 @@ SANITY_BATCHES = 2
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """The train function; `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts, and
-    `started`, the time at which the command began.
+    `started`, the time at which the command began, and `place`, the trial that it is.
 
     Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
     """
     tell_progress("%(message)s")
     config = TrainConfig.model_validate(settings["config"])
-    return Worker(config, Manifest.model_validate(settings["manifest"])).run(settings["started"])
+    worker = Worker(config, Manifest.model_validate(settings["manifest"]), Place(*settings["place"]))
+    return worker.run(settings["started"])
 
 
 class Worker:
     """One rank's network, data and position in the training."""
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, trial: str = SINGLE_TRIAL) -> None:
+    def __init__(self, config: TrainConfig, manifest: Manifest, place: Place) -> None:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
@@ -77,7 +78,7 @@ class Worker:
         self.weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
         self.validation = reading.open_split(config.data, manifest, "val")
         self.stream = train_stream(config, manifest, self.rank, self.world_size)
-        self.cycles = Cycles(config, trial, self.rank, self.card, self.device) if config.csr.num_cycles else None
+        self.cycles = Cycles(config, place, self.rank, self.card, self.device) if config.csr.num_cycles else None
         self.teacher = exported(config, self.device)
 
     def _resume(self) -> None:

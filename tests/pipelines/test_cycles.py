@@ -28,7 +28,7 @@ def regulated(faces, tmp_path_factory):
 
 def scores(out):
     ledger = Ledger(str(out))
-    return {(kind.__name__, r.cycle): r.val_mean_f1 for kind in (Student, Ensemble) for r in ledger.of(kind)}
+    return {(kind.__name__, r.cycle): r.val_mean_f1 for kind in (Student, Ensemble) for r in ledger.of(kind, "train")}
 
 
 def test_each_cycle_averages_once_and_the_best_validated_is_exported(regulated):
@@ -43,15 +43,17 @@ def test_each_cycle_averages_once_and_the_best_validated_is_exported(regulated):
 
 def test_the_averages_are_those_of_the_method(regulated):
     ledger = Ledger(regulated[0].out)
-    students = [orchestrator.read_weights(record.weights) for record in ledger.of(Student)]
-    ensembles = [orchestrator.read_weights(record.weights) for record in ledger.of(Ensemble)]
+    students = [orchestrator.read_weights(record.weights) for record in ledger.of(Student, "train")]
+    ensembles = [orchestrator.read_weights(record.weights) for record in ledger.of(Ensemble, "train")]
     for cycle in (1, 2):
         wanted = update_ensemble(ensembles[cycle - 1], students[cycle], cycle)
         learned = [name for name in wanted if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
         assert all(torch.equal(wanted[name], ensembles[cycle][name]) for name in learned)
         moved = [name for name in wanted if name.endswith("running_var")]
         assert any(not torch.equal(wanted[name], ensembles[cycle][name]) for name in moved)
-    assert ledger.of(Ensemble)[2].coefficients == pytest.approx({f"train/{cycle}": 1 / 3 for cycle in range(3)})
+    assert ledger.of(Ensemble, "train")[2].coefficients == pytest.approx(
+        {f"train/{cycle}": 1 / 3 for cycle in range(3)}
+    )
 
 
 def test_the_orchestrator_ends_with_the_run(regulated):

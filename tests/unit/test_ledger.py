@@ -100,7 +100,7 @@ def test_reports_that_make_no_sense_are_refused(tmp_path, here, cycle, trial, me
     end_cycle(actor, tmp_path, 0, 1)
     with pytest.raises(UserError, match=message):
         actor.report(student(tmp_path, cycle, 2, trial))
-    assert len(actor.ledger.of(Student)) == 1
+    assert len(actor.ledger.of(Student, "a")) == 1
 
 
 def test_a_trial_is_not_begun_again_as_another(tmp_path):
@@ -117,7 +117,7 @@ def test_a_student_of_another_architecture_is_refused_and_nothing_is_averaged(tm
     end_cycle(actor, tmp_path, 0, 1)
     with pytest.raises(UserError, match="not of the ensemble's architecture"):
         actor.report(student(tmp_path, 1, 2, more=torch.zeros(3)))
-    assert not actor.ledger.of(Average)
+    assert not actor.ledger.of(Average, "a")
 
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path):
@@ -171,3 +171,12 @@ def test_status_tells_where_each_trial_stands(tmp_path, here):
 def test_a_weights_record_holds_no_more_than_it_should():
     with pytest.raises(ValueError):
         Weights.model_validate({"uri": "u", "sha256": "s", "data": "x"})
+
+
+def test_two_trials_do_not_see_each_other(tmp_path, here):
+    actor = Orchestrator(str(tmp_path))
+    for name, value in (("a", 1), ("b", 5)):
+        actor.register(TRIAL.model_copy(update={"trial": name}))
+        actor.report(student(tmp_path, 0, value, name))
+    assert [trial.trial for trial in actor.ledger.trials()] == ["a", "b"]
+    assert [record.trial for record in actor.ledger.of(Ensemble, "b")] == ["b"]

@@ -1,0 +1,227 @@
+"""`tune`: Ray Tune searches the loss weights; each trial is a whole training, with its cycles inside.
+
+Trials are numbered, and each has a run directory of its own below `<run>/trials/`. After a kill the sweep is sampled
+again: a trial that is finished or was stopped tells its result at once, one that was cut off continues.
+"""
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import ray
+import ray.tune
+import yaml
+from ray.tune.experiment import Trial as RayTrial
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
+
+from pipelines import dataset, orchestrator, outcome, run_directory, storage, train
+from pipelines.config import SearchConfig, TrainConfig, TuneConfig
+from pipelines.dataset import Manifest
+from pipelines.errors import UserError
+from pipelines.ledger import End
+from pipelines.orchestrator import Place
+from pipelines.owner import ownership
+from pipelines.session import ray_session
+
+logger = logging.getLogger(__name__)
+METRIC = "val_mean_f1"
+DRIVER_CPUS = 0.1
+"""Of the process that each trial has beside its workers."""
+BEST, TABLE = "best.yaml", "trials.json"
+STOPPED = "stopped.json"
+
+
+def run(config: TuneConfig) -> dict[str, Any]:
+    """`{"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}`."""
+    manifest = dataset.read_manifest(config.data)
+    if run_directory.belongs(config, manifest.digest):
+        finished = outcome.finished_result(config.out, "tune")
+        if finished is not None:
+            logger.info("%s is finished; nothing to do", config.out)
+            return finished
+    train.check_inputs(config, manifest)
+    run_directory.claim(config, manifest.digest)
+    cpus, gpus = train.needed(config)
+    with ownership(config.out), ray_session(cpus + DRIVER_CPUS, gpus), orchestrator.running(config.out):
+        search(config, manifest)
+    return conclude(config)
+
+
+def summary(result: dict[str, Any]) -> str:
+    lines = [f"{'trial':<8}{'state':<10}{'epochs':>7}{'validation %':>14}  parameters"]
+    for trial in sorted(result["trials"], key=lambda trial: -(trial[METRIC] or 0)):
+        score = "-" if trial[METRIC] is None else f"{100 * trial[METRIC]:.2f}"
+        values = ", ".join(f"{name} {value:.3g}" for name, value in trial["parameters"].items())
+        lines.append(f"{trial['trial']:<8}{trial['state']:<10}{trial['epochs']:>7}{score:>14}  {values}")
+    best = f"best: trial {result['best_trial']}, {100 * result[METRIC]:.2f} %; model in {result['model']}"
+    return "\n".join([*lines, f"{best}; its configuration, for `train --config`, is {result['best_config']}"])
+
+
+def space(config: SearchConfig) -> dict[str, Any]:
+    """Ray Tune's search space: each value that has bounds, log-uniform between them."""
+    return {name: ray.tune.loguniform(*bounds) for name, bounds in config if bounds is not None}
+
+
+def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
+    """The configuration of one trial: the sweep's, with these values in place of its own."""
+    values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out}
+    for name, value in parameters.items():
+        if name == "lr":
+            values["optimizer"]["lr"] = value
+        elif name == "cycle_epochs":
+            values["csr"]["cycle_epochs"] = max(1, round(value))
+        else:
+            values["loss"][name] = value
+    return TrainConfig.model_validate(values)
+
+
+def parameters_of(config: TuneConfig, trial: TrainConfig) -> dict[str, float]:
+    """The searched values of a trial."""
+    values = trial.loss.model_dump() | {"lr": trial.optimizer.lr, "cycle_epochs": trial.csr.cycle_epochs}
+    return {name: values[name] for name in space(config.search)}
+
+
+def max_concurrent(config: TuneConfig) -> int:
+    """Trials that the cluster, grown as far as it may, runs at once.
+
+    Raises UserError, with what is missing, where it can never run one.
+    """
+    resources = ray.cluster_resources()
+    cpus, gpus = train.needed(config)
+    wanted = {"CPU": (cpus + DRIVER_CPUS, config.cluster.max_cpus), "GPU": (gpus, config.cluster.max_gpus)}
+    fits = math.inf
+    for name, (needed, limit) in wanted.items():
+        present = max(resources.get(name, 0), limit or 0)
+        if needed > present:
+            raise UserError(f"a trial needs {needed:g} {name}s at once and the cluster has, or may get, {present:g}")
+        fits = min(fits, present // needed if needed else math.inf)
+    return max(1, int(fits))
+
+
+def search(config: TuneConfig, manifest: Manifest) -> None:
+    """Runs all trials to their end."""
+    fs, path = storage.arrow_filesystem(config.out)
+    epochs = config.num_epochs
+    asha = ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=min(config.grace_epochs, epochs))
+    tuner = ray.tune.Tuner(
+        ray.tune.with_resources(partial(run_trial, config, manifest), {"CPU": DRIVER_CPUS}),
+        param_space=space(config.search),
+        tune_config=ray.tune.TuneConfig(
+            metric=METRIC,
+            mode="max",
+            num_samples=config.num_trials,
+            max_concurrent_trials=max_concurrent(config),
+            search_alg=algorithm(config),
+            scheduler=asha if config.early_stopping else FIFOScheduler(),
+        ),
+        run_config=ray.tune.RunConfig(
+            name="tune", storage_path=path, storage_filesystem=fs, verbose=0, callbacks=[Bookkeeper(config)]
+        ),
+    )
+    tuner.fit()
+
+
+def algorithm(config: TuneConfig) -> Searcher | SearchAlgorithm:
+    """Random sampling, the same for the same seed, or Optuna's TPE. Raises UserError where Optuna is missing."""
+    if config.algorithm == "random":
+        return BasicVariantGenerator(random_state=config.seed)
+    try:
+        import optuna
+        from ray.tune.search.optuna import OptunaSearch
+    except ImportError as error:
+        raise UserError("--algorithm tpe needs Optuna: pip install optuna") from error
+    return OptunaSearch(sampler=optuna.samplers.TPESampler(seed=config.seed))
+
+
+def number_of(trial_id: str) -> str:
+    """Ray's ids end in the number of the trial in the order of sampling."""
+    return trial_id.rpartition("_")[2]
+
+
+def out_of(config: TuneConfig, number: str) -> str:
+    return storage.join(config.out, "trials", number)
+
+
+def run_trial(config: TuneConfig, manifest: Manifest, parameters: dict[str, float]) -> None:
+    """One trial, in a process of its own: trains, or tells what an earlier attempt has measured."""
+    number = number_of(ray.tune.get_context().get_trial_id())
+    out = out_of(config, number)
+    # A trial that was begun keeps its values: TPE would suggest others now.
+    mine = run_directory.read_config(out) or trial_config(config, out, parameters)
+    if state_of(out) != "unfinished":
+        for record in run_directory.read_metrics(out):
+            ray.tune.report(dict(record))
+        return
+    run_directory.claim(mine, manifest.digest)
+    score = train.train_trial(mine, manifest, Place(config.out, number), [TuneReportCallback()])
+    storage.write_json(storage.join(out, outcome.RESULT), {METRIC: score})
+
+
+def state_of(out: str) -> str:
+    """Of a trial: finished, stopped or unfinished."""
+    if storage.exists(storage.join(out, outcome.RESULT)):
+        return "finished"
+    return "stopped" if storage.exists(storage.join(out, STOPPED)) else "unfinished"
+
+
+class Bookkeeper(ray.tune.Callback):
+    """Tells storage, and the orchestrator, which trials were stopped early."""
+
+    def __init__(self, config: TuneConfig) -> None:
+        self.config = config
+
+    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        number = number_of(trial.trial_id)
+        out = out_of(self.config, number)
+        if state_of(out) == "unfinished":
+            storage.write_json(storage.join(out, STOPPED), {})
+            if self.config.csr.num_cycles:
+                actor = orchestrator.connect(self.config.out)
+                orchestrator.answer(actor.end.remote(End(trial=number, state="stopped")))
+        logger.info("trial %s is %s", number, state_of(out))
+
+
+def conclude(config: TuneConfig) -> dict[str, Any]:
+    """Writes the table of trials, the best trial's model and its configuration."""
+    table = [entry for number in range(config.num_trials) if (entry := _entry(config, f"{number:05d}")) is not None]
+    finished = [entry for entry in table if entry["state"] == "finished"]
+    if not finished:
+        raise UserError(f"no trial of {config.out} has finished; see {config.out}/tune")
+    best = max(finished, key=lambda entry: entry[METRIC])
+    out = out_of(config, best["trial"])
+    for uri in storage.list_files(storage.join(out, "model")):
+        storage.write_bytes(storage.join(config.out, "model", uri.rpartition("/")[2]), storage.read_bytes(uri))
+    values = yaml.safe_load(storage.read_bytes(storage.join(out, run_directory.CONFIG)))
+    chosen = storage.join(config.out, BEST)
+    kept = {name: value for name, value in values.items() if name not in ("data", "out")}
+    storage.write_bytes(chosen, yaml.safe_dump(kept, sort_keys=False).encode())
+    storage.write_json(storage.join(config.out, TABLE), {"trials": table})
+    return {
+        "run": config.out,
+        "best_trial": best["trial"],
+        "best_config": chosen,
+        METRIC: best[METRIC],
+        "model": storage.join(config.out, "model"),
+        "trials": table,
+    }
+
+
+def _entry(config: TuneConfig, number: str) -> dict[str, Any] | None:
+    out = out_of(config, number)
+    state, trial = state_of(out), run_directory.read_config(out)
+    if trial is None:
+        return None
+    history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
+    best = max((record[METRIC] for record in history), default=None)
+    finished = storage.read_json(storage.join(out, outcome.RESULT)) if state == "finished" else {}
+    return {
+        "trial": number,
+        "state": state,
+        "epochs": len(history),
+        METRIC: finished.get(METRIC, best),
+        "parameters": parameters_of(config, trial),
+    }

@@ -1,0 +1,71 @@
+"""The sweep on the shared cluster: real trials with real cycles."""
+
+import json
+
+import pytest
+import yaml
+from ray.util.state import list_actors
+
+from pipelines import models, outcome, storage, tune
+from pipelines.config import TrainConfig, TuneConfig
+from pipelines.errors import UserError
+from pipelines.ledger import Ensemble, Ledger
+from tests.pipelines.test_train import SMOKE
+
+SWEEP = {
+    "schedule": {"epochs": 1, "warmup_epochs": 0.5},
+    "csr": {"num_cycles": 2, "cycle_epochs": 2},
+    "num_trials": 2,
+    "early_stopping": False,
+}
+
+
+def sweep(data, out, **more):
+    return TuneConfig.model_validate(SMOKE | SWEEP | {"data": str(data), "out": str(out)} | more)
+
+
+@pytest.fixture(scope="module")
+def swept(faces, tmp_path_factory):
+    config = sweep(faces, tmp_path_factory.mktemp("sweep") / "run")
+    return config, outcome.committed("tune", config, tune.run)
+
+
+def test_a_sweep_exports_its_best_trial_and_a_configuration_for_train(swept):
+    config, result = swept
+    assert set(result) == {"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}
+    assert [trial["state"] for trial in result["trials"]] == ["finished", "finished"]
+    assert [trial["epochs"] for trial in result["trials"]] == [5, 5]
+    assert result["val_mean_f1"] == max(trial["val_mean_f1"] for trial in result["trials"])
+    assert models.read_card(config.out).metrics["val_mean_f1"] == result["val_mean_f1"]
+    values = yaml.safe_load(storage.read_bytes(result["best_config"]))
+    best = TrainConfig.model_validate(values | {"data": config.data, "out": "/unused"})
+    parameters = next(t["parameters"] for t in result["trials"] if t["trial"] == result["best_trial"])
+    assert best.loss.parsing == parameters["parsing"] != config.loss.parsing
+    assert json.dumps(result) and "best: trial" in tune.summary(result)
+
+
+def test_each_trial_has_a_lineage_of_its_own(swept):
+    ledger = Ledger(swept[0].out)
+    for trial in ("00000", "00001"):
+        assert [record.cycle for record in ledger.of(Ensemble, trial)] == [0, 1, 2]
+        assert {name.split("/")[0] for name in ledger.of(Ensemble, trial)[2].coefficients} == {trial}
+
+
+def test_a_finished_sweep_answers_at_once(swept):
+    config, result = swept
+    assert tune.run(config) == result
+
+
+def test_trials_that_are_done_are_not_done_again(swept, ray_cluster):
+    config, result = swept
+    storage.delete(f"{config.out}/result.json")
+    times = {uri: storage.filesystem(uri)[0].modified(uri) for uri in storage.list_files(f"{config.out}/trials")}
+    assert tune.run(config) == result
+    assert {uri: storage.filesystem(uri)[0].modified(uri) for uri in times} == times
+    assert not list_actors(ray_cluster, filters=[("class_name", "=", "Orchestrator"), ("state", "=", "ALIVE")])
+
+
+def test_what_never_fits_the_cluster_is_told_at_once(faces, tmp_path):
+    config = sweep(faces, tmp_path / "run", workers={"num_workers": 6}, cluster={"max_cpus": 4})
+    with pytest.raises(UserError, match=r"needs 12.* CPUs at once"):
+        tune.run(config)
