@@ -15,7 +15,7 @@ from torch import Tensor
 from dmlcsr.model import DMLCSR
 from dmlcsr.regulation import BatchNormStatistics
 from dmlcsr.weights import ModelCard
-from pipelines import orchestrator
+from pipelines import averaging, orchestrator
 from pipelines.config import TrainConfig
 from pipelines.ledger import Average, Ensemble, Student, Weights
 from pipelines.orchestrator import Place
@@ -47,7 +47,7 @@ class Cycles:
 
     def _load(self, weights: Weights) -> DMLCSR:
         network = DMLCSR(self.card.architecture)
-        network.load_state_dict(orchestrator.read_weights(weights))
+        network.load_state_dict(averaging.read_weights(weights))
         return network
 
     def end(
@@ -67,7 +67,7 @@ class Cycles:
         ensemble_score = validate(network)
         if self.rank == 0:
             uri = orchestrator.weights_uri(*self.place, cycle, "ensemble")
-            weights = orchestrator.write_weights(uri, network.state_dict())
+            weights = averaging.write_weights(uri, network.state_dict())
             orchestrator.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
             text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble"
@@ -75,7 +75,7 @@ class Cycles:
 
     def _report(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
         uri = orchestrator.weights_uri(*self.place, cycle, "student")
-        weights = orchestrator.write_weights(uri, student.state_dict())
+        weights = averaging.write_weights(uri, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
         step: Ensemble | Average = orchestrator.answer(self.orchestrator.report.remote(record))
         return step

@@ -123,6 +123,20 @@ class Ledger:
         found = (self.find(Trial, name) for name in sorted(self._trials))
         return [trial for trial in found if trial is not None]
 
+    def summary(self) -> dict[str, Any]:
+        """Where each trial stands, and what went into its ensembles; JSON-able."""
+        return {"trials": {trial.trial: self._summary(trial) for trial in self.trials()}}
+
+    def _summary(self, trial: Trial) -> dict[str, Any]:
+        end, ensembles = self.find(End, trial.trial), self.of(Ensemble, trial.trial)
+        return {
+            "state": end.state if end else "running",
+            "num_cycles": trial.num_cycles,
+            "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
+            "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},
+            "lineage": {record.cycle: dict(record.coefficients) for record in ensembles},
+        }
+
 
 def _parse(uri: str, data: bytes) -> Record:
     kind = _KINDS.get(uri.rpartition("/")[2].partition("-")[0].removesuffix(".json"))

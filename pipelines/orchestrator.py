@@ -9,17 +9,13 @@ import hashlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import ray
-import safetensors.torch
-import torch
 from ray.exceptions import RayTaskError
-from torch import Tensor
 
-from dmlcsr.regulation import update_ensemble
 from pipelines import owner, storage
 from pipelines.errors import UserError
 from pipelines.ledger import Average, End, Ensemble, Ledger, Student, Trial, Weights
@@ -45,38 +41,17 @@ def weights_uri(run: str, trial: str, cycle: int, kind: str) -> str:
     return storage.join(run, "cycles", trial, f"{cycle:03d}-{kind}.safetensors")
 
 
-def write_weights(uri: str, state: Mapping[str, Tensor]) -> Weights:
-    """Commits a state dict. Raises UserError where a value is not finite: it must teach nobody."""
-    for name, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(f"{name} of {uri} has values that are not finite; lower --optimizer.lr")
-    data = safetensors.torch.save({name: value.detach().cpu().contiguous() for name, value in state.items()})
-    storage.write_bytes(uri, data)
-    return Weights(uri=uri, sha256=hashlib.sha256(data).hexdigest())
-
-
-def read_weights(weights: Weights) -> dict[str, Tensor]:
-    """Raises UserError where the file is missing or is not the one that was committed."""
-    data = storage.read_bytes(weights.uri)
-    if hashlib.sha256(data).hexdigest() != weights.sha256:
-        raise UserError(f"{weights.uri} is damaged: its digest is not the one in the ledger")
-    return safetensors.torch.load(data)
-
-
-def _average(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weights:
-    """W_n of W_{n-1} and w_n, as a task: the same inputs give the same file."""
-    torch.set_num_threads(1)
-    try:
-        return write_weights(uri, update_ensemble(read_weights(ensemble), read_weights(student), cycle))
-    except ValueError as error:
-        raise UserError(f"{student.uri} is not of the ensemble's architecture: {error}") from error
-
-
 def averaged_in_task(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weights:
-    """W_n, made by a task elsewhere: the orchestrator has no memory for weights."""
+    """W_n, made by a task elsewhere: the orchestrator has no memory for weights, nor for what handles them."""
     task: Any = ray.remote(num_cpus=0, max_retries=-1)(_average)
     weights: Weights = answer(task.remote(ensemble, student, cycle, uri))
     return weights
+
+
+def _average(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weights:
+    from pipelines import averaging
+
+    return averaging.average(ensemble, student, cycle, uri)
 
 
 class Orchestrator:
@@ -164,22 +139,8 @@ class Orchestrator:
         self.ledger.commit(record)
 
     def status(self) -> dict[str, Any]:
-        return summary_of(self.ledger)
-
-
-def summary_of(ledger: Ledger) -> dict[str, Any]:
-    """Where each trial stands, and what went into its ensembles."""
-    trials = {}
-    for trial in ledger.trials():
-        end = ledger.find(End, trial.trial)
-        trials[trial.trial] = {
-            "state": end.state if end else "running",
-            "num_cycles": trial.num_cycles,
-            "students": {record.cycle: record.val_mean_f1 for record in ledger.of(Student, trial.trial)},
-            "ensembles": {record.cycle: record.val_mean_f1 for record in ledger.of(Ensemble, trial.trial)},
-            "lineage": {record.cycle: dict(record.coefficients) for record in ledger.of(Ensemble, trial.trial)},
-        }
-    return {"trials": trials}
+        """`Ledger.summary`."""
+        return self.ledger.summary()
 
 
 def name_of(run: str) -> str:

@@ -6,7 +6,6 @@ from pipelines import outcome, owner, run_directory, storage
 from pipelines.config import StatusConfig
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
-from pipelines.orchestrator import summary_of
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
@@ -26,7 +25,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "epochs": len(history),
         "num_epochs": settings.num_epochs,
         "val_mean_f1": max((record["val_mean_f1"] for record in history), default=None),
-        **summary_of(Ledger(config.run)),
+        **Ledger(config.run).summary(),
     }
 
 

@@ -17,6 +17,7 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.weights import load_matching
 from pipelines import (
     STARTED,
+    averaging,
     checkpoint,
     dataset,
     models,
@@ -194,7 +195,7 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
     if ensemble is not None and ensemble.val_mean_f1 > score:
         score = ensemble.val_mean_f1
         origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
-        state = orchestrator.read_weights(ensemble.weights)
+        state = averaging.read_weights(ensemble.weights)
     else:
         with saved.as_directory() as folder:
             state = checkpoint.load_network(Path(folder))

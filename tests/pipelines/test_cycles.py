@@ -10,7 +10,7 @@ import torch
 from ray.util.state import list_actors
 
 from dmlcsr.regulation import update_ensemble
-from pipelines import models, orchestrator, outcome, status, storage, train
+from pipelines import averaging, models, orchestrator, outcome, status, storage, train
 from pipelines.config import StatusConfig
 from pipelines.errors import UserError
 from pipelines.ledger import Ensemble, Ledger, Student
@@ -43,8 +43,8 @@ def test_each_cycle_averages_once_and_the_best_validated_is_exported(regulated):
 
 def test_the_averages_are_those_of_the_method(regulated):
     ledger = Ledger(regulated[0].out)
-    students = [orchestrator.read_weights(record.weights) for record in ledger.of(Student, "train")]
-    ensembles = [orchestrator.read_weights(record.weights) for record in ledger.of(Ensemble, "train")]
+    students = [averaging.read_weights(record.weights) for record in ledger.of(Student, "train")]
+    ensembles = [averaging.read_weights(record.weights) for record in ledger.of(Ensemble, "train")]
     for cycle in (1, 2):
         wanted = update_ensemble(ensembles[cycle - 1], students[cycle], cycle)
         learned = [name for name in wanted if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import orchestrator, storage
+from pipelines import averaging, orchestrator, storage
 from pipelines.errors import UserError
 from pipelines.ledger import Average, End, Ensemble, Ledger, Student, Trial, Weights
 from pipelines.orchestrator import Orchestrator
@@ -21,7 +21,7 @@ def state(value, **more):
 
 def student(run, cycle, value, trial="a", **more):
     uri = orchestrator.weights_uri(str(run), trial, cycle, "student")
-    weights = orchestrator.write_weights(uri, state(value, **more))
+    weights = averaging.write_weights(uri, state(value, **more))
     return Student(trial=trial, cycle=cycle, weights=weights, val_mean_f1=value / 10)
 
 
@@ -32,7 +32,7 @@ def here(monkeypatch):
 
     def averaged(*arguments):
         calls.append(arguments[2])
-        return orchestrator._average(*arguments)
+        return averaging.average(*arguments)
 
     monkeypatch.setattr(orchestrator, "averaged_in_task", averaged)
     return calls
@@ -43,9 +43,9 @@ def end_cycle(actor, run, cycle, value):
     step = actor.report(student(run, cycle, value))
     if isinstance(step, Average):
         uri = orchestrator.weights_uri(str(run), "a", cycle, "ensemble")
-        weights = orchestrator.write_weights(uri, orchestrator.read_weights(step.weights))
+        weights = averaging.write_weights(uri, averaging.read_weights(step.weights))
         actor.publish("a", cycle, weights, value / 10)
-    return orchestrator.read_weights(actor.ensemble("a", cycle).weights)["w"]
+    return averaging.read_weights(actor.ensemble("a", cycle).weights)["w"]
 
 
 def test_each_ensemble_is_the_mean_of_all_students_so_far(tmp_path, here):
@@ -64,7 +64,7 @@ def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, 
     run = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         calls = []
-        patch.setattr(orchestrator, "averaged_in_task", lambda *a: calls.append(a[2]) or orchestrator._average(*a))
+        patch.setattr(orchestrator, "averaged_in_task", lambda *a: calls.append(a[2]) or averaging.average(*a))
         actor = Orchestrator(str(run))
         for cycle in range(3):
             actor.register(TRIAL)
@@ -77,7 +77,7 @@ def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, 
                 elif cycle:
                     other = actor.ensemble("a", cycle).weights
                     assert actor.publish("a", cycle, other, 0.0).val_mean_f1 == (cycle + 1) / 10
-            assert torch.equal(orchestrator.read_weights(actor.ensemble("a", cycle).weights)["w"], first)
+            assert torch.equal(averaging.read_weights(actor.ensemble("a", cycle).weights)["w"], first)
         assert calls == [1, 2]
     assert [record.cycle for record in Ledger(str(run)).of(Ensemble, "a")] == [0, 1, 2]
 
@@ -122,15 +122,15 @@ def test_a_student_of_another_architecture_is_refused_and_nothing_is_averaged(tm
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path):
     with pytest.raises(UserError, match="not finite"):
-        orchestrator.write_weights(str(tmp_path / "w"), {"w": torch.tensor([1.0, float("nan")])})
+        averaging.write_weights(str(tmp_path / "w"), {"w": torch.tensor([1.0, float("nan")])})
     assert not (tmp_path / "w").exists()
 
 
 def test_weights_that_changed_since_are_refused(tmp_path):
-    weights = orchestrator.write_weights(str(tmp_path / "w"), state(1))
-    orchestrator.write_weights(str(tmp_path / "w"), state(2))
+    weights = averaging.write_weights(str(tmp_path / "w"), state(1))
+    averaging.write_weights(str(tmp_path / "w"), state(2))
     with pytest.raises(UserError, match="damaged"):
-        orchestrator.read_weights(weights)
+        averaging.read_weights(weights)
 
 
 @pytest.mark.parametrize(
