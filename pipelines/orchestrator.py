@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import ray
@@ -57,18 +57,21 @@ def _average(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weigh
 class Orchestrator:
     """The state machine of all trials of a run; runs as a Ray actor, tested as a plain object."""
 
-    def __init__(self, run: str) -> None:
+    def __init__(self, run: str, patience: float = PATIENCE_SECONDS) -> None:
+        """Raises UserError where the ledger cannot be read."""
         self.run = run
         self.ledger = Ledger(run)
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            threading.Thread(target=self._end_without_driver, daemon=True).start()
+            threading.Thread(target=self._end_without_driver, args=(patience,), daemon=True).start()
 
-    def _end_without_driver(self) -> None:
-        """Ends the actor for good where no driver has been heard of for PATIENCE_SECONDS."""
-        begun = time.time()
-        while time.time() - max(begun, owner.last_beat(self.run)) < PATIENCE_SECONDS:
-            time.sleep(PATIENCE_SECONDS / 20)
+    def _end_without_driver(self, patience: float) -> None:
+        """Ends the actor for good where no driver has been heard of for `patience` seconds."""
+        heard = time.time()
+        while time.time() - heard < patience:
+            time.sleep(patience / 20)
+            with suppress(UserError):  # storage that is away says nothing about the driver
+                heard = max(heard, owner.last_beat(self.run))
         ray.kill(ray.get_runtime_context().current_actor)
 
     def register(self, trial: Trial) -> None:

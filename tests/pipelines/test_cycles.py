@@ -6,7 +6,9 @@ import threading
 import time
 
 import pytest
+import ray
 import torch
+from ray.exceptions import RayActorError
 from ray.util.state import list_actors
 
 from dmlcsr.regulation import update_ensemble
@@ -60,6 +62,20 @@ def test_the_orchestrator_ends_with_the_run(regulated):
     with pytest.raises(ValueError, match="Failed to look up actor"):
         orchestrator.connect(regulated[0].out)
     assert not storage.exists(f"{regulated[0].out}/owner.json")
+
+
+def test_an_orchestrator_that_no_driver_comes_back_for_ends(ray_cluster, tmp_path):
+    actor = ray.remote(orchestrator.Orchestrator).options(num_cpus=0, max_restarts=-1).remote(str(tmp_path), 2.0)
+    assert ray.get(actor.status.remote()) == {"trials": {}}
+    with pytest.raises(RayActorError):
+        for _ in range(600):
+            ray.get(actor.status.remote())
+            time.sleep(0.1)
+
+
+def test_a_restarted_driver_adopts_the_orchestrator_it_finds(ray_cluster, tmp_path):
+    with orchestrator.running(str(tmp_path)) as first, orchestrator.running(str(tmp_path)) as second:
+        assert first == second or first._actor_id == second._actor_id
 
 
 def test_status_tells_cycles_and_lineage_without_a_cluster(regulated):
