@@ -171,7 +171,7 @@ def load_model(folder: Path) -> tuple[FaceParser, ModelCard]:
     return unpack_model({path.name: path.read_bytes() for path in found})
 
 
-_ARCHITECTURE = {"num_classes": int, "depth": int, "width": float, "residual_activation": bool}
+_ARCHITECTURE = {"num_classes": int, "depth": int, "width": float, "residual_activation": bool, "ddgcn": bool}
 _PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str}
 
 

@@ -111,6 +111,8 @@ class ModelConfig(Config):
     """Layers of the ResNet encoder."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
     """Multiplier of all channel counts; 1 is the published network."""
+    ddgcn: bool = True
+    """The dual graph head between encoder and parsing; without it one convolution, for comparison."""
 
 
 class InputConfig(Config):
@@ -186,6 +188,11 @@ class CsrConfig(Config):
     """Cycles; each ends with an average of all students so far, which teaches the next."""
     cycle_epochs: PositiveInt = 10
     """Epochs of a cycle, with a cosine from lr/2 to lr/100 of their own."""
+    method: Literal["full", "averages", "restarts"] = "full"
+    """`averages`: students are averaged, but the averages do not teach; `restarts`: they are not averaged either. Both
+    are for comparison with the `full` method."""
+    warm: Uri | None = None
+    """A finished run whose last epoch takes the place of the warm phase; it has the same network and `schedule`."""
 
 
 class WorkersConfig(Config):
@@ -227,10 +234,17 @@ class TrainConfig(Config):
     workers: WorkersConfig = WorkersConfig()
 
     @model_validator(mode="after")
-    def _one_teacher(self) -> Self:
+    def _is_consistent(self) -> Self:
         if self.teacher is not None and self.csr.num_cycles:
             raise ValueError("teacher and csr.num_cycles exclude each other: a run has one kind of teacher")
+        if self.csr.warm is not None and not self.csr.num_cycles:
+            raise ValueError("csr.warm needs csr.num_cycles: without cycles nothing follows the warm phase")
         return self
+
+    @property
+    def is_regulated(self) -> bool:
+        """Whether an orchestrator averages students."""
+        return self.csr.num_cycles > 0 and self.csr.method != "restarts"
 
     @property
     def num_epochs(self) -> int:

@@ -40,7 +40,7 @@ class Cycles:
     def teacher(self, epoch: int) -> Teacher | None:
         """Who teaches the epoch that follows `epoch` done ones: nobody before the second cycle."""
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
-        if cycle < 1:
+        if cycle < 1 or self.config.csr.method != "full":
             return None
         ensemble: Ensemble = orchestrator.answer(self.orchestrator.ensemble.remote(self.trial, cycle))
         return Teacher(frozen(self._load(ensemble.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))

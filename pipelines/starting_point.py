@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import torch
+from ray.train import Checkpoint
+from ray.train.v2.api.result import Result
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -10,9 +12,13 @@ from dmlcsr.augment import Augmentation
 from dmlcsr.model import DMLCSR, Architecture
 from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing, load_matching
-from pipelines import models, reading, stream
+from pipelines import models, reading, run_directory, storage, stream
 from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.dataset import Manifest
+from pipelines.errors import UserError
+
+CHECKPOINTS = "checkpoints"
+"""Where Ray Train keeps the checkpoints of a run, below its directory."""
 
 
 def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
@@ -38,7 +44,7 @@ def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
 
     With `--init` the pixels are prepared, and the residuals activated, as those weights were trained for.
     """
-    architecture = Architecture(num_classes=taxonomy.num_classes, depth=config.model.depth, width=config.model.width)
+    architecture = Architecture(num_classes=taxonomy.num_classes, **config.model.model_dump())
     preprocessing = Preprocessing(size=config.input.size)
     if config.init is not None:
         given = models.read_card(config.init)
@@ -66,3 +72,35 @@ def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size:
         world_size=world_size,
         group_batches=config.optimizer.accumulate,
     )
+
+
+def check_warm(config: TrainConfig) -> None:
+    """Raises UserError where `csr.warm` is no finished run of the same network and warm phase."""
+    assert config.csr.warm is not None
+    warm = run_directory.read_config(config.csr.warm)
+    if warm is None:
+        raise UserError(f"--csr.warm {config.csr.warm} holds no run")
+    done, wanted = len(run_directory.read_metrics(config.csr.warm)), config.schedule.epochs
+    if (warm.num_epochs, done) != (wanted, wanted):
+        raise UserError(
+            f"--csr.warm {config.csr.warm} has {done} of {warm.num_epochs} epochs; schedule.epochs is {wanted}"
+        )
+    if warm.model != config.model or warm.optimizer.name != config.optimizer.name:
+        raise UserError(f"--csr.warm {config.csr.warm} has another `model` or `optimizer.name`: give it the same")
+
+
+def warm_checkpoint(config: TrainConfig) -> Checkpoint | None:
+    """The last checkpoint of the run that `csr.warm` names, if it names one."""
+    return last_checkpoint(config.csr.warm) if config.csr.warm is not None else None
+
+
+def last_checkpoint(run: str) -> Checkpoint:
+    """Of a run's last epoch. Raises UserError where it has none."""
+    fs, path = storage.arrow_filesystem(storage.join(run, CHECKPOINTS))
+    try:
+        last = Result.from_path(path, fs).checkpoint
+    except RuntimeError as error:
+        raise UserError(f"{run} has no checkpoints: {error}") from error
+    if last is None:
+        raise UserError(f"{run} has no checkpoint")
+    return last

@@ -37,7 +37,6 @@ from pipelines.owner import ownership
 from pipelines.session import ray_session
 
 logger = logging.getLogger(__name__)
-CHECKPOINTS = "checkpoints"
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
         stack.enter_context(ray_session(*needed(config)))
-        if config.csr.num_cycles:
+        if config.is_regulated:
             stack.enter_context(orchestrator.running(config.out))
         score = train_trial(config, manifest, orchestrator.single(config.out))
     return {
@@ -89,6 +88,8 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
     if config.teacher is not None:
         card = models.read_card(config.teacher)
         models.require_taxonomy(config.teacher, card, config.data, manifest.class_set)
+    if config.csr.warm is not None:
+        starting_point.check_warm(config)
     if config.init is not None:
         report_init(config, manifest)
 
@@ -101,7 +102,7 @@ def needed(config: TrainConfig) -> tuple[float, float]:
 
 def train_trial(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> float:
     """Trains one trial, with its cycles, and exports its best model; the validation score of that."""
-    regulator = orchestrator.connect(place.run) if config.csr.num_cycles else None
+    regulator = orchestrator.connect(place.run) if config.is_regulated else None
     if regulator is not None:
         architecture = starting_point.model_card(config, manifest.class_set).architecture
         trial = Trial(
@@ -154,7 +155,7 @@ def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequen
             resources_per_worker={"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {}),
         ),
         run_config=RunConfig(
-            name=CHECKPOINTS,
+            name=starting_point.CHECKPOINTS,
             storage_path=path,
             storage_filesystem=fs,
             failure_config=FailureConfig(
@@ -212,6 +213,5 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
 
 
 def best_ensemble(place: Place) -> Ensemble | None:
-    """The averaged one with the best validation score, if the trial has any; W_0 is a student."""
-    averaged = [ensemble for ensemble in Ledger(place.run).of(Ensemble, place.trial) if ensemble.cycle]
-    return max(averaged, key=lambda ensemble: ensemble.val_mean_f1, default=None)
+    """The one with the best validation score, if the trial has any."""
+    return max(Ledger(place.run).of(Ensemble, place.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None)

@@ -35,7 +35,7 @@ from pipelines.images import decode_label
 from pipelines.orchestrator import Place
 from pipelines.progress import Progress
 from pipelines.session import tell_progress
-from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream
+from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream, warm_checkpoint
 from pipelines.teachers import exported
 
 logger = logging.getLogger(__name__)
@@ -78,11 +78,11 @@ class Worker:
         self.weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
         self.validation = reading.open_split(config.data, manifest, "val")
         self.stream = train_stream(config, manifest, self.rank, self.world_size)
-        self.cycles = Cycles(config, place, self.rank, self.card, self.device) if config.csr.num_cycles else None
+        self.cycles = Cycles(config, place, self.rank, self.card, self.device) if config.is_regulated else None
         self.teacher = exported(config, self.device)
 
     def _resume(self) -> None:
-        latest = ray.train.get_checkpoint()
+        latest = ray.train.get_checkpoint() or warm_checkpoint(self.config)
         if latest is not None:
             with latest.as_directory() as folder:
                 self.history = checkpoint.load(Path(folder), self.network, self.optimizer)["history"]

@@ -179,7 +179,7 @@ class Bookkeeper(ray.tune.Callback):
         out = out_of(self.config, number)
         if state_of(out) == "unfinished":
             storage.write_json(storage.join(out, STOPPED), {})
-            if self.config.csr.num_cycles:
+            if self.config.is_regulated:
                 actor = orchestrator.connect(self.config.out)
                 orchestrator.answer(actor.end.remote(End(trial=number, state="stopped")))
         logger.info("trial %s is %s", number, state_of(out))

@@ -1,4 +1,4 @@
-"""What determines the network: its classes, depth, width and one option of the encoder."""
+"""What determines the network: its classes, depth, width and two options."""
 
 import math
 from dataclasses import dataclass
@@ -42,6 +42,9 @@ class Architecture:
 
     The authors' weights were trained so; ImageNet weights were not.
     """
+
+    ddgcn: bool = True
+    """Between encoder and parsing head: the paper's dual graph head; False: one convolution, for comparison."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= IGNORE:

@@ -71,6 +71,19 @@ class FeatureGraph(nn.Module):
         return out.reshape(*out.shape[:2], *x.shape[2:])
 
 
+class LocalContext(nn.Module):
+    """What stands in for `DDGCN` where its worth is measured: its last convolution, without the graphs."""
+
+    def __init__(self, architecture: Architecture, in_channels: int) -> None:
+        super().__init__()
+        self.channels = architecture.channels(512)
+        self.output = conv_norm(in_channels, self.channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.output(x)
+        return out
+
+
 class DDGCN(nn.Module):
     """The encoder's last map (B, in_channels, h, w) -> context (B, K, h, w); K = 512 at width 1."""
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dmlcsr.model.architecture import Architecture
-from dmlcsr.model.ddgcn import DDGCN
+from dmlcsr.model.ddgcn import DDGCN, LocalContext
 from dmlcsr.model.heads import EdgeHead, ParsingHead
 from dmlcsr.model.layers import initialise
 from dmlcsr.model.resnet import ResNet
@@ -34,7 +34,8 @@ class FaceParser(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.encoder = ResNet(architecture)
-        self.context = DDGCN(architecture, self.encoder.channels[3])
+        context = DDGCN if architecture.ddgcn else LocalContext
+        self.context = context(architecture, self.encoder.channels[3])
         self.parsing_head = ParsingHead(architecture, self.context.channels, self.encoder.channels[0])
         self.apply(initialise)
 
