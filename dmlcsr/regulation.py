@@ -1,6 +1,6 @@
 """Cyclical self-regulation (DML-CSR, CVPR 2022): self-ensemble, self-distillation, fresh BatchNorm statistics."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -139,6 +139,21 @@ class BatchNormStatistics:
             weight = self.sums[f"{name}.weight"]
             _statistic(norm.running_mean).copy_(self.sums[f"{name}.mean"] / weight)
             _statistic(norm.running_var).copy_(self.sums[f"{name}.var"] / weight)
+
+
+def reestimate(model: nn.Module, images: Iterable[Tensor], reduce: Callable[[Tensor], None] | None = None) -> None:
+    """Fresh running statistics of all batch norms from one pass over `images`, normalised (B, 3, H, W) batches.
+
+    `reduce` sums a tensor over all workers in place. Raises ValueError if there are no images.
+    """
+    statistics = BatchNormStatistics(model)
+    with statistics.collect():
+        for batch in images:
+            model(batch)
+    if reduce is not None:
+        for value in statistics.sums.values():
+            reduce(value)
+    statistics.write()
 
 
 def _statistic(buffer: Tensor | None) -> Tensor:

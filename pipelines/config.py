@@ -191,6 +191,10 @@ class CsrConfig(Config):
     method: Literal["full", "averages", "restarts"] = "full"
     """`averages`: students are averaged, but the averages do not teach; `restarts`: they are not averaged either. Both
     are for comparison with the `full` method."""
+    share: Literal["none", "soup"] = "none"
+    """Across the trials of a sweep. `none`: each learns from its own students. `soup`: all branch from one warm phase
+    with the configured weights; once per cycle a greedy average over their ensembles is tried, and teaches the weaker.
+    """
     warm: Uri | None = None
     """A finished run whose last epoch takes the place of the warm phase; it has the same network and `schedule`."""
 
@@ -237,6 +241,8 @@ class TrainConfig(Config):
     def _is_consistent(self) -> Self:
         if self.teacher is not None and self.csr.num_cycles:
             raise ValueError("teacher and csr.num_cycles exclude each other: a run has one kind of teacher")
+        if self.csr.share == "soup" and not self.is_regulated:
+            raise ValueError("csr.share = soup needs csr.num_cycles, and a csr.method with averages")
         if self.csr.warm is not None and not self.csr.num_cycles:
             raise ValueError("csr.warm needs csr.num_cycles: without cycles nothing follows the warm phase")
         return self

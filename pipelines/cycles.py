@@ -13,9 +13,9 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch import Tensor
 
 from dmlcsr.model import DMLCSR
-from dmlcsr.regulation import BatchNormStatistics
+from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
-from pipelines import averaging, orchestrator
+from pipelines import averaging, ledger, orchestrator
 from pipelines.config import TrainConfig
 from pipelines.ledger import Average, Ensemble, Student, Weights
 from pipelines.orchestrator import Place
@@ -42,8 +42,8 @@ class Cycles:
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if cycle < 1 or self.config.csr.method != "full":
             return None
-        ensemble: Ensemble = orchestrator.answer(self.orchestrator.ensemble.remote(self.trial, cycle))
-        return Teacher(frozen(self._load(ensemble.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
+        chosen: ledger.Teacher = orchestrator.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
+        return Teacher(frozen(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: Weights) -> DMLCSR:
         network = DMLCSR(self.card.architecture)
@@ -63,7 +63,7 @@ class Cycles:
         if not isinstance(step, Average):
             return
         network = self._load(step.weights).to(self.device)
-        reestimate(network, images)
+        reestimate(network, images, _sum_over_workers)
         ensemble_score = validate(network)
         if self.rank == 0:
             uri = orchestrator.weights_uri(*self.place, cycle, "ensemble")
@@ -81,13 +81,6 @@ class Cycles:
         return step
 
 
-def reestimate(network: DMLCSR, images: Iterable[Tensor]) -> None:
-    """Fresh BatchNorm statistics from these batches, and from those of all other workers."""
-    statistics = BatchNormStatistics(network)
-    with statistics.collect():
-        for batch in images:
-            network(batch)
+def _sum_over_workers(value: Tensor) -> None:
     if torch.distributed.is_initialized():
-        for value in statistics.sums.values():
-            torch.distributed.all_reduce(value)
-    statistics.write()
+        torch.distributed.all_reduce(value)

@@ -4,13 +4,16 @@ One JSON file for each record below `<run>/ledger/`, committed atomically and ne
 the answer to every repetition of what made it. Weights are named by URI and digest and lie beside, as safetensors.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
 
 from pipelines import storage
 from pipelines.errors import UserError
+
+SOUP = "soup"
+"""Stands for the trial in the records that are of the run as a whole."""
 
 
 class Record(BaseModel):
@@ -70,6 +73,37 @@ class Ensemble(Record):
     val_mean_f1: float
     coefficients: Mapping[str, float]
 
+    @property
+    def source(self) -> str:
+        """How it is named as a part of something else."""
+        return f"{self.trial}/{self.cycle}"
+
+
+class Candidates(Record):
+    """The ensembles that a soup is tried of, best first; fixed, so that it can be made again after a kill."""
+
+    cycle: PositiveInt
+    ensembles: Sequence[tuple[str, int]]
+
+
+class Soup(Record):
+    """A greedy average over ensembles of several trials; `members` are theirs, by `<trial>/<cycle>`."""
+
+    cycle: PositiveInt
+    weights: Weights
+    val_mean_f1: float
+    coefficients: Mapping[str, float]
+    members: Sequence[str]
+
+
+class Teacher(Record):
+    """Who teaches a trial in a cycle: its own ensemble of the cycle before, or the soup of that number."""
+
+    cycle: PositiveInt
+    weights: Weights
+    coefficients: Mapping[str, float]
+    soup: PositiveInt | None
+
 
 class End(Record):
     """A trial is over: it finished all its cycles, or was stopped."""
@@ -77,7 +111,8 @@ class End(Record):
     state: Literal["finished", "stopped"]
 
 
-_KINDS: Mapping[str, type[Record]] = {kind.__name__.lower(): kind for kind in (Trial, Student, Average, Ensemble, End)}
+_ALL = (Trial, Student, Average, Ensemble, Candidates, Soup, Teacher, End)
+_KINDS: Mapping[str, type[Record]] = {kind.__name__.lower(): kind for kind in _ALL}
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -125,7 +160,17 @@ class Ledger:
 
     def summary(self) -> dict[str, Any]:
         """Where each trial stands, and what went into its ensembles; JSON-able."""
-        return {"trials": {trial.trial: self._summary(trial) for trial in self.trials()}}
+        soups = {
+            soup.cycle: {"val_mean_f1": soup.val_mean_f1, "members": list(soup.members)} for soup in self.of(Soup, SOUP)
+        }
+        return {"trials": {trial.trial: self._summary(trial) for trial in self.trials()}, "soups": soups}
+
+    def teachers(self, trial: str) -> dict[int, dict[str, Any]]:
+        """Who taught a trial in which cycle: the share of each student, and the number of the soup if it was one."""
+        return {
+            record.cycle: {"soup": record.soup, "coefficients": dict(record.coefficients)}
+            for record in self.of(Teacher, trial)
+        }
 
     def _summary(self, trial: Trial) -> dict[str, Any]:
         end, ensembles = self.find(End, trial.trial), self.of(Ensemble, trial.trial)
@@ -135,6 +180,7 @@ class Ledger:
             "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
             "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},
             "lineage": {record.cycle: dict(record.coefficients) for record in ensembles},
+            "teachers": self.teachers(trial.trial),
         }
 
 
@@ -149,3 +195,8 @@ def _parse(uri: str, data: bytes) -> Record:
         if first["loc"] == ("version",):
             raise UserError(f"{uri} has version {first['input']!r}; this program reads 1") from error
         raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
+
+
+def blended(earlier: Mapping[str, float], added: Mapping[str, float], n: int) -> dict[str, float]:
+    """Coefficients of n/(n+1) * earlier + 1/(n+1) * added."""
+    return {name: (n * earlier.get(name, 0.0) + added.get(name, 0.0)) / (n + 1) for name in {**earlier, **added}}

@@ -6,10 +6,11 @@ is repeated; so it may die at any moment, and is restarted by Ray.
 """
 
 import hashlib
+import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -18,9 +19,26 @@ from ray.exceptions import RayTaskError
 
 from pipelines import owner, storage
 from pipelines.errors import UserError
-from pipelines.ledger import Average, End, Ensemble, Ledger, Student, Trial, Weights
+from pipelines.ledger import (
+    SOUP,
+    Average,
+    Candidates,
+    End,
+    Ensemble,
+    Ledger,
+    Soup,
+    Student,
+    Teacher,
+    Trial,
+    Weights,
+    blended,
+)
 
+logger = logging.getLogger(__name__)
 NAMESPACE = "dmlcsr"
+MAX_CANDIDATES = 4
+"""Ensembles that a soup is tried of."""
+SOUP_CPUS = 1
 PATIENCE_SECONDS = 600.0
 """How long an orchestrator waits for a driver to come back."""
 
@@ -54,14 +72,31 @@ def _average(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weigh
     return averaging.average(ensemble, student, cycle, uri)
 
 
+def cooked_in_task(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, uri: str) -> Soup:
+    """The soup of these ensembles, made by a task that waits until a CPU, and a GPU if trials use them, is free."""
+    gpus = float(settings["config"]["workers"]["use_gpu"])
+    task: Any = ray.remote(num_cpus=SOUP_CPUS, num_gpus=gpus, max_retries=-1)(_cook)
+    soup: Soup = answer(task.remote(settings, candidates, cycle, uri))
+    return soup
+
+
+def _cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, uri: str) -> Soup:
+    from pipelines import soups
+
+    return soups.cook(settings, candidates, cycle, uri)
+
+
 class Orchestrator:
     """The state machine of all trials of a run; runs as a Ray actor, tested as a plain object."""
 
-    def __init__(self, run: str, patience: float = PATIENCE_SECONDS) -> None:
-        """Raises UserError where the ledger cannot be read."""
-        self.run = run
+    def __init__(self, run: str, patience: float = PATIENCE_SECONDS, soup: Mapping[str, Any] | None = None) -> None:
+        """`soup`: `settings` of `soups.cook`, where trials share. Raises UserError where the ledger cannot be read."""
+        self.run, self.soup = run, soup
         self.ledger = Ledger(run)
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        for candidates in self.ledger.of(Candidates, SOUP) if soup is not None else ():
+            if self.ledger.find(Soup, SOUP, candidates.cycle) is None:
+                self._begin_soup(candidates)
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
             threading.Thread(target=self._end_without_driver, args=(patience,), daemon=True).start()
 
@@ -124,10 +159,58 @@ class Orchestrator:
                 raise UserError(f"{trial} publishes cycle {cycle}, which has no average")
             earlier = self.ledger.find(Ensemble, trial, cycle - 1)
             assert earlier is not None
-            shares = {name: share * cycle / (cycle + 1) for name, share in earlier.coefficients.items()}
-            shares[f"{trial}/{cycle}"] = 1 / (cycle + 1)
-            return self.ledger.commit(
+            shares = blended(earlier.coefficients, {f"{trial}/{cycle}": 1.0}, cycle)
+            published = self.ledger.commit(
                 Ensemble(trial=trial, cycle=cycle, weights=weights, val_mean_f1=val_mean_f1, coefficients=shares)
+            )
+        self._try_soup(cycle)
+        return published
+
+    def _try_soup(self, cycle: int) -> None:
+        """Begins the soup of a cycle, unless it was begun; at least two trials must have an ensemble by now."""
+        if self.soup is None:
+            return
+        with self._locks[SOUP]:
+            trials = (self.ledger.of(Ensemble, trial.trial) for trial in self.ledger.trials())
+            present = [ensembles[-1] for ensembles in trials if len(ensembles) > 1]
+            if len(present) < 2 or self.ledger.find(Candidates, SOUP, cycle):
+                return
+            best = sorted(present, key=lambda ensemble: -ensemble.val_mean_f1)[:MAX_CANDIDATES]
+            names = [(ensemble.trial, ensemble.cycle) for ensemble in best]
+            self._begin_soup(self.ledger.commit(Candidates(trial=SOUP, cycle=cycle, ensembles=names)))
+
+    def _begin_soup(self, candidates: Candidates) -> None:
+        """In a thread: no trial waits for it."""
+        threading.Thread(target=self._cook, args=(candidates,), daemon=True).start()
+
+    def _cook(self, candidates: Candidates) -> None:
+        assert self.soup is not None
+        ensembles = [self.ensemble(*name) for name in candidates.ensembles]
+        uri = weights_uri(self.run, SOUP, candidates.cycle, "soup")
+        try:
+            self.ledger.commit(cooked_in_task(self.soup, ensembles, candidates.cycle, uri))
+        except Exception:  # whatever it is, the trials go on with their own teachers
+            logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
+
+    def teacher(self, trial: str, cycle: int) -> Teacher:
+        """Who teaches a cycle: the trial's own ensemble of the one before, or a soup that scores higher.
+
+        The first answer remains. Raises UserError where the cycle before has no ensemble.
+        """
+        with self._locks[trial]:
+            known = self.ledger.find(Teacher, trial, cycle)
+            if known is not None:
+                return known
+            offered: list[Ensemble | Soup] = [self.ensemble(trial, cycle - 1), *self.ledger.of(Soup, SOUP)]
+            best = max(offered, key=lambda one: one.val_mean_f1)
+            return self.ledger.commit(
+                Teacher(
+                    trial=trial,
+                    cycle=cycle,
+                    weights=best.weights,
+                    coefficients=best.coefficients,
+                    soup=best.cycle if isinstance(best, Soup) else None,
+                )
             )
 
     def ensemble(self, trial: str, cycle: int) -> Ensemble:
@@ -152,9 +235,10 @@ def name_of(run: str) -> str:
 
 
 @contextmanager
-def running(run: str) -> Iterator[Any]:
+def running(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
     """The run's orchestrator for the time of a `with` block: the one that lives, or a new one that reads the ledger.
 
+    `soup`: `settings` of `soups.cook`, where the trials of the run share.
     It is detached, so that it outlives a driver that is killed, for the next one to adopt.
     """
     actor: Any = ray.remote(Orchestrator)
@@ -167,7 +251,7 @@ def running(run: str) -> Iterator[Any]:
         max_restarts=-1,
         max_task_retries=-1,
         max_concurrency=16,
-    ).remote(run)
+    ).remote(run, soup=soup)
     try:
         yield handle
     finally:

@@ -50,11 +50,19 @@ def summary(result: dict[str, Any]) -> str:
         lines.append(
             f"trial {name}: {trial['state']}, {len(trial['ensembles'])} of {trial['num_cycles'] + 1} ensembles"
         )
-        lines.append(f"  {'cycle':>5}{'student %':>12}{'ensemble %':>12}  made of")
+        lines.append(f"  {'cycle':>5}{'student %':>12}{'ensemble %':>12}{'taught by':>12}  ensemble made of")
         for cycle, score in trial["students"].items():
             averaged = trial["ensembles"].get(cycle)
             made = ", ".join(f"{share:.2f} {who}" for who, share in trial["lineage"].get(cycle, {}).items())
-            lines.append(
-                f"  {cycle:>5}{100 * score:>12.2f}{'-' if averaged is None else f'{100 * averaged:.2f}':>12}  {made}"
-            )
+            columns = f"{'-' if averaged is None else f'{100 * averaged:.2f}':>12}{_taught_by(trial, cycle):>12}"
+            lines.append(f"  {cycle:>5}{100 * score:>12.2f}{columns}  {made}")
+    for cycle, soup in result["soups"].items():
+        lines.append(f"soup {cycle}: {100 * soup['val_mean_f1']:.2f} % from {', '.join(soup['members'])}")
     return "\n".join(lines)
+
+
+def _taught_by(trial: dict[str, Any], cycle: int) -> str:
+    teacher = trial["teachers"].get(cycle)
+    if teacher is None:
+        return "labels"
+    return "itself" if teacher["soup"] is None else f"soup {teacher['soup']}"

@@ -135,17 +135,26 @@ def ordered_rows(
 
     def decode(chunk: int) -> Batch:
         first = start + chunk * _ORDERED_CHUNK
-        last = min(first + _ORDERED_CHUNK, stop)
-        rows = reading.read_rows(source, reading.pieces_of(source, None, 0, first, last), ("id", "image", "label"))
-        return {
-            "row": np.arange(first, last),
-            "id": np.array([row["id"] for row in rows], object),
-            "image": np.stack([warp_image(_decoded(row)[0], size, Pose()) for row in rows]),
-            "label": np.array([row["label"] for row in rows], object),
-        }
+        return _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, stop))
 
     num_chunks = math.ceil((stop - start) / _ORDERED_CHUNK)
     return _in_tasks(num_chunks, decode, num_tasks, _ORDERED_CHUNK * size**2 * 4)
+
+
+def ordered_chunks(source: Source, size: int) -> Iterator[Batch]:
+    """The batches of `ordered_rows`, decoded in this process."""
+    for first in range(0, source.num_rows, _ORDERED_CHUNK):
+        yield _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, source.num_rows))
+
+
+def _ordered_chunk(source: Source, size: int, first: int, last: int) -> Batch:
+    rows = reading.read_rows(source, reading.pieces_of(source, None, 0, first, last), ("id", "image", "label"))
+    return {
+        "row": np.arange(first, last),
+        "id": np.array([row["id"] for row in rows], object),
+        "image": np.stack([warp_image(_decoded(row)[0], size, Pose()) for row in rows]),
+        "label": np.array([row["label"] for row in rows], object),
+    }
 
 
 _ORDERED_CHUNK = 16

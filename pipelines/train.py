@@ -47,6 +47,8 @@ def run(config: TrainConfig) -> dict[str, Any]:
         if finished is not None:
             logger.info("%s is finished; nothing to do", config.out)
             return finished
+    if config.csr.share != "none":
+        raise UserError("csr.share is for `tune`: a single training has nobody to share with")
     check_inputs(config, manifest)
     resumed = run_directory.claim(config, manifest.digest)
     with ExitStack() as stack:
@@ -206,7 +208,13 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
     scored = replace(
         card,
         metrics={"val_mean_f1": score},
-        lineage={"run": config.out, **origin, "data": config.data, "data_digest": manifest.digest},
+        lineage={
+            "run": config.out,
+            **origin,
+            "teachers": Ledger(place.run).teachers(place.trial),
+            "data": config.data,
+            "data_digest": manifest.digest,
+        },
     )
     models.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
     return score

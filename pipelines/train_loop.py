@@ -27,11 +27,10 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor, normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
-from pipelines import checkpoint, reading, run_directory, stream
+from pipelines import checkpoint, reading, run_directory, stream, validation
 from pipelines.config import TrainConfig
 from pipelines.cycles import Cycles
 from pipelines.dataset import Manifest
-from pipelines.images import decode_label
 from pipelines.orchestrator import Place
 from pipelines.progress import Progress
 from pipelines.session import tell_progress
@@ -222,10 +221,7 @@ class Worker:
             self.validation, self.config.input.size, self.config.workers.data_tasks, self.rank, self.world_size
         )
         for batch in islice(rows.iter_batches(batch_size=self.stream.batch_size), max_batches):
-            labels = [decode_label(data) for data in batch["label"]]
-            predicted = predictor.label_maps(batch["image"], [label.shape for label in labels])
-            for label, prediction in zip(labels, predicted, strict=True):
-                counts.add(label, prediction)
+            validation.count(counts, predictor, batch)
         if self.world_size > 1:
             confusion = torch.from_numpy(counts.confusion).to(self.device)
             torch.distributed.all_reduce(confusion)

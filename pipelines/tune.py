@@ -19,11 +19,11 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from pipelines import dataset, orchestrator, outcome, run_directory, storage, train
-from pipelines.config import SearchConfig, TrainConfig, TuneConfig
+from pipelines.config import CsrConfig, SearchConfig, TrainConfig, TuneConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import UserError
 from pipelines.ledger import End
-from pipelines.orchestrator import Place
+from pipelines.orchestrator import SOUP_CPUS, Place
 from pipelines.owner import ownership
 from pipelines.session import ray_session
 
@@ -33,6 +33,7 @@ DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 BEST, TABLE = "best.yaml", "trials.json"
 STOPPED = "stopped.json"
+WARM = "warm"
 
 
 def run(config: TuneConfig) -> dict[str, Any]:
@@ -46,8 +47,14 @@ def run(config: TuneConfig) -> dict[str, Any]:
     train.check_inputs(config, manifest)
     run_directory.claim(config, manifest.digest)
     cpus, gpus = train.needed(config)
-    with ownership(config.out), ray_session(cpus + DRIVER_CPUS, gpus), orchestrator.running(config.out):
-        search(config, manifest)
+    soup = soup_settings(config, manifest)
+    spare = SOUP_CPUS if soup else 0
+    with ownership(config.out), ray_session(cpus + DRIVER_CPUS + spare, gpus):
+        fits = max_concurrent(config)
+        if soup:
+            train_shared(config, manifest)
+        with orchestrator.running(config.out, soup):
+            search(config, manifest, fits)
     return conclude(config)
 
 
@@ -69,6 +76,8 @@ def space(config: SearchConfig) -> dict[str, Any]:
 def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
     """The configuration of one trial: the sweep's, with these values in place of its own."""
     values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out}
+    if config.csr.share == "soup":
+        values["csr"] |= {"share": "none", "warm": warm_of(config)}
     for name, value in parameters.items():
         if name == "lr":
             values["optimizer"]["lr"] = value
@@ -93,20 +102,54 @@ def max_concurrent(config: TuneConfig) -> int:
     resources = ray.cluster_resources()
     cpus, gpus = train.needed(config)
     wanted = {"CPU": (cpus + DRIVER_CPUS, config.cluster.max_cpus), "GPU": (gpus, config.cluster.max_gpus)}
+    # A soup is made beside the trials: it must find a place that they leave free.
+    spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.csr.share == "soup" else {"CPU": 0, "GPU": 0}
     fits = math.inf
     for name, (needed, limit) in wanted.items():
         present = max(resources.get(name, 0), limit or 0)
         if needed > present:
             raise UserError(f"a trial needs {needed:g} {name}s at once and the cluster has, or may get, {present:g}")
-        fits = min(fits, present // needed if needed else math.inf)
+        fits = min(fits, (present - spare[name]) // needed if needed else math.inf)
     return max(1, int(fits))
 
 
-def search(config: TuneConfig, manifest: Manifest) -> None:
-    """Runs all trials to their end."""
+def soup_settings(config: TuneConfig, manifest: Manifest) -> dict[str, Any] | None:
+    """What the orchestrator needs to make soups, where trials share."""
+    if config.csr.share == "none":
+        return None
+    plain = trial_config(config, config.out, {})
+    return {"config": plain.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
+
+
+def train_shared(config: TuneConfig, manifest: Manifest) -> None:
+    """The warm phase from which all trials branch, trained once, with the configured weights."""
+    out = warm_of(config)
+    if out == config.csr.warm or state_of(out) == "finished":
+        return
+    values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out, "csr": CsrConfig()}
+    warm = TrainConfig.model_validate(values)
+    run_directory.claim(warm, manifest.digest)
+    logger.info("training the warm phase that all trials share")
+    finish(warm, train.train_trial(warm, manifest, Place(config.out, WARM)))
+
+
+def warm_of(config: TuneConfig) -> str:
+    """The run whose last epoch all trials branch from, where they share."""
+    return config.csr.warm or storage.join(config.out, WARM)
+
+
+def finish(trial: TrainConfig, score: float) -> None:
+    """Marks a trial as finished: it is not done again."""
+    storage.write_json(storage.join(trial.out, outcome.RESULT), {METRIC: score})
+
+
+def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
+    """Runs all trials to their end, `fits` at once."""
     fs, path = storage.arrow_filesystem(config.out)
     epochs = config.num_epochs
-    asha = ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=min(config.grace_epochs, epochs))
+    is_branched = config.csr.share == "soup" or config.csr.warm is not None
+    grace = config.grace_epochs + (config.schedule.epochs if is_branched else 0)
+    asha = ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=min(grace, epochs))
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(partial(run_trial, config, manifest), {"CPU": DRIVER_CPUS}),
         param_space=space(config.search),
@@ -114,7 +157,7 @@ def search(config: TuneConfig, manifest: Manifest) -> None:
             metric=METRIC,
             mode="max",
             num_samples=config.num_trials,
-            max_concurrent_trials=max_concurrent(config),
+            max_concurrent_trials=fits,
             search_alg=algorithm(config),
             scheduler=asha if config.early_stopping else FIFOScheduler(),
         ),
@@ -158,7 +201,7 @@ def run_trial(config: TuneConfig, manifest: Manifest, parameters: dict[str, floa
         return
     run_directory.claim(mine, manifest.digest)
     score = train.train_trial(mine, manifest, Place(config.out, number), [TuneReportCallback()])
-    storage.write_json(storage.join(out, outcome.RESULT), {METRIC: score})
+    finish(mine, score)
 
 
 def state_of(out: str) -> str:

@@ -136,3 +136,39 @@ def test_a_teacher_of_other_classes_is_refused(faces, tmp_path):
     models.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
     with pytest.raises(UserError, match="classes of lapa"):
         train.run(smoke(faces, tmp_path / "run", teacher=str(tmp_path / "model")))
+
+
+def test_two_runs_may_branch_from_one_warm_phase(regulated, faces, tmp_path):
+    whole = regulated[0]
+    warm = smoke(faces, tmp_path / "warm", schedule=CSR["schedule"])
+    train.run(warm)
+    branched = smoke(faces, tmp_path / "run", **CSR | {"csr": {**CSR["csr"], "warm": warm.out}})
+    result = train.run(branched)
+    assert result["num_epochs"] == 3 and len(history(branched.out)) == 3
+    assert scores(branched.out) == scores(whole.out)
+    assert same_weights(weights(branched.out), weights(whole.out))
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"schedule": {"epochs": 2, "warmup_epochs": 0.5}}, "3 of 3 epochs; schedule.epochs is 2"),
+        ({"schedule": {"epochs": 3, "warmup_epochs": 0.5}, "model": {"width": 0.25}}, "another `model`"),
+    ],
+)
+def test_a_warm_phase_that_does_not_fit_is_refused(regulated, faces, tmp_path, more, message):
+    config = smoke(faces, tmp_path / "run", **more, csr={"num_cycles": 1, "warm": regulated[0].out})
+    with pytest.raises(UserError, match=message):
+        train.run(config)
+    assert storage.is_empty(config.out)
+
+
+def test_averages_that_do_not_teach_leave_the_students_as_restarts_do(regulated, faces, tmp_path):
+    runs = {}
+    for method in ("averages", "restarts"):
+        runs[method] = smoke(faces, tmp_path / method, **CSR | {"csr": {**CSR["csr"], "method": method}})
+        train.run(runs[method])
+    students = {method: [row["loss_total"] for row in history(config.out)] for method, config in runs.items()}
+    assert students["averages"] == students["restarts"] != [row["loss_total"] for row in history(regulated[0].out)]
+    assert sorted(scores(runs["averages"].out)) == sorted(scores(regulated[0].out))
+    assert storage.is_empty(f"{runs['restarts'].out}/ledger")
