@@ -79,12 +79,13 @@ class Study:
             sys.stderr.write(done.stderr)
             done.check_returncode()
 
-    def synth(self, name: str, seed: int, noise: float) -> str:
+    def synth(self, name: str, seed: int, noise: float, num_images: int | None = None) -> str:
         out, s = str(self.settings.folder / "data" / name), self.settings
-        self.command(
-            "synth", "--out", out, "--num-images", s.num_images, "--image-size", s.image_size,
-            "--seed", seed, "--label-noise", noise,
-        )  # fmt: skip
+        if outcome.finished_result(out, "synth") is None:
+            self.command(
+                "synth", "--out", out, "--num-images", num_images or s.num_images, "--image-size", s.image_size,
+                "--seed", seed, "--label-noise", noise,
+            )  # fmt: skip
         return out
 
     def data(self, seed: int) -> str:
@@ -133,7 +134,9 @@ class Study:
 
     def score(self, run: str) -> float:
         """Mean F1 on the test labels of what the run exported, chosen on its validation split."""
-        test, split = (self.settings.test, "test") if self.settings.test else (self.synth("test", 1000, 0.0), "train")
+        test, split = (
+            (self.settings.test, "test") if self.settings.test else (self.synth("test", 1000, 0.0, 500), "train")
+        )
         out = f"{run}/test-scores"
         if outcome.finished_result(out, "evaluate") is None:
             self.command("evaluate", "--model", run, "--data", test, "--split", split, "--out", out)

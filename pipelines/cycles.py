@@ -5,6 +5,7 @@ training rows, summed over all workers -> score it -> publish. Repeated after a 
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -59,19 +60,24 @@ class Cycles:
         validate: Callable[[DMLCSR], float],
     ) -> None:
         """Ends a cycle; all ranks call it. `images` are this worker's normalised batches of one epoch."""
+        begin = time.monotonic()
         step = broadcast_from_rank_zero(self._report(cycle, student, score) if self.rank == 0 else None)
         if not isinstance(step, Average):
             return
         network = self._load(step.weights).to(self.device)
+        pass_begin = time.monotonic()
         reestimate(network, images, _sum_over_workers)
+        pass_seconds = time.monotonic() - pass_begin
         ensemble_score = validate(network)
         if self.rank == 0:
             uri = orchestrator.weights_uri(*self.place, cycle, "ensemble")
             weights = averaging.write_weights(uri, network.state_dict())
             orchestrator.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
-            text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble"
-            logger.info(text, cycle, self.config.csr.num_cycles, *scores)
+            text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
+            text += "it took %.1f s, of which %.1f s for the pass over the training rows"
+            seconds = time.monotonic() - begin, pass_seconds
+            logger.info(text, cycle, self.config.csr.num_cycles, *scores, *seconds)
 
     def _report(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
         uri = orchestrator.weights_uri(*self.place, cycle, "student")

@@ -175,7 +175,7 @@ class Ledger:
     def _summary(self, trial: Trial) -> dict[str, Any]:
         end, ensembles = self.find(End, trial.trial), self.of(Ensemble, trial.trial)
         return {
-            "state": end.state if end else "running",
+            "state": end.state if end else "unfinished",
             "num_cycles": trial.num_cycles,
             "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
             "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},

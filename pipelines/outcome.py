@@ -26,7 +26,7 @@ def committed(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, 
     except Exception as error:
         _commit_failure(command, config, 1, f"{type(error).__name__}: {error}")
         raise
-    _write(command, result["out"] if "out" in result else result["run"], result, 0, "done")
+    write(command, result["out"] if "out" in result else result["run"], result, 0, "done")
     return result
 
 
@@ -51,7 +51,7 @@ def claim(out: str, command: str) -> None:
             raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
     elif not storage.is_empty(out):
         raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
-    _write(command, out, None, None, "unfinished")
+    write(command, out, None, None, "unfinished")
 
 
 def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
@@ -60,11 +60,12 @@ def _commit_failure(command: str, config: Config, exit_code: int, message: str) 
         # A failed attempt never hides an earlier success, and never makes a folder that was not begun.
         if out is None or storage.is_empty(out) or finished_result(out, command) is not None:
             return
-        _write(command, out, None, exit_code, message)
+        write(command, out, None, exit_code, message)
     except UserError:
         return  # the storage itself is what failed; the message is on standard error
 
 
-def _write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:
+def write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:
+    """Commits a `result.json`."""
     content = {"command": command, "exit_code": exit_code, "message": message, "result": result}
     storage.write_json(storage.join(out, RESULT), content)

@@ -12,7 +12,7 @@ import yaml
 from tensorboardX import SummaryWriter
 
 from pipelines import storage
-from pipelines.config import TrainConfig
+from pipelines.config import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, UserError
 
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
@@ -55,13 +55,16 @@ def _compare(config: TrainConfig, earlier: Mapping[str, Any]) -> None:
 
 
 def read_config(out: str) -> TrainConfig | None:
-    """The configuration of the run at `out`, or None. Raises UserError where it cannot be read."""
+    """The configuration of the run at `out`, a TuneConfig of a sweep, or None.
+
+    Raises UserError where it cannot be read.
+    """
     uri = storage.join(out, CONFIG)
     if not storage.exists(uri):
         return None
     try:
         values = yaml.safe_load(storage.read_bytes(uri))
-        return TrainConfig.model_validate({name: values[name] for name in TrainConfig.model_fields if name in values})
+        return (TuneConfig if "num_trials" in values else TrainConfig).model_validate(values)
     except (yaml.YAMLError, TypeError, ValueError) as error:
         raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
 

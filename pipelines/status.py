@@ -1,36 +1,48 @@
-"""`status`: where a run stands, from what is on its storage; works during the run and after it, without a cluster."""
+"""`status`: where a run or a sweep stands, from its storage alone: during it and after, without a cluster."""
 
 from typing import Any
 
-from pipelines import outcome, owner, run_directory, storage
-from pipelines.config import StatusConfig
+from pipelines import outcome, owner, run_directory, storage, trials
+from pipelines.config import StatusConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
+from pipelines.trials import METRIC
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
-    """`{"run", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "trials"}`.
+    """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "trials", "soups"}`.
 
-    `state` is finished, running (a live driver owns it), failed or interrupted. Raises UserError where there is no run.
+    `state` is finished, running (a live driver owns it), failed or interrupted; trials may be stopped too. `epochs`
+    are those of a `train`, or of all trials of a sweep. Raises UserError where there is no run.
     """
     settings = run_directory.read_config(config.run)
     if settings is None:
         raise UserError(f"{config.run} holds no run: it has no {run_directory.CONFIG}")
-    history = run_directory.read_metrics(config.run)
     driver = owner.current(config.run)
+    ledger = Ledger(config.run).summary()
+    if isinstance(settings, TuneConfig):
+        command, num_trials, entries = "tune", settings.num_trials, trials.table(settings)
+    else:
+        command, num_trials, entries = "train", 1, [trials.entry(config.run, "train")]
+    state = _state(config.run, command, driver is not None)
+    for entry in entries:
+        if entry["state"] == "unfinished":
+            entry["state"] = "running" if driver else "interrupted"
     return {
         "run": config.run,
-        "state": _state(config.run, driver is not None),
+        "command": command,
+        "state": state,
         "owner": driver and {"host": driver.host, "pid": driver.pid, "since": driver.since},
-        "epochs": len(history),
-        "num_epochs": settings.num_epochs,
-        "val_mean_f1": max((record["val_mean_f1"] for record in history), default=None),
-        **Ledger(config.run).summary(),
+        "epochs": sum(entry["epochs"] for entry in entries),
+        "num_epochs": num_trials * settings.num_epochs,
+        METRIC: max((entry[METRIC] for entry in entries if entry[METRIC] is not None), default=None),
+        "trials": {entry["trial"]: ledger["trials"].get(entry["trial"], {}) | entry for entry in entries},
+        "soups": ledger["soups"],
     }
 
 
-def _state(run_uri: str, is_owned: bool) -> str:
-    if outcome.finished_result(run_uri, "train") is not None:
+def _state(run_uri: str, command: str, is_owned: bool) -> str:
+    if outcome.finished_result(run_uri, command) is not None:
         return "finished"
     if is_owned:
         return "running"
@@ -39,30 +51,37 @@ def _state(run_uri: str, is_owned: bool) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
-    best = "-" if result["val_mean_f1"] is None else f"{100 * result['val_mean_f1']:.2f} %"
+    best = "-" if result[METRIC] is None else f"{100 * result[METRIC]:.2f} %"
     lines = [
-        f"{result['run']}: {result['state']}, {result['epochs']} of {result['num_epochs']} epochs, "
-        f"best validation mean F1 of a student {best}"
+        f"{result['run']} ({result['command']}): {result['state']}, {result['epochs']} of {result['num_epochs']} "
+        f"epochs, best validation mean F1 {best}"
     ]
     if result["owner"]:
         lines.append("run by process {pid} on {host}".format(**result["owner"]))
+    if result["command"] == "tune":
+        lines.append(trials.as_text(list(result["trials"].values())))
     for name, trial in result["trials"].items():
-        lines.append(
-            f"trial {name}: {trial['state']}, {len(trial['ensembles'])} of {trial['num_cycles'] + 1} ensembles"
-        )
-        lines.append(f"  {'cycle':>5}{'student %':>12}{'ensemble %':>12}{'taught by':>12}  ensemble made of")
-        for cycle, score in trial["students"].items():
-            averaged = trial["ensembles"].get(cycle)
-            made = ", ".join(f"{share:.2f} {who}" for who, share in trial["lineage"].get(cycle, {}).items())
-            columns = f"{'-' if averaged is None else f'{100 * averaged:.2f}':>12}{_taught_by(trial, cycle):>12}"
-            lines.append(f"  {cycle:>5}{100 * score:>12.2f}{columns}  {made}")
+        if trial.get("students"):
+            lines += _cycles(name, trial)
     for cycle, soup in result["soups"].items():
         lines.append(f"soup {cycle}: {100 * soup['val_mean_f1']:.2f} % from {', '.join(soup['members'])}")
     return "\n".join(lines)
+
+
+def _cycles(name: str, trial: dict[str, Any]) -> list[str]:
+    """A table of one trial's cycles."""
+    lines = [f"trial {name}: {trial['state']}, {len(trial['ensembles'])} of {trial['num_cycles'] + 1} ensembles"]
+    lines.append(f"  {'cycle':>5}{'taught by':>12}{'student %':>12}{'ensemble %':>12}  ensemble made of")
+    for cycle, score in trial["students"].items():
+        averaged = trial["ensembles"].get(cycle)
+        made = ", ".join(f"{share:.2f} {who}" for who, share in trial["lineage"].get(cycle, {}).items())
+        ensemble = "-" if averaged is None else f"{100 * averaged:.2f}"
+        lines.append(f"  {cycle:>5}{_taught_by(trial, cycle):>12}{100 * score:>12.2f}{ensemble:>12}  {made}")
+    return lines
 
 
 def _taught_by(trial: dict[str, Any], cycle: int) -> str:
     teacher = trial["teachers"].get(cycle)
     if teacher is None:
         return "labels"
-    return "itself" if teacher["soup"] is None else f"soup {teacher['soup']}"
+    return "ensemble" if teacher["soup"] is None else f"soup {teacher['soup']}"

@@ -6,7 +6,7 @@ again: a trial that is finished or was stopped tells its result at once, one tha
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
-from pipelines import dataset, orchestrator, outcome, run_directory, storage, train
+from pipelines import dataset, orchestrator, outcome, run_directory, storage, train, trials
 from pipelines.config import CsrConfig, SearchConfig, TrainConfig, TuneConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import UserError
@@ -26,13 +26,12 @@ from pipelines.ledger import End
 from pipelines.orchestrator import SOUP_CPUS, Place
 from pipelines.owner import ownership
 from pipelines.session import ray_session
+from pipelines.trials import METRIC, finish, out_of, state_of
 
 logger = logging.getLogger(__name__)
-METRIC = "val_mean_f1"
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 BEST, TABLE = "best.yaml", "trials.json"
-STOPPED = "stopped.json"
 WARM = "warm"
 
 
@@ -59,18 +58,13 @@ def run(config: TuneConfig) -> dict[str, Any]:
 
 
 def summary(result: dict[str, Any]) -> str:
-    lines = [f"{'trial':<8}{'state':<10}{'epochs':>7}{'validation %':>14}  parameters"]
-    for trial in sorted(result["trials"], key=lambda trial: -(trial[METRIC] or 0)):
-        score = "-" if trial[METRIC] is None else f"{100 * trial[METRIC]:.2f}"
-        values = ", ".join(f"{name} {value:.3g}" for name, value in trial["parameters"].items())
-        lines.append(f"{trial['trial']:<8}{trial['state']:<10}{trial['epochs']:>7}{score:>14}  {values}")
     best = f"best: trial {result['best_trial']}, {100 * result[METRIC]:.2f} %; model in {result['model']}"
-    return "\n".join([*lines, f"{best}; its configuration, for `train --config`, is {result['best_config']}"])
+    return f"{trials.as_text(result['trials'])}\n{best}; for `train --config`: {result['best_config']}"
 
 
 def space(config: SearchConfig) -> dict[str, Any]:
     """Ray Tune's search space: each value that has bounds, log-uniform between them."""
-    return {name: ray.tune.loguniform(*bounds) for name, bounds in config if bounds is not None}
+    return {name: ray.tune.loguniform(*bounds) for name, bounds in trials.searched(config).items()}
 
 
 def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
@@ -86,12 +80,6 @@ def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) 
         else:
             values["loss"][name] = value
     return TrainConfig.model_validate(values)
-
-
-def parameters_of(config: TuneConfig, trial: TrainConfig) -> dict[str, float]:
-    """The searched values of a trial."""
-    values = trial.loss.model_dump() | {"lr": trial.optimizer.lr, "cycle_epochs": trial.csr.cycle_epochs}
-    return {name: values[name] for name in space(config.search)}
 
 
 def max_concurrent(config: TuneConfig) -> int:
@@ -130,17 +118,12 @@ def train_shared(config: TuneConfig, manifest: Manifest) -> None:
     warm = TrainConfig.model_validate(values)
     run_directory.claim(warm, manifest.digest)
     logger.info("training the warm phase that all trials share")
-    finish(warm, train.train_trial(warm, manifest, Place(config.out, WARM)))
+    finish(out, train.train_trial(warm, manifest, Place(config.out, WARM)))
 
 
 def warm_of(config: TuneConfig) -> str:
     """The run whose last epoch all trials branch from, where they share."""
     return config.csr.warm or storage.join(config.out, WARM)
-
-
-def finish(trial: TrainConfig, score: float) -> None:
-    """Marks a trial as finished: it is not done again."""
-    storage.write_json(storage.join(trial.out, outcome.RESULT), {METRIC: score})
 
 
 def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
@@ -185,14 +168,10 @@ def number_of(trial_id: str) -> str:
     return trial_id.rpartition("_")[2]
 
 
-def out_of(config: TuneConfig, number: str) -> str:
-    return storage.join(config.out, "trials", number)
-
-
 def run_trial(config: TuneConfig, manifest: Manifest, parameters: dict[str, float]) -> None:
     """One trial, in a process of its own: trains, or tells what an earlier attempt has measured."""
     number = number_of(ray.tune.get_context().get_trial_id())
-    out = out_of(config, number)
+    out = out_of(config.out, number)
     # A trial that was begun keeps its values: TPE would suggest others now.
     mine = run_directory.read_config(out) or trial_config(config, out, parameters)
     if state_of(out) != "unfinished":
@@ -201,14 +180,7 @@ def run_trial(config: TuneConfig, manifest: Manifest, parameters: dict[str, floa
         return
     run_directory.claim(mine, manifest.digest)
     score = train.train_trial(mine, manifest, Place(config.out, number), [TuneReportCallback()])
-    finish(mine, score)
-
-
-def state_of(out: str) -> str:
-    """Of a trial: finished, stopped or unfinished."""
-    if storage.exists(storage.join(out, outcome.RESULT)):
-        return "finished"
-    return "stopped" if storage.exists(storage.join(out, STOPPED)) else "unfinished"
+    finish(out, score)
 
 
 class Bookkeeper(ray.tune.Callback):
@@ -219,9 +191,9 @@ class Bookkeeper(ray.tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         number = number_of(trial.trial_id)
-        out = out_of(self.config, number)
+        out = out_of(self.config.out, number)
         if state_of(out) == "unfinished":
-            storage.write_json(storage.join(out, STOPPED), {})
+            trials.stop(out)
             if self.config.is_regulated:
                 actor = orchestrator.connect(self.config.out)
                 orchestrator.answer(actor.end.remote(End(trial=number, state="stopped")))
@@ -230,12 +202,12 @@ class Bookkeeper(ray.tune.Callback):
 
 def conclude(config: TuneConfig) -> dict[str, Any]:
     """Writes the table of trials, the best trial's model and its configuration."""
-    table = [entry for number in range(config.num_trials) if (entry := _entry(config, f"{number:05d}")) is not None]
+    table = trials.table(config)
     finished = [entry for entry in table if entry["state"] == "finished"]
     if not finished:
         raise UserError(f"no trial of {config.out} has finished; see {config.out}/tune")
     best = max(finished, key=lambda entry: entry[METRIC])
-    out = out_of(config, best["trial"])
+    out = out_of(config.out, best["trial"])
     for uri in storage.list_files(storage.join(out, "model")):
         storage.write_bytes(storage.join(config.out, "model", uri.rpartition("/")[2]), storage.read_bytes(uri))
     values = yaml.safe_load(storage.read_bytes(storage.join(out, run_directory.CONFIG)))
@@ -250,21 +222,4 @@ def conclude(config: TuneConfig) -> dict[str, Any]:
         METRIC: best[METRIC],
         "model": storage.join(config.out, "model"),
         "trials": table,
-    }
-
-
-def _entry(config: TuneConfig, number: str) -> dict[str, Any] | None:
-    out = out_of(config, number)
-    state, trial = state_of(out), run_directory.read_config(out)
-    if trial is None:
-        return None
-    history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
-    best = max((record[METRIC] for record in history), default=None)
-    finished = storage.read_json(storage.join(out, outcome.RESULT)) if state == "finished" else {}
-    return {
-        "trial": number,
-        "state": state,
-        "epochs": len(history),
-        METRIC: finished.get(METRIC, best),
-        "parameters": parameters_of(config, trial),
     }

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from pipelines import tune
+from pipelines import trials, tune
 from pipelines.config import TrainConfig, TuneConfig
 
 BASE = {"data": "/data", "out": "/run", "csr": {"num_cycles": 2}}
@@ -16,7 +16,7 @@ def test_searched_values_take_the_place_of_the_configured_ones_and_nothing_else_
     assert type(trial) is TrainConfig and trial.out == "/run/trials/00001"
     assert (trial.loss.parsing, trial.loss.binary, trial.optimizer.lr, trial.csr.cycle_epochs) == (2.0, 0.5, 0.001, 3)
     assert trial.loss.category == config.loss.category and trial.csr.num_cycles == 2
-    told = tune.parameters_of(config, trial)
+    told = trials.parameters_of(config.search, trial)
     assert told["parsing"] == 2.0 and told["cycle_epochs"] == 3 and set(told) == set(tune.space(config.search))
 
 
@@ -32,8 +32,8 @@ def test_bounds_must_rise_and_be_positive(bounds):
 
 
 def test_a_trial_that_was_stopped_or_finished_stays_so(tmp_path):
-    assert tune.state_of(str(tmp_path)) == "unfinished"
-    (tmp_path / tune.STOPPED).write_text("{}")
-    assert tune.state_of(str(tmp_path)) == "stopped"
+    assert trials.state_of(str(tmp_path)) == "unfinished"
+    (tmp_path / trials.STOPPED).write_text("{}")
+    assert trials.state_of(str(tmp_path)) == "stopped"
     (tmp_path / "result.json").write_text("{}")
-    assert tune.state_of(str(tmp_path)) == "finished"
+    assert trials.state_of(str(tmp_path)) == "finished"

@@ -1,0 +1,71 @@
+"""The trials of a sweep on storage: each has a run directory of its own below `<run>/trials/`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines import outcome, run_directory, storage
+from pipelines.config import SearchConfig, TrainConfig, TuneConfig
+
+METRIC = "val_mean_f1"
+STOPPED = "stopped.json"
+
+
+def out_of(run: str, number: str) -> str:
+    return storage.join(run, "trials", number)
+
+
+def finish(out: str, score: float) -> None:
+    """Marks a trial as finished: it is not done again."""
+    outcome.write("train", out, {METRIC: score}, 0, "done")
+
+
+def stop(out: str) -> None:
+    """Marks a trial as stopped early."""
+    storage.write_json(storage.join(out, STOPPED), {})
+
+
+def state_of(out: str) -> str:
+    """Of a trial: finished, stopped or unfinished."""
+    if outcome.finished_result(out, "train") is not None:
+        return "finished"
+    return "stopped" if storage.exists(storage.join(out, STOPPED)) else "unfinished"
+
+
+def searched(config: SearchConfig) -> dict[str, tuple[float, float]]:
+    """The values that a sweep varies, and their bounds."""
+    return {name: bounds for name, bounds in config if bounds is not None}
+
+
+def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
+    """The searched values of a trial."""
+    values = trial.loss.model_dump() | {"lr": trial.optimizer.lr, "cycle_epochs": trial.csr.cycle_epochs}
+    return {name: values[name] for name in searched(config)}
+
+
+def entry(out: str, name: str) -> dict[str, Any]:
+    """Where a run directory stands: `{"trial", "state", "epochs", "val_mean_f1"}`, the best score so far."""
+    history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
+    best = max((record[METRIC] for record in history), default=None)
+    finished = outcome.finished_result(out, "train") or {}
+    return {"trial": name, "state": state_of(out), "epochs": len(history), METRIC: finished.get(METRIC, best)}
+
+
+def table(config: TuneConfig) -> list[dict[str, Any]]:
+    """The `entry` of each trial that was begun, with its `parameters`."""
+    entries = []
+    for number in (f"{index:05d}" for index in range(config.num_trials)):
+        out = out_of(config.out, number)
+        trial = run_directory.read_config(out)
+        if trial is not None:
+            entries.append(entry(out, number) | {"parameters": parameters_of(config.search, trial)})
+    return entries
+
+
+def as_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A table, best first."""
+    lines = [f"{'trial':<8}{'state':<13}{'epochs':>7}{'validation %':>14}  parameters"]
+    for entry in sorted(entries, key=lambda entry: -(entry[METRIC] or 0)):
+        score = "-" if entry[METRIC] is None else f"{100 * entry[METRIC]:.2f}"
+        values = ", ".join(f"{name} {value:.3g}" for name, value in entry["parameters"].items())
+        lines.append(f"{entry['trial']:<8}{entry['state']:<13}{entry['epochs']:>7}{score:>14}  {values}")
+    return "\n".join(lines)
