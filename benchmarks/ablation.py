@@ -96,6 +96,13 @@ class Study:
             return self.settings.exact
         return self.synth(f"exact-{seed}", seed, 0.0)
 
+    def prepare(self, seeds: Sequence[int]) -> None:
+        """Makes the data sets, before runs share them."""
+        for seed in seeds:
+            self.data(seed)
+            self.exact(seed)
+        self.test()
+
     def out(self, seed: int, name: str) -> str:
         return str(self.settings.folder / f"seed-{seed}" / re.sub(r"\W+", "-", name))
 
@@ -132,11 +139,15 @@ class Study:
     def cyclical(self, seed: int, name: str, method: str) -> str:
         return self.after(seed, FULL, name, method, self.settings.cycles, self.settings.cycle_epochs)
 
+    def test(self) -> tuple[str, str]:
+        """Data set and split with exact labels."""
+        if self.settings.data:
+            return self.settings.test or self.settings.data, "test"
+        return self.synth("test", 1000, 0.0, num_images=500), "train"
+
     def score(self, run: str) -> float:
         """Mean F1 on the test labels of what the run exported, chosen on its validation split."""
-        test, split = (
-            (self.settings.test, "test") if self.settings.test else (self.synth("test", 1000, 0.0, 500), "train")
-        )
+        test, split = self.test()
         out = f"{run}/test-scores"
         if outcome.finished_result(out, "evaluate") is None:
             self.command("evaluate", "--model", run, "--data", test, "--split", split, "--out", out)
@@ -176,9 +187,10 @@ def _config(run: str) -> TrainConfig:
 
 def explore(study: Study, lengths: Sequence[int]) -> Iterator[str]:
     """How much of the noise each length of the warm phase learns, and what it costs on the validation split."""
+    study.prepare([0])
+    exact = study.exact(0)
     with ThreadPoolExecutor(2) as pool:
         runs = list(pool.map(lambda length: study.warm(0, FULL, length), lengths))
-    exact = study.exact(0)
     yield f"{'epochs':>7}{'validation %':>14}{'as noisy %':>12}{'as exact %':>12}"
     for length, run in zip(lengths, runs, strict=True):
         last = starting_point.last_checkpoint(run)
@@ -203,7 +215,7 @@ def curve(study: Study, seed: int, run: str) -> Iterator[str]:
 
 def main_study(study: Study) -> Iterator[str]:
     """Trains everything, two runs side by side, and tells the tables."""
-    seeds = range(study.settings.seeds)
+    seeds = list(range(study.settings.seeds))
     rows: dict[str, Callable[[int], str]] = {
         CSR: lambda seed: study.cyclical(seed, CSR, "full"),
         AVERAGES: lambda seed: study.cyclical(seed, AVERAGES, "averages"),
@@ -211,6 +223,7 @@ def main_study(study: Study) -> Iterator[str]:
     }
     for part in PARTS:
         rows[part] = lambda seed, part=part: study.decay(seed, part)  # type: ignore[misc]
+    study.prepare(seeds)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda job: study.warm(*job), [(seed, part) for seed in seeds for part in reversed(PARTS)]))
         jobs = [(name, seed) for seed in seeds for name in rows]

@@ -26,7 +26,7 @@ from pipelines.ledger import End
 from pipelines.orchestrator import SOUP_CPUS, Place
 from pipelines.owner import ownership
 from pipelines.session import ray_session
-from pipelines.trials import METRIC, finish, out_of, state_of
+from pipelines.trials import METRIC, finish, out_of, state_of, stop
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
@@ -193,7 +193,7 @@ class Bookkeeper(ray.tune.Callback):
         number = number_of(trial.trial_id)
         out = out_of(self.config.out, number)
         if state_of(out) == "unfinished":
-            trials.stop(out)
+            stop(out)
             if self.config.is_regulated:
                 actor = orchestrator.connect(self.config.out)
                 orchestrator.answer(actor.end.remote(End(trial=number, state="stopped")))

@@ -32,8 +32,9 @@ def test_bounds_must_rise_and_be_positive(bounds):
 
 
 def test_a_trial_that_was_stopped_or_finished_stays_so(tmp_path):
-    assert trials.state_of(str(tmp_path)) == "unfinished"
-    (tmp_path / trials.STOPPED).write_text("{}")
-    assert trials.state_of(str(tmp_path)) == "stopped"
-    (tmp_path / "result.json").write_text("{}")
-    assert trials.state_of(str(tmp_path)) == "finished"
+    out = str(tmp_path)
+    assert trials.state_of(out) == "unfinished"
+    trials.stop(out)
+    assert trials.state_of(out) == "stopped"
+    trials.finish(out, 0.5)
+    assert trials.state_of(out) == "finished"
