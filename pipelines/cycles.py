@@ -39,9 +39,9 @@ class Cycles:
         return cycle if cycle >= 0 and rest == 0 else None
 
     def teacher(self, epoch: int) -> Teacher | None:
-        """Who teaches the epoch that follows `epoch` done ones: nobody before the second cycle."""
+        """Who teaches the epoch that follows `epoch` done ones: nobody before the second cycle, nor after the last."""
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
-        if cycle < 1 or self.config.csr.method != "full":
+        if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
         chosen: ledger.Teacher = orchestrator.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
         return Teacher(frozen(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))

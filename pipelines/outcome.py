@@ -30,10 +30,16 @@ def committed(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, 
     return result
 
 
+def read(out: str) -> dict[str, Any]:
+    """The `result.json` of `out`; empty where there is none."""
+    uri = storage.join(out, RESULT)
+    content: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {}
+    return content
+
+
 def finished_result(out: str, command: str) -> dict[str, Any] | None:
     """The result that this command left at `out` when it finished, or None."""
-    uri = storage.join(out, RESULT)
-    content = storage.read_json(uri) if storage.exists(uri) else {}
+    content = read(out)
     result = content.get("result")
     is_done = content.get("command") == command and content.get("exit_code") == 0
     return result if is_done and isinstance(result, dict) else None
@@ -46,7 +52,7 @@ def claim(out: str, command: str) -> None:
     """
     uri = storage.join(out, RESULT)
     if storage.exists(uri):
-        owner = storage.read_json(uri).get("command")
+        owner = read(out).get("command")
         if owner != command:
             raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
     elif not storage.is_empty(out):

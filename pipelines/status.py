@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines import outcome, owner, run_directory, storage, trials
+from pipelines import outcome, owner, run_directory, trials
 from pipelines.config import StatusConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
@@ -46,8 +46,7 @@ def _state(run_uri: str, command: str, is_owned: bool) -> str:
         return "finished"
     if is_owned:
         return "running"
-    uri = storage.join(run_uri, outcome.RESULT)
-    return "failed" if storage.exists(uri) and storage.read_json(uri).get("exit_code") else "interrupted"
+    return "failed" if outcome.read(run_uri).get("exit_code") else "interrupted"
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -19,16 +19,28 @@ def finish(out: str, score: float) -> None:
     outcome.write("train", out, {METRIC: score}, 0, "done")
 
 
+def fail(out: str, message: str) -> None:
+    """Marks a trial as failed; a repeated sweep tries it again."""
+    outcome.write("train", out, None, 1, message)
+
+
 def stop(out: str) -> None:
     """Marks a trial as stopped early."""
     storage.write_json(storage.join(out, STOPPED), {})
 
 
 def state_of(out: str) -> str:
-    """Of a trial: finished, stopped or unfinished."""
-    if outcome.finished_result(out, "train") is not None:
-        return "finished"
+    """Of a trial: finished, failed, stopped or unfinished."""
+    ended = outcome.read(out)
+    if ended.get("exit_code") is not None:
+        return "failed" if ended["exit_code"] else "finished"
     return "stopped" if storage.exists(storage.join(out, STOPPED)) else "unfinished"
+
+
+def failure(out: str) -> str:
+    """Why a trial failed; empty where it did not."""
+    ended = outcome.read(out)
+    return str(ended["message"]) if ended.get("exit_code") else ""
 
 
 def searched(config: SearchConfig) -> dict[str, tuple[float, float]]:

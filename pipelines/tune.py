@@ -21,12 +21,12 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from pipelines import dataset, orchestrator, outcome, run_directory, storage, train, trials
 from pipelines.config import CsrConfig, SearchConfig, TrainConfig, TuneConfig
 from pipelines.dataset import Manifest
-from pipelines.errors import UserError
+from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End
 from pipelines.orchestrator import SOUP_CPUS, Place
 from pipelines.owner import ownership
 from pipelines.session import ray_session
-from pipelines.trials import METRIC, finish, out_of, state_of, stop
+from pipelines.trials import METRIC, fail, failure, finish, out_of, state_of, stop
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
@@ -145,7 +145,12 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
             scheduler=asha if config.early_stopping else FIFOScheduler(),
         ),
         run_config=ray.tune.RunConfig(
-            name="tune", storage_path=path, storage_filesystem=fs, verbose=0, callbacks=[Bookkeeper(config)]
+            name="tune",
+            storage_path=path,
+            storage_filesystem=fs,
+            verbose=0,
+            callbacks=[Bookkeeper(config)],
+            failure_config=ray.tune.FailureConfig(max_failures=config.workers.max_failures),
         ),
     )
     tuner.fit()
@@ -174,13 +179,15 @@ def run_trial(config: TuneConfig, manifest: Manifest, parameters: dict[str, floa
     out = out_of(config.out, number)
     # A trial that was begun keeps its values: TPE would suggest others now.
     mine = run_directory.read_config(out) or trial_config(config, out, parameters)
-    if state_of(out) != "unfinished":
+    if state_of(out) in ("finished", "stopped"):
         for record in run_directory.read_metrics(out):
             ray.tune.report(dict(record))
         return
     run_directory.claim(mine, manifest.digest)
-    score = train.train_trial(mine, manifest, Place(config.out, number), [TuneReportCallback()])
-    finish(out, score)
+    try:
+        finish(out, train.train_trial(mine, manifest, Place(config.out, number), [TuneReportCallback()]))
+    except (RunFailedError, UserError) as error:
+        fail(out, str(error))
 
 
 class Bookkeeper(ray.tune.Callback):
@@ -197,7 +204,7 @@ class Bookkeeper(ray.tune.Callback):
             if self.config.is_regulated:
                 actor = orchestrator.connect(self.config.out)
                 orchestrator.answer(actor.end.remote(End(trial=number, state="stopped")))
-        logger.info("trial %s is %s", number, state_of(out))
+        logger.info("trial %s: %s", number, f"failed: {message}" if (message := failure(out)) else state_of(out))
 
 
 def conclude(config: TuneConfig) -> dict[str, Any]:
@@ -205,7 +212,8 @@ def conclude(config: TuneConfig) -> dict[str, Any]:
     table = trials.table(config)
     finished = [entry for entry in table if entry["state"] == "finished"]
     if not finished:
-        raise UserError(f"no trial of {config.out} has finished; see {config.out}/tune")
+        failures = [f"trial {entry['trial']}: {failure(out_of(config.out, entry['trial']))}" for entry in table]
+        raise RunFailedError(f"no trial of {config.out} has finished; {'; '.join(failures[:3])}")
     best = max(finished, key=lambda entry: entry[METRIC])
     out = out_of(config.out, best["trial"])
     for uri in storage.list_files(storage.join(out, "model")):

@@ -36,5 +36,7 @@ def test_a_trial_that_was_stopped_or_finished_stays_so(tmp_path):
     assert trials.state_of(out) == "unfinished"
     trials.stop(out)
     assert trials.state_of(out) == "stopped"
+    trials.fail(out, "the loss is not finite")
+    assert trials.state_of(out) == "failed" and trials.failure(out) == "the loss is not finite"
     trials.finish(out, 0.5)
-    assert trials.state_of(out) == "finished"
+    assert trials.state_of(out) == "finished" and not trials.failure(out)
