@@ -10,7 +10,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local,optuna]'
 	touch $@
 
 demo: $(READY)
@@ -22,6 +22,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not faults" tests/e2e
 
 test-faults: $(READY)
+	$(BIN)/python -m pytest -m faults tests/pipelines
 	$(BIN)/python -m pytest -m faults tests/e2e
 
 lint: $(READY)

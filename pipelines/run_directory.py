@@ -43,11 +43,11 @@ def belongs(config: TrainConfig, data_digest: str) -> bool:
 
 
 def _compare(config: TrainConfig, earlier: Mapping[str, Any]) -> None:
-    """`workers` may differ: a run may continue on another cluster."""
+    """`workers` and `cluster` may differ: a run may continue on another one."""
     now = dict(_flat(config.model_dump(mode="json")))
     changed = {name for name in now.keys() | earlier.keys() if earlier.get(name) != now.get(name)}
     for name in sorted(changed):
-        if not name.startswith("workers."):
+        if not name.startswith(("workers.", "cluster.")):
             raise OutputTakenError(
                 f"{config.out} holds a run with {name} = {earlier.get(name)}, not {now.get(name)}; "
                 "choose another --out, or repeat the command as it was"

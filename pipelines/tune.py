@@ -45,10 +45,8 @@ def run(config: TuneConfig) -> dict[str, Any]:
             return finished
     train.check_inputs(config, manifest)
     run_directory.claim(config, manifest.digest)
-    cpus, gpus = train.needed(config)
     soup = soup_settings(config, manifest)
-    spare = SOUP_CPUS if soup else 0
-    with ownership(config.out), ray_session(cpus + DRIVER_CPUS + spare, gpus):
+    with ownership(config.out), ray_session(*present_at_once(config)):
         fits = max_concurrent(config)
         if soup:
             train_shared(config, manifest)
@@ -80,6 +78,14 @@ def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) 
         else:
             values["loss"][name] = value
     return TrainConfig.model_validate(values)
+
+
+def present_at_once(config: TuneConfig) -> tuple[float, float]:
+    """CPUs and GPUs that must be there from the beginning: none of those that an autoscaler may add."""
+    cpus, gpus = train.needed(config)
+    spare = SOUP_CPUS if config.csr.share == "soup" else 0
+    limits = config.cluster
+    return 0 if limits.max_cpus else cpus + DRIVER_CPUS + spare, 0 if limits.max_gpus else gpus
 
 
 def max_concurrent(config: TuneConfig) -> int:

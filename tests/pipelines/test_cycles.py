@@ -102,8 +102,21 @@ def kill_when(condition, class_name, ray_cluster):
     return thread, killed
 
 
+DURING_AN_AVERAGE, BEFORE_PUBLISH, BETWEEN_CYCLES = "student-001.json", "average-001.json", "ensemble-001.json"
+HEAVY = pytest.mark.faults
+
+
 @pytest.mark.parametrize(
-    ("class_name", "record"), [("Orchestrator", "student-001.json"), ("RayTrainWorker", "ensemble-001.json")]
+    ("class_name", "record"),
+    [
+        ("Orchestrator", DURING_AN_AVERAGE),
+        pytest.param("Orchestrator", BEFORE_PUBLISH, marks=HEAVY),
+        pytest.param("Orchestrator", BETWEEN_CYCLES, marks=HEAVY),
+        ("RayTrainWorker", BETWEEN_CYCLES),
+        pytest.param("RayTrainWorker", DURING_AN_AVERAGE, marks=HEAVY),
+        pytest.param("RayTrainWorker", BEFORE_PUBLISH, marks=HEAVY),
+        pytest.param("TrainController", BETWEEN_CYCLES, marks=HEAVY),
+    ],
 )
 def test_a_kill_changes_nothing_in_the_end(regulated, faces, ray_cluster, tmp_path, class_name, record):
     config = smoke(faces, tmp_path / "run", **CSR)

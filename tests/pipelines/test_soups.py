@@ -8,6 +8,7 @@ from dmlcsr.regulation import update_ensemble
 from pipelines import averaging, dataset, models, outcome, run_directory, soups, starting_point, status, storage, tune
 from pipelines.config import StatusConfig
 from pipelines.ledger import SOUP, Candidates, Ensemble, Ledger, Soup, Teacher
+from tests.pipelines.test_cycles import kill_when
 from tests.pipelines.test_train import smoke
 from tests.pipelines.test_tune import sweep
 
@@ -90,3 +91,20 @@ def test_a_soup_keeps_what_raises_the_score_and_nothing_else(shared, tmp_path):
     wanted = update_ensemble(states[0], states[1], 1)
     assert all(torch.allclose(made[name], wanted[name], atol=1e-6) for name in wanted if "running" not in name)
     assert storage.exists(str(tmp_path / "soup"))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("record", ["soup/candidates-001.json", "00000/average-002.json", "soup/soup-001.json"])
+def test_a_shared_sweep_whose_orchestrator_is_killed_has_neither_gaps_nor_duplicates(
+    shared, ray_cluster, tmp_path, record
+):
+    config = shared[0].model_copy(update={"out": str(tmp_path / "run")})
+    thread, killed = kill_when((tmp_path / "run/ledger" / record).exists, "Orchestrator", ray_cluster)
+    result = tune.run(config)
+    thread.join()
+    assert killed and [trial["state"] for trial in result["trials"]] == ["finished", "finished"]
+    ledger = Ledger(config.out)
+    for name in ("00000", "00001"):
+        assert [ensemble.cycle for ensemble in ledger.of(Ensemble, name)] == [0, 1, 2]
+        assert [teacher.cycle for teacher in ledger.of(Teacher, name)] == [2]
+    assert [record.cycle for record in ledger.of(Candidates, SOUP)] == [1, 2]

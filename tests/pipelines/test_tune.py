@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import ray
 import yaml
 from ray.util.state import list_actors
 
-from pipelines import models, outcome, storage, tune
+from pipelines import models, outcome, storage, trials, tune
 from pipelines.config import TrainConfig, TuneConfig
-from pipelines.errors import UserError
-from pipelines.ledger import Ensemble, Ledger
+from pipelines.errors import RunFailedError, UserError
+from pipelines.ledger import End, Ensemble, Ledger
 from tests.pipelines.test_train import SMOKE
 
 SWEEP = {
@@ -63,6 +64,40 @@ def test_trials_that_are_done_are_not_done_again(swept, ray_cluster):
     assert tune.run(config) == result
     assert {uri: storage.filesystem(uri)[0].modified(uri) for uri in times} == times
     assert not list_actors(ray_cluster, filters=[("class_name", "=", "Orchestrator"), ("state", "=", "ALIVE")])
+
+
+@pytest.fixture(scope="module")
+def stopped(faces, tmp_path_factory):
+    """Three trials of TPE, one after the other, weak ones stopped after an epoch; the configuration and the result."""
+    more = {
+        "algorithm": "tpe", "num_trials": 3, "early_stopping": True, "grace_epochs": 1,
+        "csr": {"num_cycles": 1, "cycle_epochs": 1}, "workers": {"data_tasks": 5},
+    }  # fmt: skip
+    config = sweep(faces, tmp_path_factory.mktemp("stopped") / "run", **more)
+    return config, outcome.committed("tune", config, tune.run)
+
+
+def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_knows(stopped, ray_cluster):
+    config, result = stopped
+    states = {trial["trial"]: (trial["state"], trial["epochs"]) for trial in result["trials"]}
+    assert set(states.values()) == {("finished", 2), ("stopped", 1)}
+    ledger = Ledger(config.out)
+    assert {trial: ledger.find(End, trial).state for trial in states} == {t: s for t, (s, _) in states.items()}
+    assert not list_actors(ray_cluster, filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
+
+
+def test_a_repeated_sweep_stops_and_finishes_the_same_trials(stopped):
+    config, result = stopped
+    storage.delete(f"{config.out}/result.json")
+    assert tune.run(config) == result
+
+
+def test_a_trial_that_diverges_is_told_and_the_others_go_on(faces, tmp_path):
+    config = sweep(faces, tmp_path / "run", csr={"num_cycles": 0}, num_trials=1, search={"lr": [1e8, 1e9]})
+    with pytest.raises(RunFailedError, match=r"no trial .* finished; trial 00000: the loss .* not finite"):
+        tune.run(config)
+    assert trials.state_of(f"{config.out}/trials/00000") == "failed"
 
 
 def test_what_never_fits_the_cluster_is_told_at_once(faces, tmp_path):
