@@ -199,6 +199,13 @@ class CsrConfig(Config):
     """A finished run whose last epoch takes the place of the warm phase; it has the same network and `schedule`."""
 
 
+class DistillConfig(Config):
+    """Learning from `teacher`."""
+
+    hard_weight: Fraction = 0.5
+    """The weight a of the hard label in (1 - a) softmax(teacher) + a onehot(label)."""
+
+
 class WorkersConfig(Config):
     """Where the work runs. None of this changes what one worker computes."""
 
@@ -225,8 +232,6 @@ class TrainConfig(Config):
     """Model directory whose weights the training starts from, as far as names and shapes agree."""
     teacher: Uri | None = None
     """Model directory of a frozen teacher with the same classes, of any size; it teaches the parsing."""
-    teacher_hard_weight: Fraction = 0.5
-    """With a teacher: the weight of the hard label in (1 - a) softmax(teacher) + a onehot(label)."""
     seed: NonNegativeInt = 0
     """Decides initial weights, order of rows and augmentation."""
     model: ModelConfig = ModelConfig()
@@ -235,6 +240,7 @@ class TrainConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     csr: CsrConfig = CsrConfig()
+    distill: DistillConfig = DistillConfig()
     workers: WorkersConfig = WorkersConfig()
 
     @model_validator(mode="after")
@@ -313,6 +319,19 @@ class TuneConfig(TrainConfig):
     """With early stopping: epochs that every trial gets."""
     search: SearchConfig = SearchConfig()
     cluster: ClusterConfig = ClusterConfig()
+
+    @model_validator(mode="after")
+    def _searches_something(self) -> Self:
+        searched = {name for name, bounds in self.search if bounds is not None}
+        if not searched - (set() if self.csr.num_cycles else {"cycle_epochs"}):
+            raise ValueError("search: there is nothing to vary; give at least one value bounds")
+        return self
+
+    @property
+    def max_epochs(self) -> int:
+        """Of the longest trial that may be sampled."""
+        longest = self.csr.cycle_epochs if self.search.cycle_epochs is None else round(self.search.cycle_epochs[1])
+        return self.schedule.epochs + self.csr.num_cycles * longest
 
 
 class ActorsConfig(Config):

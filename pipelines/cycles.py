@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import torch
 import torch.distributed
-from ray.train.collective import broadcast_from_rank_zero
+from ray.train.collective import barrier, broadcast_from_rank_zero
 from torch import Tensor
 
 from dmlcsr.model import DMLCSR
@@ -70,18 +70,19 @@ class Cycles:
         pass_seconds = time.monotonic() - pass_begin
         ensemble_score = validate(network)
         if self.rank == 0:
-            uri = orchestrator.weights_uri(*self.place, cycle, "ensemble")
-            weights = averaging.write_weights(uri, network.state_dict())
+            stem = orchestrator.weights_stem(*self.place, cycle, "ensemble")
+            weights = averaging.write_weights(stem, network.state_dict())
             orchestrator.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
             text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
             text += "it took %.1f s, of which %.1f s for the pass over the training rows"
             seconds = time.monotonic() - begin, pass_seconds
             logger.info(text, cycle, self.config.csr.num_cycles, *scores, *seconds)
+        barrier()  # no rank asks for a teacher that is not published yet
 
     def _report(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
-        uri = orchestrator.weights_uri(*self.place, cycle, "student")
-        weights = averaging.write_weights(uri, student.state_dict())
+        stem = orchestrator.weights_stem(*self.place, cycle, "student")
+        weights = averaging.write_weights(stem, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
         step: Ensemble | Average = orchestrator.answer(self.orchestrator.report.remote(record))
         return step

@@ -39,6 +39,8 @@ NAMESPACE = "dmlcsr"
 MAX_CANDIDATES = 4
 """Ensembles that a soup is tried of."""
 SOUP_CPUS = 1
+MAX_AVERAGES = 4
+"""Averages that are made at once; other questions are answered meanwhile."""
 PATIENCE_SECONDS = 600.0
 """How long an orchestrator waits for a driver to come back."""
 
@@ -55,35 +57,36 @@ def single(run: str) -> Place:
     return Place(run, "train")
 
 
-def weights_uri(run: str, trial: str, cycle: int, kind: str) -> str:
-    return storage.join(run, "cycles", trial, f"{cycle:03d}-{kind}.safetensors")
+def weights_stem(run: str, trial: str, cycle: int, kind: str) -> str:
+    """Where weights go, up to their digest."""
+    return storage.join(run, "cycles", trial, f"{cycle:03d}-{kind}")
 
 
-def averaged_in_task(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weights:
+def averaged_in_task(ensemble: Weights, student: Weights, cycle: int, stem: str) -> Weights:
     """W_n, made by a task elsewhere: the orchestrator has no memory for weights, nor for what handles them."""
-    task: Any = ray.remote(num_cpus=0, max_retries=-1)(_average)
-    weights: Weights = answer(task.remote(ensemble, student, cycle, uri))
+    task: Any = ray.remote(num_cpus=0)(_average)
+    weights: Weights = answer(task.remote(ensemble, student, cycle, stem))
     return weights
 
 
-def _average(ensemble: Weights, student: Weights, cycle: int, uri: str) -> Weights:
+def _average(ensemble: Weights, student: Weights, cycle: int, stem: str) -> Weights:
     from pipelines import averaging
 
-    return averaging.average(ensemble, student, cycle, uri)
+    return averaging.average(ensemble, student, cycle, stem)
 
 
-def cooked_in_task(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, uri: str) -> Soup:
+def cooked_in_task(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
     """The soup of these ensembles, made by a task that waits until a CPU, and a GPU if trials use them, is free."""
     gpus = float(settings["config"]["workers"]["use_gpu"])
-    task: Any = ray.remote(num_cpus=SOUP_CPUS, num_gpus=gpus, max_retries=-1)(_cook)
-    soup: Soup = answer(task.remote(settings, candidates, cycle, uri))
+    task: Any = ray.remote(num_cpus=SOUP_CPUS, num_gpus=gpus)(_cook)
+    soup: Soup = answer(task.remote(settings, candidates, cycle, stem))
     return soup
 
 
-def _cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, uri: str) -> Soup:
+def _cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
     from pipelines import soups
 
-    return soups.cook(settings, candidates, cycle, uri)
+    return soups.cook(settings, candidates, cycle, stem)
 
 
 class Orchestrator:
@@ -102,11 +105,13 @@ class Orchestrator:
 
     def _end_without_driver(self, patience: float) -> None:
         """Ends the actor for good where no driver has been heard of for `patience` seconds."""
-        heard = time.time()
-        while time.time() - heard < patience:
+        heard, beat = time.monotonic(), owner.last_beat(self.run)
+        while time.monotonic() - heard < patience:
             time.sleep(patience / 20)
             with suppress(UserError):  # storage that is away says nothing about the driver
-                heard = max(heard, owner.last_beat(self.run))
+                latest = owner.last_beat(self.run)
+                if latest != beat:  # by its own clock, which may be wrong
+                    heard, beat = time.monotonic(), latest
         ray.kill(ray.get_runtime_context().current_actor)
 
     def register(self, trial: Trial) -> None:
@@ -114,6 +119,7 @@ class Orchestrator:
         if self.ledger.commit(trial) != trial:
             raise UserError(f"trial {trial.trial} of {self.run} was begun with another network, taxonomy or cycles")
 
+    @ray.method(concurrency_group="averages")
     def report(self, student: Student) -> Ensemble | Average:
         """A student is there: its average W_n, or the published ensemble where the cycle is already over.
 
@@ -121,14 +127,13 @@ class Orchestrator:
         """
         with self._locks[student.trial]:
             self._require_next(student)
-            student = self.ledger.commit(student)
             published = self.ledger.find(Ensemble, student.trial, student.cycle)
             if published is not None:
                 return published
-            if student.cycle == 0:
-                share = {f"{student.trial}/0": 1.0}
-                return self.ledger.commit(Ensemble(**dict(student), coefficients=share))
-            return self._averaged(student)
+            if student.cycle:
+                return self._averaged(student)
+            first = self.ledger.commit(student)
+            return self.ledger.commit(Ensemble(**dict(first), coefficients={f"{student.trial}/0": 1.0}))
 
     def _require_next(self, student: Student) -> None:
         trial = self.ledger.find(Trial, student.trial)
@@ -143,10 +148,13 @@ class Orchestrator:
         known = self.ledger.find(Average, trial, cycle)
         if known is not None:
             return known
+        # After a kill between the two records the average is made again, of the student that was kept.
+        student = self.ledger.find(Student, trial, cycle) or student
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
-        uri = weights_uri(self.run, trial, cycle, "average")
-        weights = averaged_in_task(earlier.weights, student.weights, cycle, uri)
+        stem = weights_stem(self.run, trial, cycle, "average")
+        weights = averaged_in_task(earlier.weights, student.weights, cycle, stem)
+        self.ledger.commit(student)  # not before: one that cannot be averaged is no student of this trial
         return self.ledger.commit(Average(trial=trial, cycle=cycle, weights=weights))
 
     def publish(self, trial: str, cycle: int, weights: Weights, val_mean_f1: float) -> Ensemble:
@@ -186,9 +194,9 @@ class Orchestrator:
     def _cook(self, candidates: Candidates) -> None:
         assert self.soup is not None
         ensembles = [self.ensemble(*name) for name in candidates.ensembles]
-        uri = weights_uri(self.run, SOUP, candidates.cycle, "soup")
+        stem = weights_stem(self.run, SOUP, candidates.cycle, "soup")
         try:
-            self.ledger.commit(cooked_in_task(self.soup, ensembles, candidates.cycle, uri))
+            self.ledger.commit(cooked_in_task(self.soup, ensembles, candidates.cycle, stem))
         except Exception:  # whatever it is, the trials go on with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
@@ -229,6 +237,10 @@ class Orchestrator:
         return self.ledger.summary()
 
 
+_remote: Any = ray.remote
+ACTOR = _remote(concurrency_groups={"averages": MAX_AVERAGES})(Orchestrator)
+
+
 def name_of(run: str) -> str:
     """The actor's name: one run has one orchestrator."""
     return f"orchestrator-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
@@ -241,8 +253,8 @@ def running(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
     `soup`: `settings` of `soups.cook`, where the trials of the run share.
     It is detached, so that it outlives a driver that is killed, for the next one to adopt.
     """
-    actor: Any = ray.remote(Orchestrator)
-    handle = actor.options(
+    Ledger(run)  # one that cannot be read is told here, in one sentence
+    handle = ACTOR.options(
         name=name_of(run),
         namespace=NAMESPACE,
         lifetime="detached",

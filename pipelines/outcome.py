@@ -57,7 +57,7 @@ def claim(out: str, command: str) -> None:
             raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
     elif not storage.is_empty(out):
         raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
-    write(command, out, None, None, "unfinished")
+    begin(command, out)
 
 
 def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
@@ -69,6 +69,11 @@ def _commit_failure(command: str, config: Config, exit_code: int, message: str) 
         write(command, out, None, exit_code, message)
     except UserError:
         return  # the storage itself is what failed; the message is on standard error
+
+
+def begin(command: str, out: str) -> None:
+    """What an earlier attempt left as its result counts no more."""
+    write(command, out, None, None, "unfinished")
 
 
 def write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:

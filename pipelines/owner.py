@@ -1,5 +1,6 @@
 """One driver at a time owns a run: `<run>/owner.json` names it as long as it lives."""
 
+import json
 import logging
 import os
 import socket
@@ -22,7 +23,7 @@ STALE_SECONDS = 60.0
 
 
 class Owner(NamedTuple):
-    """A driver: where it runs, since when, and when it was last heard of (Unix time)."""
+    """A driver: where it runs, since when, and when it was last heard of (Unix time of its own clock)."""
 
     id: str
     host: str
@@ -41,9 +42,11 @@ class Owner(NamedTuple):
 def _born(pid: int) -> str:
     """When the process began, in ticks since the machine did; empty where there is none. Numbers are used again."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    is_dead = fields[0] in "ZX"  # killed, and its parent has not looked yet
+    return "" if is_dead else fields[19]
 
 
 @contextmanager
@@ -53,15 +56,9 @@ def ownership(run: str) -> Iterator[None]:
     Raises OutputTakenError, with its identity, where another live driver does.
     """
     uri = storage.join(run, OWNER)
-    other = current(run)
-    if other is not None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
-        raise OutputTakenError(
-            f"{run} is being run by process {other.pid} on {other.host} since {since}; wait for it, or end it first"
-        )
     now = time.time()
     me = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _born(os.getpid()), now, now)
-    storage.write_json(uri, me._asdict())
+    _take(uri, run, me)
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(uri, me, ended), daemon=True)
     thread.start()
@@ -70,13 +67,50 @@ def ownership(run: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
+        if _is_mine(uri, me):
+            storage.delete(uri)
+
+
+def _take(uri: str, run: str, me: Owner) -> None:
+    """Writes the owner's record; of several drivers that try, one does."""
+    other = _read(uri)
+    if other is not None and not _is_dead(uri, other):
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
+        raise OutputTakenError(
+            f"{run} is being run by process {other.pid} on {other.host} since {since}; wait for it, or end it first"
+        )
+    if other == _read(uri):
         storage.delete(uri)
+    if not storage.create_bytes(uri, json.dumps(me._asdict()).encode()):
+        raise OutputTakenError(f"{run} has just been started by another process; wait for it, or end it first")
+
+
+def _is_dead(uri: str, other: Owner) -> bool:
+    """Clocks of two machines may differ: a driver elsewhere is dead where its record stops changing."""
+    if other.host == socket.gethostname():
+        return not other.is_alive()
+    logger.info("%s belongs to a driver on %s; looking whether it is alive", uri, other.host)
+    deadline = time.monotonic() + STALE_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(STALE_SECONDS / 60)
+        now = _read(uri)
+        if now != other:
+            return now is None
+    return True
 
 
 def _beat(uri: str, me: Owner, ended: threading.Event) -> None:
     while not ended.wait(BEAT_SECONDS):
         with suppress(UserError):  # storage that is away says so elsewhere
+            if not _is_mine(uri, me):
+                logger.error("%s has been taken over by another driver; end one of them", uri)
+                return
             storage.write_json(uri, me._replace(beat=time.time())._asdict())
+
+
+def _is_mine(uri: str, me: Owner) -> bool:
+    found = _read(uri)
+    return found is not None and found.id == me.id
 
 
 def _read(uri: str) -> Owner | None:
@@ -96,6 +130,6 @@ def current(run: str) -> Owner | None:
 
 
 def last_beat(run: str) -> float:
-    """When the owner was last heard of (Unix time); 0 where there is none."""
+    """When the owner was last heard of, by its own clock; 0 where there is none."""
     owner = _read(storage.join(run, OWNER))
     return owner.beat if owner else 0.0

@@ -55,8 +55,8 @@ class Kitchen:
                 yield normalize(batch.to(self.device), self.card.preprocessing)
 
 
-def cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, uri: str) -> Soup:
-    """The soup of these ensembles, best first; its weights are written to `uri`.
+def cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
+    """The soup of these ensembles, best first; its weights are written to `<stem>-<digest>`.
 
     `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts.
     """
@@ -74,7 +74,7 @@ def cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int
     return Soup(
         trial=SOUP,
         cycle=cycle,
-        weights=write_weights(uri, state),
+        weights=write_weights(stem, state),
         val_mean_f1=score,
         coefficients=coefficients,
         members=[member.source for member in members],

@@ -74,8 +74,8 @@ def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size:
     )
 
 
-def check_warm(config: TrainConfig) -> None:
-    """Raises UserError where `csr.warm` is no finished run of the same network and warm phase."""
+def check_warm(config: TrainConfig, taxonomy: Taxonomy) -> None:
+    """Raises UserError where `csr.warm` is no finished run of the same network, classes and warm phase."""
     assert config.csr.warm is not None
     warm = run_directory.read_config(config.csr.warm)
     if warm is None:
@@ -85,8 +85,15 @@ def check_warm(config: TrainConfig) -> None:
         raise UserError(
             f"--csr.warm {config.csr.warm} has {done} of {warm.num_epochs} epochs; schedule.epochs is {wanted}"
         )
-    if warm.model != config.model or warm.optimizer.name != config.optimizer.name:
-        raise UserError(f"--csr.warm {config.csr.warm} has another `model` or `optimizer.name`: give it the same")
+    card, mine = models.read_card(config.csr.warm), model_card(config, taxonomy)
+    same = (card.architecture, card.taxonomy, card.preprocessing) == (
+        mine.architecture, mine.taxonomy, mine.preprocessing
+    )  # fmt: skip
+    if not same or warm.optimizer.name != config.optimizer.name:
+        raise UserError(
+            f"--csr.warm {config.csr.warm} was trained with another `model`, `input.size`, `init`, `optimizer.name`, "
+            "or on other classes: give it the same"
+        )
 
 
 def warm_checkpoint(config: TrainConfig) -> Checkpoint | None:

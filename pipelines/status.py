@@ -21,9 +21,11 @@ def run(config: StatusConfig) -> dict[str, Any]:
     driver = owner.current(config.run)
     ledger = Ledger(config.run).summary()
     if isinstance(settings, TuneConfig):
-        command, num_trials, entries = "tune", settings.num_trials, trials.table(settings)
+        command, entries = "tune", trials.table(settings)
+        missing = (settings.num_trials - len(entries)) * settings.num_epochs
+        num_epochs = missing + sum(entry["num_epochs"] for entry in entries)
     else:
-        command, num_trials, entries = "train", 1, [trials.entry(config.run, "train")]
+        command, entries, num_epochs = "train", [trials.entry(config.run, "train")], settings.num_epochs
     state = _state(config.run, command, driver is not None)
     for entry in entries:
         if entry["state"] == "unfinished":
@@ -34,7 +36,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "state": state,
         "owner": driver and {"host": driver.host, "pid": driver.pid, "since": driver.since},
         "epochs": sum(entry["epochs"] for entry in entries),
-        "num_epochs": num_trials * settings.num_epochs,
+        "num_epochs": num_epochs,
         METRIC: max((entry[METRIC] for entry in entries if entry[METRIC] is not None), default=None),
         "trials": {entry["trial"]: ledger["trials"].get(entry["trial"], {}) | entry for entry in entries},
         "soups": ledger["soups"],

@@ -186,6 +186,27 @@ def write_bytes(uri: str, data: bytes) -> None:
             scratch.unlink(missing_ok=True)
 
 
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Commits the object if there is none, else leaves what is there and says False; of several writers one wins."""
+    fs, path = filesystem(uri)
+    with user_errors("write", uri):
+        try:
+            if uri.startswith("s3://"):
+                fs.pipe_file(path, data, mode="create")
+                return True
+            target = Path(path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            try:
+                scratch.write_bytes(data)
+                target.hardlink_to(scratch)
+            finally:
+                scratch.unlink(missing_ok=True)
+        except FileExistsError:
+            return False
+    return True
+
+
 def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 

@@ -41,4 +41,4 @@ def exported(config: TrainConfig, device: torch.device) -> Teacher | None:
     if config.teacher is None:
         return None
     parser, card = models.read_model(config.teacher)
-    return Teacher(frozen(parser, device), card.preprocessing, config.teacher_hard_weight)
+    return Teacher(frozen(parser, device), card.preprocessing, config.distill.hard_weight)

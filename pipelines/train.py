@@ -51,20 +51,13 @@ def run(config: TrainConfig) -> dict[str, Any]:
         raise UserError("csr.share is for `tune`: a single training has nobody to share with")
     check_inputs(config, manifest)
     resumed = run_directory.claim(config, manifest.digest)
+    outcome.begin("train", config.out)
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
         stack.enter_context(ray_session(*needed(config)))
         if config.is_regulated:
             stack.enter_context(orchestrator.running(config.out))
-        score = train_trial(config, manifest, orchestrator.single(config.out))
-    return {
-        "run": config.out,
-        "model": storage.join(config.out, "model"),
-        "val_mean_f1": score,
-        "num_epochs": config.num_epochs,
-        "num_cycles": config.csr.num_cycles,
-        "resumed": resumed,
-    }
+        return train_trial(config, manifest, orchestrator.single(config.out)) | {"resumed": resumed}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -91,7 +84,7 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         card = models.read_card(config.teacher)
         models.require_taxonomy(config.teacher, card, config.data, manifest.class_set)
     if config.csr.warm is not None:
-        starting_point.check_warm(config)
+        starting_point.check_warm(config, manifest.class_set)
     if config.init is not None:
         report_init(config, manifest)
 
@@ -102,8 +95,10 @@ def needed(config: TrainConfig) -> tuple[float, float]:
     return workers.num_workers * (workers.cpus_per_worker + workers.data_tasks), workers.num_workers * workers.use_gpu
 
 
-def train_trial(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> float:
-    """Trains one trial, with its cycles, and exports its best model; the validation score of that."""
+def train_trial(
+    config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()
+) -> dict[str, Any]:
+    """Trains one trial, with its cycles, and exports its best model; the result of `run` but for `resumed`."""
     regulator = orchestrator.connect(place.run) if config.is_regulated else None
     if regulator is not None:
         architecture = starting_point.model_card(config, manifest.class_set).architecture
@@ -118,7 +113,13 @@ def train_trial(config: TrainConfig, manifest: Manifest, place: Place, callbacks
     score = export_best(config, manifest, place, result)
     if regulator is not None:
         orchestrator.answer(regulator.end.remote(End(trial=place.trial, state="finished")))
-    return score
+    return {
+        "run": config.out,
+        "model": storage.join(config.out, "model"),
+        "val_mean_f1": score,
+        "num_epochs": config.num_epochs,
+        "num_cycles": config.csr.num_cycles,
+    }
 
 
 def report_init(config: TrainConfig, manifest: Manifest) -> None:

@@ -10,17 +10,21 @@ METRIC = "val_mean_f1"
 STOPPED = "stopped.json"
 
 
-def out_of(run: str, number: str) -> str:
-    return storage.join(run, "trials", number)
+def name_of(number: int) -> str:
+    return f"{number:05d}"
 
 
-def finish(out: str, score: float) -> None:
-    """Marks a trial as finished: it is not done again."""
-    outcome.write("train", out, {METRIC: score}, 0, "done")
+def out_of(run: str, number: int) -> str:
+    return storage.join(run, "trials", name_of(number))
+
+
+def finish(out: str, result: dict[str, Any]) -> None:
+    """Marks a trial as finished: it is not done again. `result` is that of a `train`."""
+    outcome.write("train", out, result, 0, "done")
 
 
 def fail(out: str, message: str) -> None:
-    """Marks a trial as failed; a repeated sweep tries it again."""
+    """Marks a trial as failed; a sweep that is continued tries it again."""
     outcome.write("train", out, None, 1, message)
 
 
@@ -55,21 +59,22 @@ def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
 
 
 def entry(out: str, name: str) -> dict[str, Any]:
-    """Where a run directory stands: `{"trial", "state", "epochs", "val_mean_f1"}`, the best score so far."""
+    """Where a run directory stands: `{"trial", "run", "state", "epochs", "val_mean_f1"}`, the best score so far."""
     history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
     best = max((record[METRIC] for record in history), default=None)
-    finished = outcome.finished_result(out, "train") or {}
-    return {"trial": name, "state": state_of(out), "epochs": len(history), METRIC: finished.get(METRIC, best)}
+    score = (outcome.finished_result(out, "train") or {}).get(METRIC, best)
+    return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), METRIC: score}
 
 
 def table(config: TuneConfig) -> list[dict[str, Any]]:
-    """The `entry` of each trial that was begun, with its `parameters`."""
+    """The `entry` of each trial that was begun, with its `num_epochs` and `parameters`."""
     entries = []
-    for number in (f"{index:05d}" for index in range(config.num_trials)):
+    for number in range(config.num_trials):
         out = out_of(config.out, number)
         trial = run_directory.read_config(out)
         if trial is not None:
-            entries.append(entry(out, number) | {"parameters": parameters_of(config.search, trial)})
+            parameters = parameters_of(config.search, trial)
+            entries.append(entry(out, name_of(number)) | {"num_epochs": trial.num_epochs, "parameters": parameters})
     return entries
 
 

@@ -1,12 +1,12 @@
 """`tune`: Ray Tune searches the loss weights; each trial is a whole training, with its cycles inside.
 
-Trials are numbered, and each has a run directory of its own below `<run>/trials/`. After a kill the sweep is sampled
-again: a trial that is finished or was stopped tells its result at once, one that was cut off continues.
+Each trial has a run directory of its own below `<run>/trials/`. After a kill the sweep begins again: a trial that is
+finished or was stopped tells its scores at once, one that was cut off continues.
 """
 
 import logging
 import math
-from collections.abc import Mapping
+import os
 from functools import partial
 from typing import Any
 
@@ -15,24 +15,25 @@ import ray.tune
 import yaml
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.integration.ray_train import TuneReportCallback
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
+from dmlcsr.weights import MODEL_FILES
 from pipelines import dataset, orchestrator, outcome, run_directory, storage, train, trials
-from pipelines.config import CsrConfig, SearchConfig, TrainConfig, TuneConfig
+from pipelines.config import ClusterConfig, CsrConfig, TrainConfig, TuneConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End
 from pipelines.orchestrator import SOUP_CPUS, Place
 from pipelines.owner import ownership
+from pipelines.search import NUMBER, WARM, sampled, space, trial_config, tune_config, warm_of
 from pipelines.session import ray_session
-from pipelines.trials import METRIC, fail, failure, finish, out_of, state_of, stop
+from pipelines.trials import METRIC, fail, failure, finish, name_of, out_of, state_of, stop
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 BEST, TABLE = "best.yaml", "trials.json"
-WARM = "warm"
+NODES_SECONDS = "3600"
+"""How long the workers of a trial may wait for their place: new nodes take their time, and other trials theirs."""
 
 
 def run(config: TuneConfig) -> dict[str, Any]:
@@ -45,9 +46,10 @@ def run(config: TuneConfig) -> dict[str, Any]:
             return finished
     train.check_inputs(config, manifest)
     run_directory.claim(config, manifest.digest)
-    soup = soup_settings(config, manifest)
-    with ownership(config.out), ray_session(*present_at_once(config)):
-        fits = max_concurrent(config)
+    outcome.begin("tune", config.out)
+    soup, limits = soup_settings(config, manifest), may_grow_to(config)
+    with ownership(config.out), ray_session(*present_at_once(config, limits)):
+        fits = max_concurrent(config, limits)
         if soup:
             train_shared(config, manifest)
         with orchestrator.running(config.out, soup):
@@ -60,42 +62,27 @@ def summary(result: dict[str, Any]) -> str:
     return f"{trials.as_text(result['trials'])}\n{best}; for `train --config`: {result['best_config']}"
 
 
-def space(config: SearchConfig) -> dict[str, Any]:
-    """Ray Tune's search space: each value that has bounds, log-uniform between them."""
-    return {name: ray.tune.loguniform(*bounds) for name, bounds in trials.searched(config).items()}
+def may_grow_to(config: TuneConfig) -> ClusterConfig:
+    """What the cluster may grow to; one that is started for this command does not grow."""
+    is_given = os.environ.get("RAY_ADDRESS") or ray.is_initialized()
+    return config.cluster if is_given else ClusterConfig()
 
 
-def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
-    """The configuration of one trial: the sweep's, with these values in place of its own."""
-    values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out}
-    if config.csr.share == "soup":
-        values["csr"] |= {"share": "none", "warm": warm_of(config)}
-    for name, value in parameters.items():
-        if name == "lr":
-            values["optimizer"]["lr"] = value
-        elif name == "cycle_epochs":
-            values["csr"]["cycle_epochs"] = max(1, round(value))
-        else:
-            values["loss"][name] = value
-    return TrainConfig.model_validate(values)
-
-
-def present_at_once(config: TuneConfig) -> tuple[float, float]:
+def present_at_once(config: TuneConfig, limits: ClusterConfig) -> tuple[float, float]:
     """CPUs and GPUs that must be there from the beginning: none of those that an autoscaler may add."""
     cpus, gpus = train.needed(config)
     spare = SOUP_CPUS if config.csr.share == "soup" else 0
-    limits = config.cluster
     return 0 if limits.max_cpus else cpus + DRIVER_CPUS + spare, 0 if limits.max_gpus else gpus
 
 
-def max_concurrent(config: TuneConfig) -> int:
+def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
     """Trials that the cluster, grown as far as it may, runs at once.
 
     Raises UserError, with what is missing, where it can never run one.
     """
     resources = ray.cluster_resources()
     cpus, gpus = train.needed(config)
-    wanted = {"CPU": (cpus + DRIVER_CPUS, config.cluster.max_cpus), "GPU": (gpus, config.cluster.max_gpus)}
+    wanted = {"CPU": (cpus + DRIVER_CPUS, limits.max_cpus), "GPU": (gpus, limits.max_gpus)}
     # A soup is made beside the trials: it must find a place that they leave free.
     spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.csr.share == "soup" else {"CPU": 0, "GPU": 0}
     fits = math.inf
@@ -127,29 +114,13 @@ def train_shared(config: TuneConfig, manifest: Manifest) -> None:
     finish(out, train.train_trial(warm, manifest, Place(config.out, WARM)))
 
 
-def warm_of(config: TuneConfig) -> str:
-    """The run whose last epoch all trials branch from, where they share."""
-    return config.csr.warm or storage.join(config.out, WARM)
-
-
 def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
-    """Runs all trials to their end, `fits` at once."""
+    """Runs all trials to their end, `fits` at once. Raises RunFailedError where it was interrupted."""
     fs, path = storage.arrow_filesystem(config.out)
-    epochs = config.num_epochs
-    is_branched = config.csr.share == "soup" or config.csr.warm is not None
-    grace = config.grace_epochs + (config.schedule.epochs if is_branched else 0)
-    asha = ASHAScheduler(time_attr="epoch", max_t=epochs, grace_period=min(grace, epochs))
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(partial(run_trial, config, manifest), {"CPU": DRIVER_CPUS}),
-        param_space=space(config.search),
-        tune_config=ray.tune.TuneConfig(
-            metric=METRIC,
-            mode="max",
-            num_samples=config.num_trials,
-            max_concurrent_trials=fits,
-            search_alg=algorithm(config),
-            scheduler=asha if config.early_stopping else FIFOScheduler(),
-        ),
+        param_space=space(config),
+        tune_config=tune_config(config, fits),
         run_config=ray.tune.RunConfig(
             name="tune",
             storage_path=path,
@@ -160,57 +131,54 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
         ),
     )
     tuner.fit()
+    if any(state_of(out_of(config.out, number)) == "unfinished" for number in range(config.num_trials)):
+        raise RunFailedError(f"the sweep {config.out} was interrupted; the same command continues")  # Tune hides Ctrl-C
 
 
-def algorithm(config: TuneConfig) -> Searcher | SearchAlgorithm:
-    """Random sampling, the same for the same seed, or Optuna's TPE. Raises UserError where Optuna is missing."""
-    if config.algorithm == "random":
-        return BasicVariantGenerator(random_state=config.seed)
-    try:
-        import optuna
-        from ray.tune.search.optuna import OptunaSearch
-    except ImportError as error:
-        raise UserError("--algorithm tpe needs Optuna: pip install optuna") from error
-    return OptunaSearch(sampler=optuna.samplers.TPESampler(seed=config.seed))
-
-
-def number_of(trial_id: str) -> str:
-    """Ray's ids end in the number of the trial in the order of sampling."""
-    return trial_id.rpartition("_")[2]
-
-
-def run_trial(config: TuneConfig, manifest: Manifest, parameters: dict[str, float]) -> None:
-    """One trial, in a process of its own: trains, or tells what an earlier attempt has measured."""
-    number = number_of(ray.tune.get_context().get_trial_id())
+def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) -> None:
+    """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODES_SECONDS)
+    number = values[NUMBER]
     out = out_of(config.out, number)
-    # A trial that was begun keeps its values: TPE would suggest others now.
-    mine = run_directory.read_config(out) or trial_config(config, out, parameters)
+    for record in run_directory.read_metrics(out):
+        ray.tune.report(dict(record))
     if state_of(out) in ("finished", "stopped"):
-        for record in run_directory.read_metrics(out):
-            ray.tune.report(dict(record))
         return
+    mine = run_directory.read_config(out)
+    if mine is None:
+        suggested = {name: value for name, value in values.items() if name != NUMBER}
+        mine = trial_config(config, out, suggested or sampled(config, number))
+    mine = mine.model_copy(update={"workers": config.workers})  # the cluster may be another one now
     run_directory.claim(mine, manifest.digest)
+    outcome.begin("train", out)
     try:
-        finish(out, train.train_trial(mine, manifest, Place(config.out, number), [TuneReportCallback()]))
+        finish(out, train.train_trial(mine, manifest, Place(config.out, name_of(number)), [TuneReportCallback()]))
     except (RunFailedError, UserError) as error:
         fail(out, str(error))
 
 
 class Bookkeeper(ray.tune.Callback):
-    """Tells storage, and the orchestrator, which trials were stopped early."""
+    """Tells storage, and the orchestrator, which trials were stopped early or lost."""
 
     def __init__(self, config: TuneConfig) -> None:
         self.config = config
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        number = number_of(trial.trial_id)
+        number = trial.config[NUMBER]
         out = out_of(self.config.out, number)
-        if state_of(out) == "unfinished":
-            stop(out)
+        if state_of(out) in ("unfinished", "stopped"):
             if self.config.is_regulated:
                 actor = orchestrator.connect(self.config.out)
-                orchestrator.answer(actor.end.remote(End(trial=number, state="stopped")))
-        logger.info("trial %s: %s", number, f"failed: {message}" if (message := failure(out)) else state_of(out))
+                orchestrator.answer(actor.end.remote(End(trial=name_of(number), state="stopped")))
+            stop(out)
+        why = failure(out)
+        logger.info("trial %s: %s", name_of(number), f"failed: {why}" if why else state_of(out))
+
+    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
+        number = trial.config[NUMBER]
+        reason = f"its process ended {self.config.workers.max_failures + 1} times; see {self.config.out}/tune"
+        fail(out_of(self.config.out, number), reason)
+        logger.error("trial %s failed: %s", name_of(number), reason)
 
 
 def conclude(config: TuneConfig) -> dict[str, Any]:
@@ -218,13 +186,13 @@ def conclude(config: TuneConfig) -> dict[str, Any]:
     table = trials.table(config)
     finished = [entry for entry in table if entry["state"] == "finished"]
     if not finished:
-        failures = [f"trial {entry['trial']}: {failure(out_of(config.out, entry['trial']))}" for entry in table]
+        failures = [f"trial {entry['trial']}: {failure(entry['run'])}" for entry in table if entry["state"] == "failed"]
         raise RunFailedError(f"no trial of {config.out} has finished; {'; '.join(failures[:3])}")
     best = max(finished, key=lambda entry: entry[METRIC])
-    out = out_of(config.out, best["trial"])
-    for uri in storage.list_files(storage.join(out, "model")):
-        storage.write_bytes(storage.join(config.out, "model", uri.rpartition("/")[2]), storage.read_bytes(uri))
-    values = yaml.safe_load(storage.read_bytes(storage.join(out, run_directory.CONFIG)))
+    for name in MODEL_FILES:  # the card comes last
+        data = storage.read_bytes(storage.join(best["run"], "model", name))
+        storage.write_bytes(storage.join(config.out, "model", name), data)
+    values = yaml.safe_load(storage.read_bytes(storage.join(best["run"], run_directory.CONFIG)))
     chosen = storage.join(config.out, BEST)
     kept = {name: value for name, value in values.items() if name not in ("data", "out")}
     storage.write_bytes(chosen, yaml.safe_dump(kept, sort_keys=False).encode())

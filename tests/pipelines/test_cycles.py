@@ -8,6 +8,7 @@ import time
 import pytest
 import ray
 import torch
+import yaml
 from ray.exceptions import RayActorError
 from ray.util.state import list_actors
 
@@ -58,6 +59,14 @@ def test_the_averages_are_those_of_the_method(regulated):
     )
 
 
+def test_two_workers_go_through_the_same_cycles(faces, tmp_path):
+    """None of them may ask for a teacher before it is published: that would cost a failure, and here are none."""
+    config = smoke(faces, tmp_path / "run", **CSR, workers={"num_workers": 2, "max_failures": 0})
+    result = train.run(config)
+    assert sorted(scores(config.out)) == [(kind, cycle) for kind in ("Ensemble", "Student") for cycle in range(3)]
+    assert result["val_mean_f1"] == max(scores(config.out).values())
+
+
 def test_the_orchestrator_ends_with_the_run(regulated):
     with pytest.raises(ValueError, match="Failed to look up actor"):
         orchestrator.connect(regulated[0].out)
@@ -65,7 +74,7 @@ def test_the_orchestrator_ends_with_the_run(regulated):
 
 
 def test_an_orchestrator_that_no_driver_comes_back_for_ends(ray_cluster, tmp_path):
-    actor = ray.remote(orchestrator.Orchestrator).options(num_cpus=0, max_restarts=-1).remote(str(tmp_path), 2.0)
+    actor = orchestrator.ACTOR.options(num_cpus=0, max_restarts=-1).remote(str(tmp_path), 2.0)
     assert ray.get(actor.status.remote()) == {"trials": {}}
     with pytest.raises(RayActorError):
         for _ in range(600):
@@ -76,6 +85,15 @@ def test_an_orchestrator_that_no_driver_comes_back_for_ends(ray_cluster, tmp_pat
 def test_a_restarted_driver_adopts_the_orchestrator_it_finds(ray_cluster, tmp_path):
     with orchestrator.running(str(tmp_path)) as first, orchestrator.running(str(tmp_path)) as second:
         assert first == second or first._actor_id == second._actor_id
+
+
+def test_a_damaged_ledger_is_told_in_one_sentence_and_left_alone(faces, ray_cluster, tmp_path):
+    config = smoke(faces, tmp_path / "run", **CSR)
+    storage.write_bytes(f"{config.out}/config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+    storage.write_bytes(f"{config.out}/ledger/train/student-000.json", b'{"half')
+    with pytest.raises(UserError, match=r"student-000.json is damaged"):
+        train.run(config)
+    assert storage.read_bytes(f"{config.out}/ledger/train/student-000.json") == b'{"half'
 
 
 def test_status_tells_cycles_and_lineage_without_a_cluster(regulated):
@@ -102,12 +120,13 @@ def kill_when(condition, class_name, ray_cluster):
     return thread, killed
 
 
-DURING_AN_AVERAGE, BEFORE_PUBLISH, BETWEEN_CYCLES = "student-001.json", "average-001.json", "ensemble-001.json"
+DURING_AN_AVERAGE = "cycles/train/001-student-*"
+BEFORE_PUBLISH, BETWEEN_CYCLES = "ledger/train/average-001.json", "ledger/train/ensemble-001.json"
 HEAVY = pytest.mark.faults
 
 
 @pytest.mark.parametrize(
-    ("class_name", "record"),
+    ("class_name", "sign"),
     [
         ("Orchestrator", DURING_AN_AVERAGE),
         pytest.param("Orchestrator", BEFORE_PUBLISH, marks=HEAVY),
@@ -118,10 +137,9 @@ HEAVY = pytest.mark.faults
         pytest.param("TrainController", BETWEEN_CYCLES, marks=HEAVY),
     ],
 )
-def test_a_kill_changes_nothing_in_the_end(regulated, faces, ray_cluster, tmp_path, class_name, record):
+def test_a_kill_changes_nothing_in_the_end(regulated, faces, ray_cluster, tmp_path, class_name, sign):
     config = smoke(faces, tmp_path / "run", **CSR)
-    path = tmp_path / "run/ledger/train" / record
-    thread, killed = kill_when(path.exists, class_name, ray_cluster)
+    thread, killed = kill_when(lambda: list((tmp_path / "run").glob(sign)), class_name, ray_cluster)
     train.run(config)
     thread.join()
     assert killed
@@ -166,7 +184,7 @@ def test_two_runs_may_branch_from_one_warm_phase(regulated, faces, tmp_path):
     ("more", "message"),
     [
         ({"schedule": {"epochs": 2, "warmup_epochs": 0.5}}, "3 of 3 epochs; schedule.epochs is 2"),
-        ({"schedule": {"epochs": 3, "warmup_epochs": 0.5}, "model": {"width": 0.25}}, "another `model`"),
+        ({"schedule": {"epochs": 3, "warmup_epochs": 0.5}, "model": {"width": 0.25}}, "trained with another `model`"),
     ],
 )
 def test_a_warm_phase_that_does_not_fit_is_refused(regulated, faces, tmp_path, more, message):

@@ -20,7 +20,7 @@ def state(value, **more):
 
 
 def student(run, cycle, value, trial="a", **more):
-    uri = orchestrator.weights_uri(str(run), trial, cycle, "student")
+    uri = orchestrator.weights_stem(str(run), trial, cycle, "student")
     weights = averaging.write_weights(uri, state(value, **more))
     return Student(trial=trial, cycle=cycle, weights=weights, val_mean_f1=value / 10)
 
@@ -42,7 +42,7 @@ def end_cycle(actor, run, cycle, value):
     """What a trial does at the end of a cycle; the ensemble's weights."""
     step = actor.report(student(run, cycle, value))
     if isinstance(step, Average):
-        uri = orchestrator.weights_uri(str(run), "a", cycle, "ensemble")
+        uri = orchestrator.weights_stem(str(run), "a", cycle, "ensemble")
         weights = averaging.write_weights(uri, averaging.read_weights(step.weights))
         actor.publish("a", cycle, weights, value / 10)
     return averaging.read_weights(actor.ensemble("a", cycle).weights)["w"]
@@ -117,18 +117,19 @@ def test_a_student_of_another_architecture_is_refused_and_nothing_is_averaged(tm
     end_cycle(actor, tmp_path, 0, 1)
     with pytest.raises(UserError, match="not of the ensemble's architecture"):
         actor.report(student(tmp_path, 1, 2, more=torch.zeros(3)))
-    assert not actor.ledger.of(Average, "a")
+    assert not actor.ledger.of(Average, "a") and len(actor.ledger.of(Student, "a")) == 1
+    assert end_cycle(actor, tmp_path, 1, 3)[0] == 2
 
 
 def test_weights_that_are_not_finite_are_never_written(tmp_path):
     with pytest.raises(UserError, match="not finite"):
         averaging.write_weights(str(tmp_path / "w"), {"w": torch.tensor([1.0, float("nan")])})
-    assert not (tmp_path / "w").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_weights_that_changed_since_are_refused(tmp_path):
     weights = averaging.write_weights(str(tmp_path / "w"), state(1))
-    averaging.write_weights(str(tmp_path / "w"), state(2))
+    storage.write_bytes(weights.uri, b"other")
     with pytest.raises(UserError, match="damaged"):
         averaging.read_weights(weights)
 

@@ -19,7 +19,7 @@ def trial(name):
 
 def end_cycle(actor, name, cycle, score):
     """Report and publish, as a trial's workers do; weights are a number."""
-    uri = orchestrator.weights_uri(actor.run, name, cycle, "student")
+    uri = orchestrator.weights_stem(actor.run, name, cycle, "student")
     weights = averaging.write_weights(uri, {"w": torch.tensor([score])})
     step = actor.report(Student(trial=name, cycle=cycle, weights=weights, val_mean_f1=score))
     if isinstance(step, Average):
