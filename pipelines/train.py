@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from ray.exceptions import RayActorError
 from ray.train import UserCallback
 from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.exceptions import TrainingFailedError
@@ -142,9 +143,36 @@ def report_init(config: TrainConfig, manifest: Manifest) -> None:
 
 def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> Result:
     """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
+    failures = config.workers.max_failures
+    for attempt in range(failures + 1):
+        try:
+            result: Result = trainer(config, manifest, place, callbacks).fit()  # type: ignore[assignment]
+            break
+        except TrainingFailedError as error:
+            for cause in getattr(error, "worker_failures", {}).values():
+                if isinstance(cause, UserError):
+                    raise UserError(str(cause)) from error
+            raise RunFailedError(
+                f"training stopped after {failures} replacements of lost workers "
+                f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
+            ) from error
+        except RayActorError as error:  # Ray replaces workers; their controller is replaced here
+            if attempt == failures:
+                raise RunFailedError(
+                    f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
+                ) from error
+            logger.warning("the controller of the training was lost; another one continues from the last epoch")
+    answer: dict[str, Any] = result.return_value or {}
+    if "failure" in answer:
+        raise RunFailedError(f"{answer['failure']}; lower --optimizer.lr or set --optimizer.clip-norm")
+    return result
+
+
+def trainer(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+    """Ray Train's part of a run: it finds, by the run's directory, what an earlier attempt has done."""
     workers = config.workers
     fs, path = storage.arrow_filesystem(config.out)
-    trainer = TorchTrainer(
+    return TorchTrainer(
         train_loop.train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
@@ -169,20 +197,6 @@ def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequen
             callbacks=list(callbacks),
         ),
     )
-    try:
-        result: Result = trainer.fit()  # type: ignore[assignment]  # the wheel annotates its base class
-    except TrainingFailedError as error:
-        for cause in getattr(error, "worker_failures", {}).values():
-            if isinstance(cause, UserError):
-                raise UserError(str(cause)) from error
-        raise RunFailedError(
-            f"training stopped after {workers.max_failures} replacements of lost workers "
-            f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
-        ) from error
-    answer: dict[str, Any] = result.return_value or {}
-    if "failure" in answer:
-        raise RunFailedError(f"{answer['failure']}; lower --optimizer.lr or set --optimizer.clip-norm")
-    return result
 
 
 def _last_line(error: BaseException) -> str:
