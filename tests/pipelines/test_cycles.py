@@ -75,7 +75,7 @@ def test_the_orchestrator_ends_with_the_run(regulated):
 
 def test_an_orchestrator_that_no_driver_comes_back_for_ends(ray_cluster, tmp_path):
     actor = orchestrator.ACTOR.options(num_cpus=0, max_restarts=-1).remote(str(tmp_path), 2.0)
-    assert ray.get(actor.status.remote()) == {"trials": {}}
+    assert ray.get(actor.status.remote()) == {"trials": {}, "soups": {}}
     with pytest.raises(RayActorError):
         for _ in range(600):
             ray.get(actor.status.remote())

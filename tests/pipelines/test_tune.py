@@ -1,6 +1,7 @@
 """The sweep on the shared cluster: real trials with real cycles."""
 
 import json
+import time
 
 import pytest
 import ray
@@ -83,8 +84,11 @@ def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_
     assert set(states.values()) == {("finished", 2), ("stopped", 1)}
     ledger = Ledger(config.out)
     assert {trial: ledger.find(End, trial).state for trial in states} == {t: s for t, (s, _) in states.items()}
+    deadline = time.monotonic() + 60  # Ray's cleaner of placement groups looks once a second
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
     assert not list_actors(ray_cluster, filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
-    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 
 
 def test_a_repeated_sweep_stops_and_finishes_the_same_trials(stopped):
