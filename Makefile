@@ -36,4 +36,5 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.stream
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.outage
+	$(BIN)/python -m benchmarks.orchestrator
 	$(BIN)/python -m benchmarks.ingest --samples 3000 --s3

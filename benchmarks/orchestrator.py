@@ -18,7 +18,7 @@ from pathlib import Path
 
 import ray
 
-from pipelines import orchestrator
+from pipelines import orchestrator, tasks
 from pipelines.ledger import Average, Ensemble, Ledger, Record, Student, Teacher, Trial, Weights
 from pipelines.session import ray_session
 
@@ -52,12 +52,12 @@ def main() -> None:
                 ledger.commit(record)
         begin = time.perf_counter()
         with orchestrator.running(run) as actor:
-            orchestrator.answer(actor.status.remote())
+            tasks.answer(actor.status.remote())
             started = time.perf_counter() - begin
             seconds = []
             for _ in range(ANSWERS):
                 begin = time.perf_counter()
-                orchestrator.answer(actor.status.remote())
+                tasks.answer(actor.status.remote())
                 seconds.append(time.perf_counter() - begin)
             pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
             memory = Path(f"/proc/{pid}/status").read_text()

@@ -16,7 +16,7 @@ from torch import Tensor
 from dmlcsr.model import DMLCSR
 from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
-from pipelines import averaging, ledger, orchestrator
+from pipelines import averaging, ledger, orchestrator, tasks
 from pipelines.config import TrainConfig
 from pipelines.ledger import Average, Ensemble, Student, Weights
 from pipelines.orchestrator import Place
@@ -43,7 +43,7 @@ class Cycles:
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
-        chosen: ledger.Teacher = orchestrator.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
+        chosen: ledger.Teacher = tasks.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
         return Teacher(frozen(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: Weights) -> DMLCSR:
@@ -72,7 +72,7 @@ class Cycles:
         if self.rank == 0:
             stem = orchestrator.weights_stem(*self.place, cycle, "ensemble")
             weights = averaging.write_weights(stem, network.state_dict())
-            orchestrator.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
+            tasks.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
             text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
             text += "it took %.1f s, of which %.1f s for the pass over the training rows"
@@ -84,7 +84,7 @@ class Cycles:
         stem = orchestrator.weights_stem(*self.place, cycle, "student")
         weights = averaging.write_weights(stem, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
-        step: Ensemble | Average = orchestrator.answer(self.orchestrator.report.remote(record))
+        step: Ensemble | Average = tasks.answer(self.orchestrator.report.remote(record))
         return step
 
 

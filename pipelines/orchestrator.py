@@ -10,14 +10,13 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayTaskError
 
-from pipelines import owner, storage
+from pipelines import owner, storage, tasks
 from pipelines.errors import UserError
 from pipelines.ledger import (
     SOUP,
@@ -38,7 +37,6 @@ logger = logging.getLogger(__name__)
 NAMESPACE = "dmlcsr"
 MAX_CANDIDATES = 4
 """Ensembles that a soup is tried of."""
-SOUP_CPUS = 1
 MAX_AVERAGES = 4
 """Averages that are made at once; other questions are answered meanwhile."""
 PATIENCE_SECONDS = 600.0
@@ -60,33 +58,6 @@ def single(run: str) -> Place:
 def weights_stem(run: str, trial: str, cycle: int, kind: str) -> str:
     """Where weights go, up to their digest."""
     return storage.join(run, "cycles", trial, f"{cycle:03d}-{kind}")
-
-
-def averaged_in_task(ensemble: Weights, student: Weights, cycle: int, stem: str) -> Weights:
-    """W_n, made by a task elsewhere: the orchestrator has no memory for weights, nor for what handles them."""
-    task: Any = ray.remote(num_cpus=0)(_average)
-    weights: Weights = answer(task.remote(ensemble, student, cycle, stem))
-    return weights
-
-
-def _average(ensemble: Weights, student: Weights, cycle: int, stem: str) -> Weights:
-    from pipelines import averaging
-
-    return averaging.average(ensemble, student, cycle, stem)
-
-
-def cooked_in_task(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
-    """The soup of these ensembles, made by a task that waits until a CPU, and a GPU if trials use them, is free."""
-    gpus = float(settings["config"]["workers"]["use_gpu"])
-    task: Any = ray.remote(num_cpus=SOUP_CPUS, num_gpus=gpus)(_cook)
-    soup: Soup = answer(task.remote(settings, candidates, cycle, stem))
-    return soup
-
-
-def _cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
-    from pipelines import soups
-
-    return soups.cook(settings, candidates, cycle, stem)
 
 
 class Orchestrator:
@@ -153,7 +124,7 @@ class Orchestrator:
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
         stem = weights_stem(self.run, trial, cycle, "average")
-        weights = averaged_in_task(earlier.weights, student.weights, cycle, stem)
+        weights = tasks.averaged_in_task(earlier.weights, student.weights, cycle, stem)
         self.ledger.commit(student)  # not before: one that cannot be averaged is no student of this trial
         return self.ledger.commit(Average(trial=trial, cycle=cycle, weights=weights))
 
@@ -196,7 +167,7 @@ class Orchestrator:
         ensembles = [self.ensemble(*name) for name in candidates.ensembles]
         stem = weights_stem(self.run, SOUP, candidates.cycle, "soup")
         try:
-            self.ledger.commit(cooked_in_task(self.soup, ensembles, candidates.cycle, stem))
+            self.ledger.commit(tasks.cooked_in_task(self.soup, ensembles, candidates.cycle, stem))
         except Exception:  # whatever it is, the trials go on with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
@@ -273,13 +244,3 @@ def running(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
 def connect(run: str) -> Any:
     """The orchestrator of a run whose driver has started it."""
     return ray.get_actor(name_of(run), NAMESPACE)
-
-
-def answer(reference: Any) -> Any:
-    """What a method answers; a UserError is raised as it was there."""
-    try:
-        return ray.get(reference)
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise UserError(str(error.cause)) from None
-        raise

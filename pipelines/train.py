@@ -27,6 +27,7 @@ from pipelines import (
     run_directory,
     starting_point,
     storage,
+    tasks,
     train_loop,
 )
 from pipelines.config import TrainConfig
@@ -109,11 +110,11 @@ def train_trial(
             taxonomy=manifest.taxonomy,
             num_cycles=config.csr.num_cycles,
         )
-        orchestrator.answer(regulator.register.remote(trial))
+        tasks.answer(regulator.register.remote(trial))
     result = fit(config, manifest, place, callbacks)
     score = export_best(config, manifest, place, result)
     if regulator is not None:
-        orchestrator.answer(regulator.end.remote(End(trial=place.trial, state="finished")))
+        tasks.answer(regulator.end.remote(End(trial=place.trial, state="finished")))
     return {
         "run": config.out,
         "model": storage.join(config.out, "model"),

@@ -17,15 +17,16 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from dmlcsr.weights import MODEL_FILES
-from pipelines import dataset, orchestrator, outcome, run_directory, storage, train, trials
+from pipelines import dataset, orchestrator, outcome, run_directory, storage, tasks, train, trials
 from pipelines.config import ClusterConfig, CsrConfig, TrainConfig, TuneConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End
-from pipelines.orchestrator import SOUP_CPUS, Place
+from pipelines.orchestrator import Place
 from pipelines.owner import ownership
 from pipelines.search import NUMBER, WARM, sampled, space, trial_config, tune_config, warm_of
 from pipelines.session import ray_session
+from pipelines.tasks import SOUP_CPUS
 from pipelines.trials import METRIC, fail, failure, finish, name_of, out_of, state_of, stop
 
 logger = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class Bookkeeper(ray.tune.Callback):
         if state_of(out) in ("unfinished", "stopped"):
             if self.config.is_regulated:
                 actor = orchestrator.connect(self.config.out)
-                orchestrator.answer(actor.end.remote(End(trial=name_of(number), state="stopped")))
+                tasks.answer(actor.end.remote(End(trial=name_of(number), state="stopped")))
             stop(out)
         why = failure(out)
         logger.info("trial %s: %s", name_of(number), f"failed: {why}" if why else state_of(out))

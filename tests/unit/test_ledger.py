@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import averaging, orchestrator, storage
+from pipelines import averaging, orchestrator, storage, tasks
 from pipelines.errors import UserError
 from pipelines.ledger import Average, End, Ensemble, Ledger, Student, Trial, Weights
 from pipelines.orchestrator import Orchestrator
@@ -34,7 +34,7 @@ def here(monkeypatch):
         calls.append(arguments[2])
         return averaging.average(*arguments)
 
-    monkeypatch.setattr(orchestrator, "averaged_in_task", averaged)
+    monkeypatch.setattr(tasks, "averaged_in_task", averaged)
     return calls
 
 
@@ -64,7 +64,7 @@ def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, 
     run = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         calls = []
-        patch.setattr(orchestrator, "averaged_in_task", lambda *a: calls.append(a[2]) or averaging.average(*a))
+        patch.setattr(tasks, "averaged_in_task", lambda *a: calls.append(a[2]) or averaging.average(*a))
         actor = Orchestrator(str(run))
         for cycle in range(3):
             actor.register(TRIAL)

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from pipelines import averaging, orchestrator
+from pipelines import averaging, orchestrator, tasks
 from pipelines.errors import UserError
 from pipelines.ledger import SOUP, Average, Candidates, Ledger, Soup, Student, Teacher, Trial, blended
 from pipelines.orchestrator import Orchestrator
@@ -47,8 +47,8 @@ class Stove:
 @pytest.fixture
 def stove(monkeypatch):
     stove = Stove()
-    monkeypatch.setattr(orchestrator, "averaged_in_task", averaging.average)
-    monkeypatch.setattr(orchestrator, "cooked_in_task", stove.cook)
+    monkeypatch.setattr(tasks, "averaged_in_task", averaging.average)
+    monkeypatch.setattr(tasks, "cooked_in_task", stove.cook)
     return stove
 
 
