@@ -76,7 +76,7 @@ class Orchestrator:
 
     def _end_without_driver(self, patience: float) -> None:
         """Ends the actor for good where no driver has been heard of for `patience` seconds."""
-        heard, beat = time.monotonic(), owner.last_beat(self.run)
+        heard, beat = time.monotonic(), -1.0
         while time.monotonic() - heard < patience:
             time.sleep(patience / 20)
             with suppress(UserError):  # storage that is away says nothing about the driver
