@@ -90,7 +90,7 @@ def test_a_soup_keeps_what_raises_the_score_and_nothing_else(shared, tmp_path):
     made = averaging.read_weights(soup.weights)
     wanted = update_ensemble(states[0], states[1], 1)
     assert all(torch.allclose(made[name], wanted[name], atol=1e-6) for name in wanted if "running" not in name)
-    assert storage.exists(str(tmp_path / "soup"))
+    assert storage.exists(soup.weights.uri)
 
 
 @pytest.mark.faults
