@@ -151,7 +151,8 @@ class Ledger:
 
     def of(self, kind: type[RecordT], trial: str) -> list[RecordT]:
         """All records of a kind of one trial, by cycle."""
-        return [record for _, record in sorted(self._trials.get(trial, {}).items()) if isinstance(record, kind)]
+        found = {name: record for name, record in self._trials.get(trial, {}).items() if isinstance(record, kind)}
+        return [found[name] for name in sorted(found)]
 
     def trials(self) -> list[Trial]:
         """All trials that were begun, by name."""
