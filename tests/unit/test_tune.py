@@ -69,6 +69,14 @@ def test_no_trial_is_stopped_at_its_last_epoch(grace, first):
         assert not scheduler._stop_last_trials
 
 
+@pytest.mark.parametrize("algorithm", ["random", "tpe"])
+def test_no_more_trials_run_at_once_than_fit(algorithm):
+    """Ray Tune ignores its own limit where the trials are generated without a searcher."""
+    settings = search.tune_config(TuneConfig.model_validate(BASE | {"algorithm": algorithm}), 3)
+    limit = settings.search_alg.max_concurrent if algorithm == "random" else settings.max_concurrent_trials
+    assert limit == 3
+
+
 def test_a_sweep_with_cycles_of_different_length_knows_its_longest_trial():
     config = TuneConfig.model_validate(BASE | {"search": {"cycle_epochs": "1,20"}})
     assert config.max_epochs == 12 + 2 * 20
