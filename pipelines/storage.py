@@ -176,14 +176,20 @@ def write_bytes(uri: str, data: bytes) -> None:
         if uri.startswith("s3://"):
             fs.pipe_file(path, data)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-        try:
-            scratch.write_bytes(data)
-            scratch.replace(target)
-        finally:
-            scratch.unlink(missing_ok=True)
+        with _written_beside(Path(path), data) as scratch:
+            scratch.replace(path)
+
+
+@contextmanager
+def _written_beside(target: Path, data: bytes) -> Iterator[Path]:
+    """A hidden file with the data in the folder of `target`, for the time of a `with` block."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        scratch.write_bytes(data)
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
@@ -194,14 +200,8 @@ def create_bytes(uri: str, data: bytes) -> bool:
             if uri.startswith("s3://"):
                 fs.pipe_file(path, data, mode="create")
                 return True
-            target = Path(path)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
-            try:
-                scratch.write_bytes(data)
-                target.hardlink_to(scratch)
-            finally:
-                scratch.unlink(missing_ok=True)
+            with _written_beside(Path(path), data) as scratch:
+                Path(path).hardlink_to(scratch)
         except FileExistsError:
             return False
     return True
