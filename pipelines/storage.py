@@ -204,7 +204,17 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 Path(path).hardlink_to(scratch)
         except FileExistsError:
             return False
+        except OSError as error:
+            if _code(error) not in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise
+            return False
     return True
+
+
+def _code(error: OSError) -> str | None:
+    """S3's own name of an error that s3fs has translated."""
+    cause = error.__cause__
+    return cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
 
 
 def write_json(uri: str, value: Any) -> None:
