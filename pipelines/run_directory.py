@@ -1,6 +1,7 @@
 """A run's directory on storage: whose it is, what it was started with, and what has been measured so far."""
 
 import json
+import logging
 import platform
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,11 @@ from typing import Any
 import yaml
 from tensorboardX import SummaryWriter
 
-from pipelines import storage
+from pipelines import outcome, storage
 from pipelines.config import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, UserError
 
+logger = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 EVENTS = "tensorboard/events.out.tfevents.0.run"
 Record = Mapping[str, float]
@@ -40,6 +42,14 @@ def belongs(config: TrainConfig, data_digest: str) -> bool:
     if storage.exists(environment) and storage.read_json(environment).get("data_digest") != data_digest:
         raise OutputTakenError(f"{config.out} was started on other data than {config.data} holds now")
     return True
+
+
+def finished(config: TrainConfig, data_digest: str, command: str) -> dict[str, Any] | None:
+    """The result of this very run, where an earlier attempt has finished it. Raises what `belongs` does."""
+    result = outcome.finished_result(config.out, command) if belongs(config, data_digest) else None
+    if result is not None:
+        logger.info("%s is finished; nothing to do", config.out)
+    return result
 
 
 def _compare(config: TrainConfig, earlier: Mapping[str, Any]) -> None:

@@ -44,18 +44,16 @@ logger = logging.getLogger(__name__)
 def run(config: TrainConfig) -> dict[str, Any]:
     """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
     manifest = dataset.read_manifest(config.data)
-    if run_directory.belongs(config, manifest.digest):
-        finished = outcome.finished_result(config.out, "train")
-        if finished is not None:
-            logger.info("%s is finished; nothing to do", config.out)
-            return finished
+    finished = run_directory.finished(config, manifest.digest, "train")
+    if finished is not None:
+        return finished
     if config.csr.share != "none":
         raise UserError("csr.share is for `tune`: a single training has nobody to share with")
     check_inputs(config, manifest)
     resumed = run_directory.claim(config, manifest.digest)
-    outcome.begin("train", config.out)
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
+        outcome.begin("train", config.out)
         stack.enter_context(ray_session(*needed(config)))
         if config.is_regulated:
             stack.enter_context(orchestrator.running(config.out))

@@ -40,16 +40,14 @@ NODES_SECONDS = "3600"
 def run(config: TuneConfig) -> dict[str, Any]:
     """`{"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}`."""
     manifest = dataset.read_manifest(config.data)
-    if run_directory.belongs(config, manifest.digest):
-        finished = outcome.finished_result(config.out, "tune")
-        if finished is not None:
-            logger.info("%s is finished; nothing to do", config.out)
-            return finished
+    finished = run_directory.finished(config, manifest.digest, "tune")
+    if finished is not None:
+        return finished
     train.check_inputs(config, manifest)
     run_directory.claim(config, manifest.digest)
-    outcome.begin("tune", config.out)
     soup, limits = soup_settings(config, manifest), may_grow_to(config)
     with ownership(config.out), ray_session(*present_at_once(config, limits)):
+        outcome.begin("tune", config.out)
         fits = max_concurrent(config, limits)
         if soup:
             train_shared(config, manifest)
