@@ -18,7 +18,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not faults" tests/unit tests/pipelines
-	# In a session of its own: where two Ray clusters run on one machine, Ray Train's cleaner finds neither.
+	# In a session of its own: the clusters that commands start need the cores of the one that pipeline tests share.
 	$(BIN)/python -m pytest -m "not faults" tests/e2e
 
 test-faults: $(READY)

@@ -3,9 +3,11 @@
 import logging
 import math
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
 import ray.data
@@ -43,7 +45,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
             cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
-            ray.init(address="local", num_cpus=cpus, log_to_driver=True, logging_level=logging.WARNING)
+            start_local(cpus, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise
@@ -57,6 +59,24 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def start_local(num_cpus: int, **options: Any) -> Any:
+    """`ray.init` of a new cluster whose own processes find it, whatever other clusters this machine has, or had.
+
+    Ray's processes look for their cluster by RAY_ADDRESS, and without it by a file that all clusters of a machine
+    share. Ray Train's cleaner then asks another one, and the CPUs and GPUs of a stopped trial are never free again.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    inherited = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    os.environ.update(inherited)
+    try:
+        return ray.init(address="local", num_cpus=num_cpus, **options)
+    finally:
+        for name in inherited:
+            del os.environ[name]
 
 
 def _first_line(error: BaseException) -> str:

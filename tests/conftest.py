@@ -67,7 +67,9 @@ def ray_cluster(s3: str) -> Iterator[str]:
     """One local cluster for all pipeline tests, and the address of its dashboard; its workers reach the S3 server."""
     import ray
 
-    context = ray.init(address="local", num_cpus=8, log_to_driver=False, logging_level="ERROR")
+    from pipelines.session import start_local
+
+    context = start_local(8, log_to_driver=False, logging_level="ERROR")
     yield f"http://{context.dashboard_url}"
     ray.shutdown()
 

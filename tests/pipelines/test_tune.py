@@ -1,6 +1,7 @@
 """The sweep on the shared cluster: real trials with real cycles."""
 
 import json
+import os
 import time
 
 import pytest
@@ -89,6 +90,12 @@ def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert not list_actors(ray_cluster, filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+
+
+def test_the_processes_of_a_local_cluster_look_for_it_and_no_other(ray_cluster):
+    """Ray Train's cleaner, which frees what a stopped trial held, would ask another cluster of this machine."""
+    asked = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
+    assert asked == ray.get_runtime_context().gcs_address and "RAY_ADDRESS" not in os.environ
 
 
 def test_a_repeated_sweep_stops_and_finishes_the_same_trials(stopped):
