@@ -35,7 +35,7 @@ def records(trial: str) -> Iterator[Record]:
         yield Ensemble(trial=trial, cycle=cycle, weights=weights, val_mean_f1=0.5, coefficients=shares)
         if cycle:
             yield Average(trial=trial, cycle=cycle, weights=weights)
-            yield Teacher(trial=trial, cycle=cycle, weights=weights, coefficients=shares, soup=None)
+            yield Teacher(trial=trial, cycle=cycle, soup=None)
 
 
 def _megabytes(status: str, field: str) -> int:

@@ -16,9 +16,9 @@ from torch import Tensor
 from dmlcsr.model import DMLCSR
 from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
-from pipelines import averaging, ledger, orchestrator, tasks
+from pipelines import averaging, orchestrator, tasks
 from pipelines.config import TrainConfig
-from pipelines.ledger import Average, Ensemble, Student, Weights
+from pipelines.ledger import Average, Ensemble, Soup, Student, Weights
 from pipelines.orchestrator import Place
 from pipelines.teachers import Teacher, frozen
 
@@ -43,7 +43,7 @@ class Cycles:
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
-        chosen: ledger.Teacher = tasks.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
+        chosen: Ensemble | Soup = tasks.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
         return Teacher(frozen(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: Weights) -> DMLCSR:

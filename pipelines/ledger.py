@@ -97,11 +97,9 @@ class Soup(Record):
 
 
 class Teacher(Record):
-    """Who teaches a trial in a cycle: its own ensemble of the cycle before, or the soup of that number."""
+    """Who teaches a trial in a cycle: the soup of that number, or its own ensemble of the cycle before (null)."""
 
     cycle: PositiveInt
-    weights: Weights
-    coefficients: Mapping[str, float]
     soup: PositiveInt | None
 
 
@@ -162,16 +160,31 @@ class Ledger:
     def summary(self) -> dict[str, Any]:
         """Where each trial stands, and what went into its ensembles; JSON-able."""
         soups = {
-            soup.cycle: {"val_mean_f1": soup.val_mean_f1, "members": list(soup.members)} for soup in self.of(Soup, SOUP)
+            soup.cycle: {
+                "val_mean_f1": soup.val_mean_f1,
+                "members": list(soup.members),
+                "coefficients": dict(soup.coefficients),
+            }
+            for soup in self.of(Soup, SOUP)
         }
         return {"trials": {trial.trial: self._summary(trial) for trial in self.trials()}, "soups": soups}
 
     def teachers(self, trial: str) -> dict[int, dict[str, Any]]:
         """Who taught a trial in which cycle: the share of each student, and the number of the soup if it was one."""
         return {
-            record.cycle: {"soup": record.soup, "coefficients": dict(record.coefficients)}
+            record.cycle: {"soup": record.soup, "coefficients": dict(self.taught_by(record).coefficients)}
             for record in self.of(Teacher, trial)
         }
+
+    def taught_by(self, teacher: Teacher) -> Ensemble | Soup:
+        """The teacher itself."""
+        if teacher.soup is not None:
+            soup = self.find(Soup, SOUP, teacher.soup)
+            assert soup is not None
+            return soup
+        ensemble = self.find(Ensemble, teacher.trial, teacher.cycle - 1)
+        assert ensemble is not None
+        return ensemble
 
     def _summary(self, trial: Trial) -> dict[str, Any]:
         end, ensembles = self.find(End, trial.trial), self.of(Ensemble, trial.trial)
@@ -181,7 +194,7 @@ class Ledger:
             "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
             "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},
             "lineage": {record.cycle: dict(record.coefficients) for record in ensembles},
-            "teachers": self.teachers(trial.trial),
+            "teachers": {record.cycle: record.soup for record in self.of(Teacher, trial.trial)},
         }
 
 

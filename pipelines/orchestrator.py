@@ -171,26 +171,19 @@ class Orchestrator:
         except Exception:  # whatever it is, the trials go on with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
-    def teacher(self, trial: str, cycle: int) -> Teacher:
+    def teacher(self, trial: str, cycle: int) -> Ensemble | Soup:
         """Who teaches a cycle: the trial's own ensemble of the one before, or a soup that scores higher.
 
         The first answer remains. Raises UserError where the cycle before has no ensemble.
         """
         with self._locks[trial]:
             known = self.ledger.find(Teacher, trial, cycle)
-            if known is not None:
-                return known
-            offered: list[Ensemble | Soup] = [self.ensemble(trial, cycle - 1), *self.ledger.of(Soup, SOUP)]
-            best = max(offered, key=lambda one: one.val_mean_f1)
-            return self.ledger.commit(
-                Teacher(
-                    trial=trial,
-                    cycle=cycle,
-                    weights=best.weights,
-                    coefficients=best.coefficients,
-                    soup=best.cycle if isinstance(best, Soup) else None,
-                )
-            )
+            if known is None:
+                offered: list[Ensemble | Soup] = [self.ensemble(trial, cycle - 1), *self.ledger.of(Soup, SOUP)]
+                best = max(offered, key=lambda one: one.val_mean_f1)
+                soup = best.cycle if isinstance(best, Soup) else None
+                known = self.ledger.commit(Teacher(trial=trial, cycle=cycle, soup=soup))
+            return self.ledger.taught_by(known)
 
     def ensemble(self, trial: str, cycle: int) -> Ensemble:
         """The published ensemble of a cycle. Raises UserError where there is none."""

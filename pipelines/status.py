@@ -82,7 +82,7 @@ def _cycles(name: str, trial: dict[str, Any]) -> list[str]:
 
 
 def _taught_by(trial: dict[str, Any], cycle: int) -> str:
-    teacher = trial["teachers"].get(cycle)
-    if teacher is None:
+    if cycle not in trial["teachers"]:
         return "labels"
-    return "ensemble" if teacher["soup"] is None else f"soup {teacher['soup']}"
+    soup = trial["teachers"][cycle]
+    return "ensemble" if soup is None else f"soup {soup}"

@@ -91,7 +91,7 @@ def test_no_more_than_four_candidates_are_tried(tmp_path, stove):
 
 
 def test_no_trial_waits_for_a_soup(actor, stove):
-    assert actor.teacher("a", 2).soup is None
+    assert actor.teacher("a", 2) == actor.ensemble("a", 1)
     end_cycle(actor, "a", 2, 0.35)
     assert not stove.ready.is_set() and not actor.ledger.of(Soup, SOUP)
     cooked(actor, stove)
@@ -101,10 +101,9 @@ def test_a_soup_teaches_the_trials_that_score_lower_and_no_others(actor, stove):
     stove.score = 0.45
     cooked(actor, stove)
     taught = {name: actor.teacher(name, 2) for name in "abc"}
-    assert [taught[name].soup for name in "abc"] == [1, None, 1]
     soup = actor.ledger.find(Soup, SOUP, 1)
-    assert taught["a"].weights == soup.weights and taught["a"].coefficients == soup.coefficients
-    assert taught["b"].weights == actor.ensemble("b", 1).weights
+    assert taught == {"a": soup, "b": actor.ensemble("b", 1), "c": soup}
+    assert [actor.ledger.find(Teacher, name, 2).soup for name in "abc"] == [1, None, 1]
 
 
 def test_a_teacher_remains_whatever_is_offered_later(actor, stove):
@@ -112,7 +111,7 @@ def test_a_teacher_remains_whatever_is_offered_later(actor, stove):
     cooked(actor, stove)
     assert actor.teacher("a", 2) == before
     again = Orchestrator(actor.run, soup=SETTINGS)
-    assert again.teacher("a", 2) == before and again.teacher("c", 2).soup == 1
+    assert again.teacher("a", 2) == before and again.teacher("c", 2) == actor.ledger.find(Soup, SOUP, 1)
 
 
 def test_a_soup_that_a_kill_cut_off_is_made_again_of_the_same(actor, stove):
@@ -126,15 +125,17 @@ def test_a_soup_that_a_kill_cut_off_is_made_again_of_the_same(actor, stove):
 def test_a_soup_that_fails_leaves_the_trials_with_their_own_teachers(actor, stove):
     stove.score = None
     cooked(actor, stove)
-    assert actor.teacher("a", 2).soup is None and not actor.ledger.of(Soup, SOUP)
+    assert actor.teacher("a", 2) == actor.ensemble("a", 1) and not actor.ledger.of(Soup, SOUP)
 
 
 def test_status_tells_soups_and_who_taught_whom(actor, stove):
     cooked(actor, stove)
     actor.teacher("a", 2)
     told = actor.status()
-    assert told["soups"] == {1: {"val_mean_f1": 0.9, "members": ["b/1"]}}
-    assert told["trials"]["a"]["teachers"] == {2: {"soup": 1, "coefficients": {"b/0": 0.5, "b/1": 0.5}}}
+    shares = {"b/0": 0.5, "b/1": 0.5}
+    assert told["soups"] == {1: {"val_mean_f1": 0.9, "members": ["b/1"], "coefficients": shares}}
+    assert told["trials"]["a"]["teachers"] == {2: 1}
+    assert actor.ledger.teachers("a") == {2: {"soup": 1, "coefficients": shares}}
 
 
 def test_where_trials_do_not_share_nothing_is_tried(tmp_path, stove):
@@ -144,7 +145,7 @@ def test_where_trials_do_not_share_nothing_is_tried(tmp_path, stove):
         end_cycle(actor, name, 0, 0.1)
         end_cycle(actor, name, 1, 0.2)
     assert stove.asked == [] and not actor.ledger.of(Candidates, SOUP)
-    assert actor.teacher("a", 2).soup is None and len(actor.ledger.of(Teacher, "a")) == 1
+    assert actor.teacher("a", 2) == actor.ensemble("a", 1) and len(actor.ledger.of(Teacher, "a")) == 1
 
 
 def test_a_cycle_whose_predecessor_has_no_ensemble_has_no_teacher(actor, stove):
