@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from pipelines import config as configs
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
+from pipelines.training_config import TrainConfig, TuneConfig
 
 
 class Command(NamedTuple):
@@ -29,8 +30,8 @@ class Command(NamedTuple):
 COMMANDS = {
     "synth": Command(configs.SynthConfig, "pipelines.synth"),
     "ingest": Command(configs.IngestConfig, "pipelines.ingest"),
-    "train": Command(configs.TrainConfig, "pipelines.train", with_presets=True),
-    "tune": Command(configs.TuneConfig, "pipelines.tune", with_presets=True),
+    "train": Command(TrainConfig, "pipelines.train", with_presets=True),
+    "tune": Command(TuneConfig, "pipelines.tune", with_presets=True),
     "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
     "predict": Command(configs.PredictConfig, "pipelines.predict"),
     "status": Command(configs.StatusConfig, "pipelines.status", writes=False),

@@ -28,9 +28,9 @@ from cluster.head import Head, ray_head
 from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor
 from pipelines import averaging, checkpoint, dataset, outcome, reading, run_directory, starting_point
-from pipelines.config import TrainConfig
 from pipelines.images import decode_image, decode_label
 from pipelines.ledger import Ensemble, Ledger, Student
+from pipelines.training_config import TrainConfig
 
 ROOT = Path(__file__).parent.parent
 NOTHING = {"model.ddgcn": False, "loss.binary": 0, "loss.category": 0, "loss.binary-attention": 0}

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from dmlcsr.predict import normalize
 from pipelines import dataset, options, orchestrator, synth
-from pipelines.config import SynthConfig, TrainConfig
+from pipelines.config import SynthConfig
 from pipelines.dataset import Manifest
 from pipelines.session import ray_session
 from pipelines.train_loop import Worker
+from pipelines.training_config import TrainConfig
 
 
 def bare_step(worker: Worker, pixels: Tensor) -> None:

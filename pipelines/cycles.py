@@ -17,10 +17,10 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
 from pipelines import averaging, orchestrator, tasks
-from pipelines.config import TrainConfig
 from pipelines.ledger import Average, Ensemble, Soup, Student, Weights
 from pipelines.orchestrator import Place
 from pipelines.teachers import Teacher, frozen
+from pipelines.training_config import TrainConfig
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import yaml
 from tensorboardX import SummaryWriter
 
 from pipelines import outcome, storage
-from pipelines.config import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, UserError
+from pipelines.training_config import TrainConfig, TuneConfig
 
 logger = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"

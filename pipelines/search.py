@@ -13,8 +13,8 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
 from pipelines import run_directory, storage
-from pipelines.config import TrainConfig, TuneConfig
 from pipelines.errors import UserError
+from pipelines.training_config import TrainConfig, TuneConfig
 from pipelines.trials import METRIC, out_of, parameters_of, searched
 
 NUMBER = "number"

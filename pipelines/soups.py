@@ -17,9 +17,9 @@ from dmlcsr.predict import Predictor, normalize
 from dmlcsr.regulation import reestimate, update_ensemble
 from pipelines import reading, starting_point, stream, validation
 from pipelines.averaging import read_weights, write_weights
-from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.ledger import SOUP, Ensemble, Soup, blended
+from pipelines.training_config import TrainConfig
 
 BATCH_NORM_BATCHES = 64
 """Training batches that a soup's BatchNorm statistics are estimated from, at most."""

@@ -13,9 +13,9 @@ from dmlcsr.model import DMLCSR, Architecture
 from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing, load_matching
 from pipelines import models, reading, run_directory, storage, stream
-from pipelines.config import OptimizerConfig, TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import UserError
+from pipelines.training_config import OptimizerConfig, TrainConfig
 
 CHECKPOINTS = "checkpoints"
 """Where Ray Train keeps the checkpoints of a run, below its directory."""

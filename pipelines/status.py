@@ -3,9 +3,10 @@
 from typing import Any
 
 from pipelines import outcome, owner, run_directory, trials
-from pipelines.config import StatusConfig, TuneConfig
+from pipelines.config import StatusConfig
 from pipelines.errors import UserError
 from pipelines.ledger import Ledger
+from pipelines.training_config import TuneConfig
 from pipelines.trials import METRIC
 
 

@@ -11,7 +11,7 @@ from dmlcsr.predict import normalize
 from dmlcsr.regulation import distillation_targets
 from dmlcsr.weights import Preprocessing
 from pipelines import models
-from pipelines.config import TrainConfig
+from pipelines.training_config import TrainConfig
 
 
 class Teacher(NamedTuple):

@@ -30,13 +30,13 @@ from pipelines import (
     tasks,
     train_loop,
 )
-from pipelines.config import TrainConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End, Ensemble, Ledger, Trial
 from pipelines.orchestrator import Place
 from pipelines.owner import ownership
 from pipelines.session import ray_session
+from pipelines.training_config import TrainConfig
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,6 @@ from dmlcsr.predict import Predictor, normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
 from pipelines import checkpoint, reading, run_directory, stream, validation
-from pipelines.config import TrainConfig
 from pipelines.cycles import Cycles
 from pipelines.dataset import Manifest
 from pipelines.orchestrator import Place
@@ -36,6 +35,7 @@ from pipelines.progress import Progress
 from pipelines.session import tell_progress
 from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream, warm_checkpoint
 from pipelines.teachers import exported
+from pipelines.training_config import TrainConfig
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2

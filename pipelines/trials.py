@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines import outcome, run_directory, storage
-from pipelines.config import SearchConfig, TrainConfig, TuneConfig
+from pipelines.training_config import SearchConfig, TrainConfig, TuneConfig
 
 METRIC = "val_mean_f1"
 STOPPED = "stopped.json"

@@ -18,7 +18,6 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from dmlcsr.weights import MODEL_FILES
 from pipelines import dataset, orchestrator, outcome, run_directory, storage, tasks, train, trials
-from pipelines.config import ClusterConfig, CsrConfig, TrainConfig, TuneConfig
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End
@@ -27,6 +26,7 @@ from pipelines.owner import ownership
 from pipelines.search import NUMBER, WARM, sampled, space, trial_config, tune_config, warm_of
 from pipelines.session import ray_session
 from pipelines.tasks import SOUP_CPUS
+from pipelines.training_config import ClusterConfig, CsrConfig, TrainConfig, TuneConfig
 from pipelines.trials import METRIC, fail, failure, finish, name_of, out_of, state_of, stop
 
 logger = logging.getLogger(__name__)

@@ -26,8 +26,9 @@ from pipelines import (
     starting_point,
     storage,
 )
-from pipelines.config import EvaluateConfig, ImportWeightsConfig, PredictConfig, TrainConfig
+from pipelines.config import EvaluateConfig, ImportWeightsConfig, PredictConfig
 from pipelines.errors import OutputTakenError, UserError
+from pipelines.training_config import TrainConfig
 from tests.unit.test_weights import imagenet_like
 
 

@@ -14,8 +14,9 @@ from ray.util.state import list_actors
 
 from dmlcsr.model import DMLCSR
 from pipelines import dataset, evaluate, models, outcome, reading, starting_point, storage, stream, train
-from pipelines.config import EvaluateConfig, TrainConfig
+from pipelines.config import EvaluateConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
+from pipelines.training_config import TrainConfig
 
 SMOKE = {
     "model": {"depth": 18, "width": 0.125},

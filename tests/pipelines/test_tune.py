@@ -10,9 +10,9 @@ import yaml
 from ray.util.state import list_actors
 
 from pipelines import models, outcome, storage, trials, tune
-from pipelines.config import TrainConfig, TuneConfig
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End, Ensemble, Ledger
+from pipelines.training_config import TrainConfig, TuneConfig
 from tests.pipelines.test_train import SMOKE
 
 SWEEP = {

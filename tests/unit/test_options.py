@@ -5,7 +5,6 @@ import yaml
 
 import ray_job
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import config as configs
 from pipelines import options, starting_point
 from pipelines.errors import UserError
 from tests.conftest import DATA
@@ -150,4 +149,3 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
 def test_every_value_has_a_help_text():
     for command in ray_job.COMMANDS.values():
         assert all(info.description for _, info, _ in options.leaves(command.config))
-    assert issubclass(configs.TrainConfig, configs.Config)

@@ -8,9 +8,10 @@ from torch import nn
 from torch.optim import SGD, AdamW
 
 from pipelines import checkpoint, outcome, run_directory, storage
-from pipelines.config import SynthConfig, TrainConfig
+from pipelines.config import SynthConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 from pipelines.s3 import PatientS3FileSystem
+from pipelines.training_config import TrainConfig
 
 
 def config(out, **more):

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from ray.tune.schedulers import FIFOScheduler
 
 from pipelines import run_directory, search, trials
-from pipelines.config import TrainConfig, TuneConfig
+from pipelines.training_config import TrainConfig, TuneConfig
 
 BASE = {"data": "/data", "out": "/run", "csr": {"num_cycles": 2}}
 
