@@ -29,7 +29,7 @@ from pipelines import (
 from pipelines.config import EvaluateConfig, ImportWeightsConfig, PredictConfig
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.training_config import TrainConfig
-from tests.unit.test_weights import imagenet_like
+from tests.unit.test_pretrained import imagenet_like
 
 
 @pytest.fixture(scope="module")
