@@ -33,6 +33,7 @@ COMMANDS = {
     "train": Command(TrainConfig, "pipelines.train", with_presets=True),
     "tune": Command(TuneConfig, "pipelines.tune", with_presets=True),
     "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
+    "relabel": Command(configs.RelabelConfig, "pipelines.relabel"),
     "predict": Command(configs.PredictConfig, "pipelines.predict"),
     "status": Command(configs.StatusConfig, "pipelines.status", writes=False),
     "import-weights": Command(configs.ImportWeightsConfig, "pipelines.import_weights"),

@@ -1,6 +1,7 @@
 """Images in, label maps out at any size, without distortion; optionally averaged over mirror and scales."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +26,11 @@ def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (pixels - mean) / std
 
 
-def resample(logits: Tensor, canvas: int, height: int, width: int) -> Tensor:
+def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice = slice(None)) -> Tensor:
     """Logits (C, h, w) of a canvas of that many pixels a side -> (C, height, width) of the image it shows.
 
-    One bilinear step (align_corners=True) from the network's stride to the image's resolution.
+    One bilinear step (align_corners=True) from the network's stride to the image's resolution. `rows` takes some of
+    the image's rows only.
     """
     longest = max(height, width)
 
@@ -36,9 +38,42 @@ def resample(logits: Tensor, canvas: int, height: int, width: int) -> Tensor:
         centred = (torch.arange(count, device=logits.device) + 0.5 - count / 2) / longest
         return (2 * centred * canvas) / (canvas - 1)
 
-    rows, columns = torch.meshgrid(places(height), places(width), indexing="ij")
-    grid = torch.stack([columns, rows], -1)[None].to(logits.dtype)
+    vertical, horizontal = torch.meshgrid(places(height)[rows], places(width), indexing="ij")
+    grid = torch.stack([horizontal, vertical], -1)[None].to(logits.dtype)
     return F.grid_sample(logits[None], grid, padding_mode="border", align_corners=True)[0]
+
+
+_STRIP_PIXELS = 1 << 16
+"""Pixels that are resampled at once: 5 MB of 19 classes, whatever the size of the photo."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says about one image, at the resolution that is wanted, strip by strip."""
+
+    views: Sequence[tuple[Tensor, int]]
+    """Logits (C, h, w) and side of the canvas of each view that is averaged."""
+    height: int
+    width: int
+
+    def strips(self) -> Iterator[tuple[slice, Tensor]]:
+        """Rows and probabilities (C, rows, width), float32 on the model's device, from top to bottom."""
+        for rows, scores in self._scored():
+            yield rows, scores.softmax(0) if len(self.views) == 1 else scores / len(self.views)
+
+    def label_map(self) -> npt.NDArray[np.uint8]:
+        """(height, width) uint8: the most probable class of each pixel."""
+        strips = [scores.argmax(0).to(torch.uint8) for _, scores in self._scored()]
+        return torch.cat(strips).cpu().numpy()
+
+    @torch.inference_mode()
+    def _scored(self) -> Iterator[tuple[slice, Tensor]]:
+        """Of one view the logits: their order is that of the probabilities. Of several the probabilities' sum."""
+        step = max(1, _STRIP_PIXELS // self.width)
+        for start in range(0, self.height, step):
+            rows = slice(start, min(start + step, self.height))
+            scores = [resample(logits, canvas, self.height, self.width, rows) for logits, canvas in self.views]
+            yield rows, scores[0] if len(scores) == 1 else torch.stack(scores).softmax(1).sum(0)
 
 
 class Predictor:
@@ -57,29 +92,24 @@ class Predictor:
         return self.preprocessing.size
 
     @torch.inference_mode()
+    def predict(self, canvases: npt.NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Canvases (B, S, S, 3) uint8 RGB and the (height, width) wanted for each -> B predictions."""
+        views = self._views(torch.tensor(canvases, device=self.device))
+        return [
+            Prediction([(view[index], canvas) for view, canvas in views], height, width)
+            for index, (height, width) in enumerate(sizes)
+        ]
+
     def label_maps(
         self, canvases: npt.NDArray[np.uint8], sizes: Sequence[tuple[int, int]]
     ) -> list[npt.NDArray[np.uint8]]:
-        """Canvases (B, S, S, 3) uint8 RGB and the (height, width) wanted for each -> B label maps, uint8 ids."""
-        views = self._views(torch.tensor(canvases, device=self.device))
-        return [
-            self._scores([(view[index], canvas) for view, canvas in views], height, width)
-            for index, (height, width) in enumerate(sizes)
-        ]
+        """The same -> B label maps, uint8 ids."""
+        return [prediction.label_map() for prediction in self.predict(canvases, sizes)]
 
     def label_map(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB of any size and aspect -> (H, W) uint8 ids."""
         canvas = warp_image(image, self.size, Pose())
         return self.label_maps(canvas[None], [(image.shape[0], image.shape[1])])[0]
-
-    def _scores(self, views: Sequence[tuple[Tensor, int]], height: int, width: int) -> npt.NDArray[np.uint8]:
-        if len(views) == 1:
-            total = resample(*views[0], height, width)
-        else:  # summed one by one: six views of a large photo would fill the memory
-            total = torch.zeros((self.taxonomy.num_classes, height, width), device=self.device)
-            for logits, canvas in views:
-                total += resample(logits, canvas, height, width).softmax(0)
-        return total.argmax(0).to(torch.uint8).cpu().numpy()
 
     def _views(self, canvases: Tensor) -> list[tuple[Tensor, int]]:
         """Logits and canvas size of each view that is averaged; one view without test-time augmentation."""

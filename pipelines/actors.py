@@ -15,18 +15,25 @@ class ModelActor:
     """Loads a model once; subclasses say what is done with a batch."""
 
     def __init__(self, model: str, use_gpu: bool, tta: bool) -> None:
-        # One thread each: actors share the cores with the tasks that decode.
-        torch.set_num_threads(1)
-        parser, card = models.read_model(model)
-        self.predictor = Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
+        self.predictor = load_predictor(model, use_gpu, tta)
+
+
+def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
+    # One thread each: actors share the cores with the tasks that decode.
+    torch.set_num_threads(1)
+    parser, card = models.read_model(model)
+    return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
 
 
 def pool(config: ActorsConfig) -> Mapping[str, Any]:
-    """Arguments of `map_batches` for an actor pool that grows between the configured bounds."""
+    """Arguments of `map` for an actor pool that grows between the configured bounds."""
     return {
         "compute": ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
-        "batch_size": config.batch_size,
-        "batch_format": "numpy",
         "num_cpus": 1,
         "num_gpus": 1 if config.use_gpu else 0,
     }
+
+
+def batch_pool(config: ActorsConfig) -> Mapping[str, Any]:
+    """The same of `map_batches`, with batches as large as configured."""
+    return {**pool(config), "batch_size": config.batch_size, "batch_format": "numpy"}

@@ -140,6 +140,41 @@ class EvaluateConfig(Config):
     actors: ActorsConfig = ActorsConfig()
 
 
+def _names(value: Any) -> Any:
+    """`train,val` as a tuple; a tuple stays one."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class RelabelConfig(Config):
+    """Write new labels, and how good the old ones are, for a whole data set as a new version of it."""
+
+    model: Uri
+    """Model directory, or a run directory that has one; with `folds` a run directory, whose recipe is taken."""
+    data: Uri
+    """The data set, labelled or not."""
+    out: Uri
+    """Where the new version goes; the same command on it continues."""
+    policy: Literal["replace", "blend", "suspect"] = "replace"
+    """`replace`: every pixel takes the model's class. `blend`: argmax of (1 - a) model + a label, a = `hard_weight`.
+    `suspect`: only pixels change whose label the model contradicts more surely than it usually confirms that class.
+    Unlabelled rows take the model's label."""
+    hard_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.3
+    """The weight a of the old label in `blend`: the model's class wins where it is a / (1 - a) more probable. From 0.5
+    on no label could change."""
+    splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1)] = ("train",)
+    """Splits that get new labels, as `train,val`; the others are copied byte for byte, so that scores compare."""
+    folds: Annotated[int, Field(ge=2, le=100)] | None = None
+    """Train this many models by the recipe of the run `model`, each without its fold of the training rows, which it
+    then relabels: no model labels what it was trained on."""
+    tta: bool = False
+    """Average over the mirrored image and the scales 0.75, 1, 1.25."""
+    suspects: Annotated[int, Field(ge=0, le=1000)] = 0
+    """Write this many rows with the worst labels for people: a gallery, and files for CVAT, FiftyOne, Label Studio."""
+    max_bad_fraction: Fraction = 0.05
+    """Share of bad rows above which the command stops; they are listed in `quarantine/`."""
+    actors: ActorsConfig = ActorsConfig()
+
+
 class PredictConfig(Config):
     """Label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
 

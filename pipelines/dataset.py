@@ -79,10 +79,17 @@ class Manifest(_Strict):
     reasons: Mapping[str, int] = {}
     num_mirrored: NonNegativeInt = 0
     lineage: Mapping[str, Any] = {}
+    relabelled: Mapping[str, Any] = {}
+    """What `relabel` did to the rows of `lineage["data"]`; empty for a data set of another command."""
     digest: str
 
     def num_rows(self) -> dict[str, int]:
         return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
+
+    @property
+    def origin(self) -> str:
+        """The digest of the data set whose images these are; relabelled versions of one data set share it."""
+        return str(self.lineage.get("origin", self.digest))
 
     @cached_property
     def class_set(self) -> Taxonomy:
@@ -95,16 +102,48 @@ def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def write_file(dataset: str, path: str, rows: Iterable[Row], rows_per_group: int = ROWS_PER_GROUP) -> DataFile | None:
+RELABELLED_SCHEMA = (
+    SCHEMA.append(pa.field("label_previous", pa.binary()))
+    .append(pa.field("quality", pa.float32()))
+    .append(pa.field("class_quality", pa.list_(pa.float32())))
+    .append(pa.field("changed", pa.float32(), nullable=False))
+    .append(pa.field("confidence", pa.float32(), nullable=False))
+    .append(pa.field("rule", pa.string(), nullable=False))
+)
+
+
+class RelabelledRow(Row):
+    """A row with a new label, and what is known of the one before.
+
+    `quality` (0 wrong .. 1) and `class_quality` (K of them, None where the class has no pixel) are of the label before,
+    None where there was none; `changed` is a share of pixels; `confidence` is the mean over pixels of the teacher's
+    highest probability; `rule` is what decided: the policy, or `unlabelled`.
+    """
+
+    label_previous: bytes | None
+    quality: float | None
+    class_quality: list[float | None] | None
+    changed: float
+    confidence: float
+    rule: str
+
+
+def write_file(
+    dataset: str,
+    path: str,
+    rows: Iterable[Row],
+    rows_per_group: int = ROWS_PER_GROUP,
+    schema: pa.Schema = SCHEMA,
+) -> DataFile | None:
     """Packs rows into one Parquet file `dataset/path`, atomically; without a row none is written.
 
     The same rows give the same bytes. Memory is needed for the file and one row group.
     """
     buffer, num_rows, remaining = io.BytesIO(), 0, iter(rows)
     # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
-    with pq.ParquetWriter(buffer, SCHEMA, compression="none", use_dictionary=False, write_statistics=False) as writer:
+    with pq.ParquetWriter(buffer, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
         while group := list(islice(remaining, rows_per_group)):
-            writer.write_table(pa.Table.from_pylist(group, schema=SCHEMA))
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
             num_rows += len(group)
     if not num_rows:
         return None

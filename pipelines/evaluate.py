@@ -13,7 +13,7 @@ from dmlcsr.metrics import Counts, Scores, scores
 from dmlcsr.predict import Predictor
 from dmlcsr.weights import ModelCard
 from pipelines import dataset, images, models, outcome, reading, storage, stream
-from pipelines.actors import ModelActor, pool
+from pipelines.actors import ModelActor, batch_pool
 from pipelines.config import EvaluateConfig
 from pipelines.errors import UserError
 from pipelines.images import encode_png
@@ -95,7 +95,7 @@ def score_split(config: EvaluateConfig, source: Source, card: ModelCard) -> tupl
     """Counts of the whole split, and each image's score, best first."""
     rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
-    answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **pool(config.actors))
+    answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **batch_pool(config.actors))
     counts = Counts(card.architecture.num_classes)
     ranking: list[ImageScore] = []
     for row in answers.iter_rows():

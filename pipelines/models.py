@@ -38,6 +38,11 @@ def read_card(uri: str) -> ModelCard:
         raise UserError(f"{place}: {error}") from error
 
 
+def weights_digest(uri: str) -> str:
+    """sha256 of the model's weights."""
+    return str(storage.read_json(storage.join(locate(uri), CARD)).get("weights_sha256"))
+
+
 def write_model(folder: str, parser: FaceParser, card: ModelCard) -> None:
     """Writes a model directory; the card, which names the weights' digest, comes last."""
     files: Mapping[str, bytes] = pack_model(parser, card)

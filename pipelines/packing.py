@@ -8,7 +8,7 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
@@ -73,33 +73,40 @@ def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
     ]
 
 
-def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]]) -> Iterable[dict[str, Any]]:
+def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come.
 
     The answer to a shard of the same items that an earlier attempt at `out` finished is taken from its receipt.
     """
     if not shards:
         return
-    ray.data.DataContext.get_current().enable_progress_bars = False
-
-    def call(row: dict[str, Any]) -> dict[str, Any]:
-        shard = Shard(*json.loads(row["shard"]))
-        receipt = storage.join(out, dataset.RECEIPTS, f"{shard.name}.json")
-        found = storage.read_json(receipt) if storage.exists(receipt) else {}
-        is_kept = found.get("items") == shard.digest()
-        answer = found["answer"] if is_kept else work(shard)
-        if not is_kept:
-            storage.write_json(receipt, {"items": shard.digest(), "answer": answer})
-        return {"answer": json.dumps(answer), "is_kept": is_kept}
-
-    # One block each: a task fetches its own shard only.
-    tasks = ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards)).map(call)
     num_kept = 0
+    tasks = shard_rows(shards).map(lambda row: with_receipt(out, row, work))
     for done, row in enumerate(tasks.iter_rows(), start=1):
         num_kept += row["is_kept"]
         kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
         logger.info("packed %d of %d files%s", done, len(shards), kept)
         yield json.loads(row["answer"])
+
+
+def shard_rows(shards: Sequence[Shard]) -> ray.data.Dataset:
+    """One block for each shard: a task fetches its own only."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards))
+
+
+def with_receipt(
+    out: str, row: dict[str, Any], work: Callable[[Shard], dict[str, Any]], receipts: str = dataset.RECEIPTS
+) -> dict[str, Any]:
+    """The answer to a shard, from `work` or, where an earlier attempt has finished it, from its receipt."""
+    shard = Shard(*json.loads(row["shard"]))
+    receipt = storage.join(out, receipts, f"{shard.name}.json")
+    found = storage.read_json(receipt) if storage.exists(receipt) else {}
+    is_kept = found.get("items") == shard.digest()
+    answer = found["answer"] if is_kept else work(shard)
+    if not is_kept:
+        storage.write_json(receipt, {"items": shard.digest(), "answer": answer})
+    return {"answer": json.dumps(answer), "is_kept": is_kept}
 
 
 def pack(
@@ -139,27 +146,40 @@ def pack(
         bad.extend(answer["rejected"])
         remarks.extend(answer["remarks"])
     if not any(files.values()):
-        raise UserError(f"no sample could be used; the first reason: {_first(bad)}")
-    write_findings(out, QUARANTINE, bad)
+        raise UserError(f"no sample could be used; the first reason: {first_finding(bad)}")
     write_findings(out, REMARKS, remarks)
+    num_mirrored = sum(remark["reason"] == MIRRORED for remark in remarks)
+    return commit(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, num_mirrored=num_mirrored)
+
+
+def commit(
+    out: str,
+    taxonomy: Taxonomy,
+    files: Mapping[Split, Sequence[DataFile]],
+    rejected: Sequence[Finding],
+    lineage: Mapping[str, Any],
+    **more: Any,
+) -> Manifest:
+    """Commits a data set whose files are written: its quarantine table, then its manifest with `more` fields."""
+    write_findings(out, QUARANTINE, rejected)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
         taxonomy=taxonomy.name,
         classes=taxonomy.classes,
-        rows_per_group=rows_per_group,
         splits=splits,
-        num_quarantined=len(bad),
-        reasons=dict(sorted(Counter(sample["reason"] for sample in bad).items())),
-        num_mirrored=sum(remark["reason"] == MIRRORED for remark in remarks),
+        num_quarantined=len(rejected),
+        reasons=dict(sorted(Counter(sample["reason"] for sample in rejected).items())),
         lineage=dict(lineage),
         digest=dataset.digest_of(splits),
+        **more,
     )
     dataset.commit(out, manifest.model_dump(mode="json"))
     return manifest
 
 
-def _first(rejected: Sequence[Finding]) -> str:
-    return printable("{source}: {reason} ({detail})".format(**rejected[0])) if rejected else "the source is empty"
+def first_finding(findings: Sequence[Finding]) -> str:
+    """For a sentence."""
+    return printable("{source}: {reason} ({detail})".format(**findings[0])) if findings else "the source is empty"
 
 
 def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:

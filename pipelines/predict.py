@@ -13,7 +13,7 @@ import ray.data
 
 from dmlcsr.augment import Pose, warp_image
 from pipelines import models, outcome, packing, sources, storage
-from pipelines.actors import ModelActor, pool
+from pipelines.actors import ModelActor, batch_pool
 from pipelines.config import PredictConfig
 from pipelines.errors import UserError
 from pipelines.images import decode_image, encode_png
@@ -80,7 +80,7 @@ def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Finding]:
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta, "out": config.out}
     blocks = math.ceil(len(items) / config.actors.batch_size)
     answers = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
-        LabelActor, fn_constructor_kwargs=arguments, **pool(config.actors)
+        LabelActor, fn_constructor_kwargs=arguments, **batch_pool(config.actors)
     )
     answers.context.enable_progress_bars = False
     rejected = []

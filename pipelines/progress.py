@@ -1,4 +1,4 @@
-"""Progress of a training, for people."""
+"""Progress of long work, for people."""
 
 import logging
 import time
@@ -37,4 +37,36 @@ class Progress:
             parts[0].item(),
             images_per_step / per_step,
             *divmod(int(left), 60),
+        )
+
+
+class RowProgress:
+    """Tells, now and then, how many rows are done, how fast, and how long the rest will take."""
+
+    def __init__(self, verb: str, num_rows: int) -> None:
+        self.verb, self.num_rows = verb, num_rows
+        self.done = self.kept = 0
+        self.begin, self.told = time.monotonic(), 0.0
+
+    @property
+    def rate(self) -> float:
+        """Rows per second of this attempt."""
+        return (self.done - self.kept) / (time.monotonic() - self.begin)
+
+    def add(self, num_rows: int, is_kept: bool) -> None:
+        """Counts rows; those of an earlier attempt say nothing about the rate."""
+        self.done += num_rows
+        self.kept += num_rows * is_kept
+        if time.monotonic() - self.told < LOG_SECONDS and self.done < self.num_rows:
+            return
+        self.told = time.monotonic()
+        left = divmod(int((self.num_rows - self.done) / self.rate), 60) if self.rate else None
+        logger.info(
+            "%s %d of %d rows%s, %.1f images/s%s",
+            self.verb,
+            self.done,
+            self.num_rows,
+            f" ({self.kept} by an earlier attempt)" if self.kept else "",
+            self.rate,
+            ", {}:{:02d} min left".format(*left) if left else "",
         )

@@ -39,17 +39,24 @@ class Source:
     """Rows of every row group but the last of its file."""
     taxonomy: str
     digest: str
+    left_out: tuple[int, int] | None = None
+    """(k, K), k from 1: every K-th row group from the k-th is not read."""
 
     @property
     def num_rows(self) -> int:
-        return sum(self.file_rows)
+        return int(groups_of(self).num_rows.sum())
 
 
-def open_split(uri: str, manifest: Manifest, split: Split) -> Source:
+def fold_of(group: Any, num_folds: int) -> Any:
+    """The folds, from 1, of row groups by their numbers in the split."""
+    return group % num_folds + 1
+
+
+def open_split(uri: str, manifest: Manifest, split: Split, left_out: tuple[int, int] | None = None) -> Source:
     files = manifest.splits.get(split, ())
     uris = tuple(storage.join(uri, file.path) for file in files)
     counts = tuple(file.num_rows for file in files)
-    return Source(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest)
+    return Source(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest, left_out)
 
 
 class Groups(NamedTuple):
@@ -62,11 +69,15 @@ class Groups(NamedTuple):
 
 @lru_cache(maxsize=4)
 def groups_of(source: Source) -> Groups:
-    """All row groups of a split."""
+    """All row groups of a split that are read."""
     rows = np.array(source.file_rows, np.int64)
     counts = -(-rows // source.rows_per_group)
     file = np.repeat(np.arange(len(rows)), counts)
     group = np.arange(len(file)) - (np.cumsum(counts) - counts)[file]
+    if source.left_out is not None:
+        fold, num_folds = source.left_out
+        kept = fold_of(np.arange(len(file)), num_folds) != fold
+        file, group = file[kept], group[kept]
     return Groups(file, group, np.minimum(source.rows_per_group, rows[file] - group * source.rows_per_group))
 
 

@@ -87,17 +87,17 @@ def claim(config: TrainConfig, data_digest: str) -> bool:
         storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
     environment = storage.join(config.out, ENVIRONMENT)
     if not storage.exists(environment):  # a kill may have come between the two
-        storage.write_json(environment, _environment(data_digest))
+        storage.write_json(environment, software() | {"data_digest": data_digest})
     return resumed
 
 
-def _environment(data_digest: str) -> dict[str, Any]:
+def software() -> dict[str, Any]:
+    """Versions of what decides results."""
     packages = ("ray", "torch", "numpy", "opencv-python-headless", "pyarrow")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: version(name) for name in packages},
-        "data_digest": data_digest,
     }
 
 

@@ -63,7 +63,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
 def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
     """The training batches of one worker."""
     return stream.TrainStream(
-        source=reading.open_split(config.data, manifest, "train"),
+        source=reading.open_split(config.data, manifest, "train", config.fold),
         augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
         size=config.input.size,
         batch_size=config.optimizer.batch_size,

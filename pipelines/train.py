@@ -228,6 +228,8 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
             "teachers": Ledger(place.run).teachers(place.trial),
             "data": config.data,
             "data_digest": manifest.digest,
+            "origin": manifest.origin,
+            "left_out": config.leave_out,
         },
     )
     models.write_model(storage.join(config.out, "model"), network.decoupled(), scored)

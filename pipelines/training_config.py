@@ -136,6 +136,16 @@ class WorkersConfig(Config):
     """How many times lost workers are replaced before the run fails."""
 
 
+def _fold(value: str) -> str:
+    number, _, total = value.partition("/")
+    if not (number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total) and int(total) > 1):
+        raise ValueError("expected K/N with K from 1 to N, as 2/5")
+    return value
+
+
+Fold = Annotated[str, AfterValidator(_fold)]
+
+
 class TrainConfig(Config):
     """Train on the packed data set; export the best model of all epochs, without its edge heads."""
 
@@ -147,6 +157,8 @@ class TrainConfig(Config):
     """Model directory whose weights the training starts from, as far as names and shapes agree."""
     teacher: Uri | None = None
     """Model directory of a frozen teacher with the same classes, of any size; it teaches the parsing."""
+    leave_out: Fold | None = None
+    """Fold of the training data that is not trained on, as `2/5`: every fifth row group from the second."""
     seed: NonNegativeInt = 0
     """Decides initial weights, order of rows and augmentation."""
     model: ModelConfig = ModelConfig()
@@ -172,6 +184,11 @@ class TrainConfig(Config):
     def is_regulated(self) -> bool:
         """Whether an orchestrator averages students."""
         return self.csr.num_cycles > 0 and self.csr.method != "restarts"
+
+    @property
+    def fold(self) -> tuple[int, int] | None:
+        """`leave_out` as (k, K)."""
+        return (int(self.leave_out.split("/")[0]), int(self.leave_out.split("/")[1])) if self.leave_out else None
 
     @property
     def num_epochs(self) -> int:

@@ -1,0 +1,187 @@
+"""The rows with the worst labels, for people: a gallery, and files that labelling tools import."""
+
+import html
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from dmlcsr.taxonomy import IGNORE, Taxonomy
+from pipelines import dataset, reading, storage
+from pipelines.images import JPEG_MAGIC, Pixels, decode_image, decode_label, encode_png
+from pipelines.masks import brush_rle, coco_counts
+from pipelines.overlay import comparison
+from pipelines.reading import Piece
+from pipelines.tally import Suspect
+
+logger = logging.getLogger(__name__)
+FOLDER = "suspects"
+WORST = "worst.json"
+"""Beside the manifest: the rows with the worst labels, worst first."""
+COCO, COCO_BEFORE = "coco.json", "coco_before.json"
+
+
+class Case(NamedTuple):
+    """A suspect with its picture and labels, both (H, W) ids of the picture's size."""
+
+    suspect: Suspect
+    name: str
+    encoded: bytes
+    image: Pixels
+    before: Pixels
+    after: Pixels
+
+    @property
+    def file(self) -> str:
+        return f"images/{self.name}.{'jpg' if self.encoded.startswith(JPEG_MAGIC) else 'png'}"
+
+
+def write(out: str, num: int, taxonomy: Taxonomy) -> None:
+    """Writes `suspects/` of a finished version, unless that many are there.
+
+    `index.html` and `overlays/` to look at, `images/`, `coco.json` (the labels after) and `coco_before.json`,
+    `label_studio.json` with both, and `label_studio.xml`, its labelling interface.
+    """
+    found = [Suspect(*item) for item in storage.read_json(storage.join(out, WORST))["worst"][:num]]
+    folder = storage.join(out, FOLDER)
+    marker = storage.join(folder, COCO)
+    if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
+        return
+    after, before = _Coco(taxonomy), _Coco(taxonomy)
+    tasks, entries = [], []
+    for case in _cases(out, found):
+        picture = encode_png(comparison(case.image, case.before, case.after, taxonomy))
+        storage.write_bytes(storage.join(folder, "overlays", f"{case.name}.png"), picture)
+        storage.write_bytes(storage.join(folder, case.file), case.encoded)
+        after.add(case, case.after)
+        before.add(case, case.before)
+        tasks.append(_task(folder, case, taxonomy))
+        entries.append(_entry(case))
+    storage.write_bytes(storage.join(folder, "label_studio.json"), json.dumps(tasks).encode())
+    storage.write_bytes(storage.join(folder, "label_studio.xml"), _interface(taxonomy).encode())
+    storage.write_bytes(storage.join(folder, "index.html"), _page(entries).encode())
+    storage.write_json(storage.join(folder, COCO_BEFORE), before.content)
+    storage.write_json(marker, after.content)
+    logger.info("the %d rows with the worst labels are in %s", len(found), folder)
+
+
+def _cases(out: str, found: Sequence[Suspect]) -> Iterator[Case]:
+    manifest = dataset.read_manifest(out)
+    size = manifest.rows_per_group
+    for number, suspect in enumerate(found, start=1):
+        split = next(name for name in dataset.SPLITS if suspect.path.startswith(f"{name}/"))
+        file = [entry.path for entry in manifest.splits[split]].index(suspect.path)
+        place = Piece(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
+        source = reading.open_split(out, manifest, split)
+        (row,) = reading.read_rows(source, [place], ("id", "image", "label", "label_previous"))
+        image = decode_image(row["image"])
+        labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
+        name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]', '_', row['id'])}"
+        yield Case(suspect, name, row["image"], image, *labels)
+
+
+def _as_large(label: Pixels, image: Pixels) -> Pixels:
+    size = (image.shape[1], image.shape[0])
+    return np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _categories(taxonomy: Taxonomy) -> list[tuple[int, str]]:
+    """Ids and names of what masks show: all but the background, and what is ignored."""
+    return [*list(enumerate(taxonomy.classes))[1:], (IGNORE, "ignored")]
+
+
+class _Coco:
+    """A COCO file of masks as run lengths."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self.categories = _categories(taxonomy)
+        named = [{"id": number, "name": name, "supercategory": "face"} for number, name in self.categories]
+        self.content: dict[str, Any] = {"images": [], "annotations": [], "categories": named}
+
+    def add(self, case: Case, label: Pixels) -> None:
+        number = len(self.content["images"]) + 1
+        height, width = label.shape
+        image = {"id": number, "file_name": case.file.removeprefix("images/"), "width": width, "height": height}
+        self.content["images"].append(image)
+        for category, _ in self.categories:
+            mask = label == category
+            if mask.any():
+                left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+                annotation = {
+                    "id": len(self.content["annotations"]) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "segmentation": {"size": [height, width], "counts": coco_counts(mask)},
+                    "area": int(mask.sum()),
+                    "bbox": [left, top, wide, high],
+                    "iscrowd": 1,  # what says that the segmentation holds run lengths
+                }
+                self.content["annotations"].append(annotation)
+
+
+def _task(folder: str, case: Case, taxonomy: Taxonomy) -> dict[str, Any]:
+    """A Label Studio task with two predictions, one for each label."""
+    is_remote = folder.startswith("s3://")
+    image = storage.join(folder, case.file) if is_remote else f"/data/local-files/?d={case.file}"
+    return {
+        "data": {"image": image, "id": case.suspect.id, "quality": case.suspect.quality},
+        "predictions": [
+            {"model_version": version, "result": _regions(label, taxonomy)}
+            for version, label in (("label after", case.after), ("label before", case.before))
+        ],
+    }
+
+
+def _regions(label: Pixels, taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    height, width = label.shape
+    return [
+        {
+            "id": f"class-{number}",
+            "from_name": "class",
+            "to_name": "image",
+            "type": "brushlabels",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {"format": "rle", "rle": brush_rle(label == number), "brushlabels": [name]},
+        }
+        for number, name in _categories(taxonomy)
+        if (label == number).any()
+    ]
+
+
+def _interface(taxonomy: Taxonomy) -> str:
+    colors = {
+        number: "#{:02x}{:02x}{:02x}".format(*taxonomy.colorize(np.array([[number]], np.uint8))[0, 0])
+        for number, _ in _categories(taxonomy)
+    }
+    labels = "\n".join(
+        f'    <Label value="{html.escape(name)}" background="{colors[number]}"/>'
+        for number, name in _categories(taxonomy)
+    )
+    return (
+        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+        f'  <BrushLabels name="class" toName="image">\n{labels}\n  </BrushLabels>\n</View>\n'
+    )
+
+
+def _entry(case: Case) -> str:
+    changed = float((case.before != case.after).mean())
+    caption = f"{case.suspect.id}: quality {case.suspect.quality:.3f}, {changed:.1%} of the pixels changed"
+    picture = f'<img loading="lazy" src="overlays/{case.name}.png">'
+    return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _page(entries: Sequence[str]) -> str:
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Worst labels</title>'
+        "<style>body{font:16px sans-serif;margin:2em auto;max-width:1400px}figure{margin:0 0 2em}"
+        "img{width:100%;image-rendering:pixelated}</style>"
+        f"<h1>The {len(entries)} worst labels</h1>"
+        "<p>From left to right: the image, the label before, the label after, and in red what changed.</p>"
+        f"{''.join(entries)}</html>"
+    )
