@@ -44,8 +44,8 @@ def run(config: RelabelConfig) -> dict[str, Any]:
     `num_changed` counts rows; `mean_quality` is of the labels before, None where there were none.
     """
     manifest = dataset.read_manifest(config.data)
-    _check(config, manifest)
-    lineage = _lineage(config, manifest)
+    check_inputs(config, manifest)
+    lineage = lineage_of(config, manifest)
     is_finished = dataset.is_finished(config.out, lineage)
     resumed = not is_finished and storage.exists(storage.join(config.out, dataset.CLAIM))
     if is_finished:
@@ -77,7 +77,7 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _check(config: RelabelConfig, manifest: Manifest) -> None:
+def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
     """Raises UserError for what would only fail on the actors, and warns of a teacher that knows the labels."""
     rows = manifest.num_rows()
     if not any(rows.get(split) for split in config.splits):
@@ -102,7 +102,7 @@ def trained_on(card: ModelCard, manifest: Manifest) -> bool | None:
     return None if origin is None else bool(origin == manifest.origin)
 
 
-def _lineage(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
+def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
     """What decides the rows: a finished version is that of the same lineage."""
     names = ("model", "data", "policy", "splits", "folds", "tta")
     teacher = folds.digest(config) if config.folds is not None else models.weights_digest(config.model)
@@ -161,7 +161,12 @@ def make_shards(split: Split, source: Source, manifest: Manifest) -> list[Shard]
 def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[DataFile]]:
     """Copies the files of the splits that keep their labels; the files of all splits."""
     files: dict[Split, list[DataFile]] = {split: [] for split in dataset.SPLITS}
-    kept = [(split, file) for split in dataset.SPLITS if split not in config.splits for file in manifest.splits[split]]
+    kept = [
+        (split, file)
+        for split in dataset.SPLITS
+        if split not in config.splits
+        for file in manifest.splits.get(split, ())
+    ]
     shards = [Shard(split, number, [file.model_dump()]) for number, (split, file) in enumerate(kept)]
 
     def copy(shard: Shard) -> dict[str, Any]:

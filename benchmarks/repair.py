@@ -1,0 +1,155 @@
+"""Does relabelling repair labels? Procedural faces whose exact labels are known; 40 % of the training ones are spoiled.
+
+python -m benchmarks.repair FOLDER [--num-images 600] [--image-size 96] [--epochs 12]
+    [--seeds 2] [--folds K] [flags of train]
+
+For each seed: a model is trained on the noisy labels; it relabels them with each policy (with --folds once more, by
+models that have not seen what they label); the new training labels are compared with the exact ones (the same seed
+without noise); and the same recipe is trained on each version and scored on the clean test split. Also: how well the
+quality score tells corrupted labels from clean ones (AUROC), by kind of corruption. Killed, it continues.
+"""
+
+import argparse
+import json
+import logging
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dmlcsr.metrics import Counts, scores
+from dmlcsr.taxonomy import CELEBAMASK_HQ
+from pipelines import dataset, evaluate, options, outcome, reading, relabel, storage, synth, train
+from pipelines.config import ActorsConfig, EvaluateConfig, RelabelConfig, SynthConfig
+from pipelines.images import decode_label
+from pipelines.session import ray_session, tell_progress
+from pipelines.training_config import TrainConfig
+
+NOISE = 0.4
+VERSIONS: Mapping[str, Mapping[str, Any]] = {
+    "replace": {"policy": "replace"},
+    "blend": {"policy": "blend"},
+    "suspect": {"policy": "suspect"},
+}
+Row = Mapping[str, float]
+
+
+def with_folds(num_folds: int) -> Mapping[str, Mapping[str, Any]]:
+    """The versions that are made; with folds one more."""
+    more = {f"suspect, {num_folds} folds": {"policy": "suspect", "folds": num_folds}}
+    return {**VERSIONS, **(more if num_folds else {})}
+
+
+def rows_of(uri: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The training rows of a data set."""
+    source = reading.open_split(uri, dataset.read_manifest(uri), "train")
+    return reading.read_rows(source, reading.pieces_of(source, None, 0, 0, source.num_rows), columns)
+
+
+def against_exact(uri: str, exact: str) -> Row:
+    """Pixel accuracy and mean F1 of training labels."""
+    counts = Counts(CELEBAMASK_HQ.num_classes)
+    for row, truth in zip(rows_of(uri, ["id", "label"]), rows_of(exact, ["id", "label"]), strict=True):
+        assert row["id"] == truth["id"]
+        counts.add(decode_label(truth["label"]), decode_label(row["label"]))
+    measured = scores(counts, CELEBAMASK_HQ)
+    return {"label_accuracy": measured.pixel_accuracy or 0.0, "label_f1": measured.mean_f1 or 0.0}
+
+
+def auroc(bad: npt.NDArray[np.float64], good: npt.NDArray[np.float64]) -> float:
+    """The probability that a bad row scores below a good one."""
+    return float((bad[:, None] < good).mean() + (bad[:, None] == good).mean() / 2)
+
+
+def ranking(uri: str) -> dict[str, float]:
+    """AUROC of the quality score by kind of corruption, and over all."""
+    found = defaultdict(list)
+    for row in rows_of(uri, ["quality", "meta"]):
+        found[json.loads(row["meta"])["corruption"]].append(row["quality"])
+    good = np.array(found.pop(None))
+    kinds = {kind: auroc(np.array(values), good) for kind, values in sorted(found.items())}
+    return kinds | {"all": auroc(np.array([value for values in found.values() for value in values]), good)}
+
+
+def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainConfig) -> dict[str, Any]:
+    """Everything of one seed."""
+
+    def place(name: str) -> str:
+        return storage.join(folder, f"seed-{seed}", name.replace(", ", "-").replace(" ", "-"))
+
+    def done(command: str, config: Any, run: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        return outcome.finished_result(config.out, command) or outcome.committed(command, config, run)
+
+    sizes = {"num_images": arguments.num_images, "image_size": arguments.image_size, "seed": seed}
+    for name, noise in (("noisy", NOISE), ("exact", 0.0)):
+        done("synth", SynthConfig(out=place(name), label_noise=noise, **sizes), synth.run)
+    found: dict[str, dict[str, float]] = {}
+
+    def train_on(name: str) -> dict[str, float]:
+        config = recipe.model_copy(update={"data": place(name), "out": place(f"run-{name}"), "seed": seed})
+        done("train", config, train.run)
+        scored = EvaluateConfig(model=config.out, data=place("exact"), out=place(f"test-{name}"), num_overlays=0)
+        return {"test_f1": done("evaluate", scored, evaluate.run)["mean_f1"]}
+
+    found["noisy"] = {**against_exact(place("noisy"), place("exact")), **train_on("noisy")}
+    actors = ActorsConfig(min_actors=2, max_actors=2)
+    versions = with_folds(arguments.folds)
+    for name, flags in versions.items():
+        config = RelabelConfig(model=place("run-noisy"), data=place("noisy"), out=place(name), actors=actors, **flags)
+        done("relabel", config, relabel.run)
+        found[name] = against_exact(place(name), place("exact"))
+    rankings = {name: ranking(place(name)) for name in versions if "suspect" in name}
+    print(f"seed {seed}, before training on the new versions: {found} {rankings}", flush=True)
+    for name in versions:
+        found[name] |= train_on(name)
+    found["exact"] = {"label_accuracy": 1.0, "label_f1": 1.0, **train_on("exact")}
+    return {"versions": found, "auroc": rankings}
+
+
+def table(results: Sequence[dict[str, Any]]) -> str:
+    """Means over the seeds, in percent; and AUROC."""
+    lines = [
+        "| training labels | pixel accuracy | mean F1 | test mean F1 of a model trained on them |",
+        "|---|---|---|---|",
+    ]
+    for name in results[0]["versions"]:
+        cells = []
+        for key in ("label_accuracy", "label_f1", "test_f1"):
+            values = [100 * result["versions"][name][key] for result in results]
+            each = f" ({', '.join(f'{value:.2f}' for value in values)})" if len(values) > 1 else ""
+            cells.append(f"{statistics.mean(values):.2f}{each}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    names = list(results[0]["auroc"])
+    lines += ["", f"| AUROC of the quality score | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for kind in sorted({kind for result in results for kind in result["auroc"][names[0]]}):
+        found = [[result["auroc"][name].get(kind) for result in results] for name in names]
+        means = [statistics.mean(value for value in values if value is not None) for values in found]
+        lines.append(f"| {kind} | {' | '.join(f'{value:.3f}' for value in means)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder")
+    parser.add_argument("--num-images", type=int, default=600)
+    parser.add_argument("--image-size", type=int, default=96)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--folds", type=int, default=0)
+    arguments, more = parser.parse_known_args()
+    given = ["--preset", "cpu-small", "--data", "/", "--out", "/", "--schedule.epochs", str(arguments.epochs), *more]
+    recipe = options.resolve(TrainConfig, options.parse("train", TrainConfig, given, with_presets=True))
+    tell_progress("%(asctime)s %(message)s")
+    logging.getLogger("pipelines").setLevel(logging.WARNING)
+    results = []
+    with ray_session(num_cpus=4):
+        for seed in range(arguments.seeds):
+            results.append(study(arguments.folder, seed, arguments, recipe))
+            print(table(results), flush=True)
+
+
+if __name__ == "__main__":
+    main()
