@@ -49,6 +49,8 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     found = [Suspect(*item) for item in storage.read_json(storage.join(out, WORST))["worst"][:num]]
     folder = storage.join(out, FOLDER)
     marker = storage.join(folder, COCO)
+    if num and not found:
+        logger.info("no row had a label before: there are no suspects")
     if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
         return
     after, before = _Coco(taxonomy), _Coco(taxonomy)

@@ -83,6 +83,7 @@ def killed_and_continued(data, out, log, record):
     return done.result
 
 
+@pytest.mark.faults
 def test_a_sweep_whose_driver_is_killed_continues_without_gaps(data, tmp_path):
     result = killed_and_continued(data, tmp_path / "run", tmp_path / "log", "00001/student-000.json")
     assert [(trial["state"], trial["epochs"]) for trial in result["trials"]] == [("finished", 2)] * 2

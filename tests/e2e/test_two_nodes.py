@@ -27,6 +27,7 @@ def listed(head: Head, kind: str) -> list[dict[str, Any]]:
     return entries
 
 
+@pytest.mark.faults
 def test_decoding_runs_on_the_node_that_has_no_trainer(head, s3):
     data, out = f"{s3}/two-nodes/data", f"{s3}/two-nodes/run"
     synth = ("synth", "--out", data, "--num-images", 240, "--image-size", 64)

@@ -59,6 +59,7 @@ def test_the_averages_are_those_of_the_method(regulated):
     )
 
 
+@pytest.mark.faults
 def test_two_workers_go_through_the_same_cycles(faces, tmp_path):
     """None of them may ask for a teacher before it is published: that would cost a failure, and here are none."""
     config = smoke(faces, tmp_path / "run", **CSR, workers={"num_workers": 2, "max_failures": 0})
@@ -131,7 +132,7 @@ HEAVY = pytest.mark.faults
         ("Orchestrator", DURING_AN_AVERAGE),
         pytest.param("Orchestrator", BEFORE_PUBLISH, marks=HEAVY),
         pytest.param("Orchestrator", BETWEEN_CYCLES, marks=HEAVY),
-        ("RayTrainWorker", BETWEEN_CYCLES),
+        pytest.param("RayTrainWorker", BETWEEN_CYCLES, marks=HEAVY),
         pytest.param("RayTrainWorker", DURING_AN_AVERAGE, marks=HEAVY),
         pytest.param("RayTrainWorker", BEFORE_PUBLISH, marks=HEAVY),
         pytest.param("TrainController", BETWEEN_CYCLES, marks=HEAVY),
@@ -169,6 +170,7 @@ def test_a_teacher_of_other_classes_is_refused(faces, tmp_path):
         train.run(smoke(faces, tmp_path / "run", teacher=str(tmp_path / "model")))
 
 
+@pytest.mark.faults
 def test_two_runs_may_branch_from_one_warm_phase(regulated, faces, tmp_path):
     whole = regulated[0]
     warm = smoke(faces, tmp_path / "warm", schedule=CSR["schedule"])
@@ -194,6 +196,7 @@ def test_a_warm_phase_that_does_not_fit_is_refused(regulated, faces, tmp_path, m
     assert storage.is_empty(config.out)
 
 
+@pytest.mark.faults
 def test_averages_that_do_not_teach_leave_the_students_as_restarts_do(regulated, faces, tmp_path):
     runs = {}
     for method in ("averages", "restarts"):

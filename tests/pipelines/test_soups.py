@@ -12,6 +12,9 @@ from tests.pipelines.test_cycles import kill_when
 from tests.pipelines.test_train import smoke
 from tests.pipelines.test_tune import sweep
 
+pytestmark = pytest.mark.faults
+"""A whole sweep that shares: too long for each change; the rules of sharing have unit tests."""
+
 
 @pytest.fixture(scope="module")
 def shared(faces, tmp_path_factory):
@@ -94,7 +97,6 @@ def test_a_soup_keeps_what_raises_the_score_and_nothing_else(shared, tmp_path):
     assert storage.exists(soup.weights.uri)
 
 
-@pytest.mark.faults
 @pytest.mark.parametrize("record", ["soup/candidates-001.json", "00000/average-002.json", "soup/soup-001.json"])
 def test_a_shared_sweep_whose_orchestrator_is_killed_has_neither_gaps_nor_duplicates(
     shared, ray_cluster, tmp_path, record

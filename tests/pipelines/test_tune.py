@@ -98,12 +98,14 @@ def test_the_processes_of_a_local_cluster_look_for_it_and_no_other(ray_cluster):
     assert asked == ray.get_runtime_context().gcs_address and "RAY_ADDRESS" not in os.environ
 
 
+@pytest.mark.faults
 def test_a_repeated_sweep_stops_and_finishes_the_same_trials(stopped):
     config, result = stopped
     storage.delete(f"{config.out}/result.json")
     assert tune.run(config) == result
 
 
+@pytest.mark.faults
 def test_a_trial_that_diverges_is_told_and_the_others_go_on(faces, tmp_path):
     config = sweep(faces, tmp_path / "run", csr={"num_cycles": 0}, num_trials=1, search={"lr": [1e8, 1e9]})
     with pytest.raises(RunFailedError, match=r"no trial .* finished; trial 00000: the loss .* not finite"):

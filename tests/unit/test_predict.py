@@ -68,3 +68,18 @@ def test_a_batch_gives_what_single_images_give():
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3)).astype(np.uint8)
     together = predictor.label_maps(images, [(64, 64)] * 3)
     assert all((one == predictor.label_map(image)).mean() > 0.999 for one, image in zip(together, images, strict=True))
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (700, 300), (3, 70_000)])
+@pytest.mark.parametrize("tta", [False, True])
+def test_strips_make_the_whole_whatever_the_size(height, width, tta):
+    torch.manual_seed(0)
+    predictor = Predictor(FaceParser(card().architecture), card(), tta=tta)
+    (prediction,) = predictor.predict(
+        np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), np.uint8), [(height, width)]
+    )
+    whole = torch.stack([resample(logits, canvas, height, width).softmax(0) for logits, canvas in prediction.views])
+    strips = list(prediction.strips())
+    assert [rows.start for rows, _ in strips] == [0, *(rows.stop for rows, _ in strips[:-1])]
+    assert torch.allclose(torch.cat([probs for _, probs in strips], 1), whole.mean(0), atol=1e-6)
+    assert (prediction.label_map() == whole.sum(0).argmax(0).numpy()).mean() > 0.999

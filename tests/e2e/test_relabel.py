@@ -1,0 +1,107 @@
+"""`relabel` on the real command line, on S3, killed with -9: the driver, a whole node, the store."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from cluster.head import ray_head, ray_node
+from cluster.object_store import client
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.weights import ModelCard, Preprocessing
+from pipelines import models
+from tests.conftest import run_command
+from tests.e2e.test_interruptions import outlasts, started, store, wait_for
+
+NUM_FILES = 15  # of 240 training rows in groups of 16
+__all__ = ["store"]
+
+
+@pytest.fixture(scope="module")
+def inputs(s3):
+    """Flags of `relabel` for a data set and an untrained model, both on S3."""
+    data, model = f"{s3}/relabel/data", f"{s3}/relabel/model"
+    done = run_command("synth", "--out", data, "--num-images", 300, "--image-size", 64, "--label-noise", 0.4)
+    assert done.code == 0, done.stderr
+    write_model(model)
+    return "relabel", "--data", data, "--model", model, "--json"
+
+
+def write_model(uri):
+    torch.manual_seed(0)
+    architecture = Architecture(num_classes=19, depth=18, width=0.25)
+    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=128))
+    models.write_model(uri, FaceParser(architecture).eval(), card)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(inputs, s3):
+    out = f"{s3}/relabel/undisturbed"
+    done = run_command(*inputs, "--out", out)
+    assert done.code == 0, done.stderr
+    assert done.result["num_rows"] == {"train": 240, "val": 30, "test": 30} and not done.result["resumed"]
+    return manifest(out)
+
+
+def files(pattern):
+    return client(os.environ).glob(pattern.removeprefix("s3://"))
+
+
+def manifest(out):
+    content = json.loads(client(os.environ).cat_file(f"{out.removeprefix('s3://')}/dataset.json"))
+    assert len(content["splits"]["train"]) == NUM_FILES
+    return content
+
+
+def times(out):
+    """When each training file was written."""
+    fs = client(os.environ)
+    return {path: fs.info(path)["LastModified"] for path in files(f"{out}/train/*.parquet")}
+
+
+def test_a_driver_killed_with_9_continues_and_does_no_finished_file_again(inputs, undisturbed, s3, tmp_path):
+    out, log = f"{s3}/relabel/killed", tmp_path / "log"
+    process = started(log, *inputs, "--out", out)
+    wait_for(lambda: len(files(f"{out}/unfinished/train/*.json")) >= 3, process, log)
+    process.kill()
+    process.wait()
+    assert not files(f"{out}/dataset.json")
+    receipts = {path.rpartition("/")[2].split(".")[0] for path in files(f"{out}/unfinished/train/*.json")}
+    before = times(out)
+    done = run_command(*inputs, "--out", out)
+    assert done.code == 0, done.stderr
+    assert done.result["resumed"] and "by an earlier attempt" in done.stderr
+    after = times(out)
+    again = {path.rpartition("/")[2].split(".")[0] for path in before if before[path] != after[path]}
+    assert not again & receipts and len(again) <= 2  # at most the file of each actor
+    assert manifest(out)["digest"] == undisturbed["digest"]
+    repeated = run_command(*inputs, "--out", out)
+    assert "nothing to do" in repeated.stderr and times(out) == after
+    refused = run_command(*inputs, "--out", out, "--policy", "suspect")
+    assert refused.code == 2 and "already holds another data set" in refused.stderr
+
+
+@pytest.mark.faults
+def test_a_node_killed_with_9_changes_nothing_in_the_end(inputs, undisturbed, s3, tmp_path):
+    out, log = f"{s3}/relabel/node", tmp_path / "log"
+    with ray_head(tmp_path / "head", num_cpus=2) as head, ray_node(head, tmp_path / "node", num_cpus=2) as node:
+        pool = ("--actors.min-actors", 3, "--actors.max-actors", 3)  # one at least is on the node
+        process = started(log, *inputs, *pool, "--out", out, **head.driver_environment)
+        wait_for(lambda: len(files(f"{out}/unfinished/train/*.json")) >= 2, process, log)
+        os.killpg(node.process.pid, signal.SIGKILL)
+        assert process.wait(300) == 0, log.read_text()
+    assert manifest(out)["digest"] == undisturbed["digest"]
+
+
+@pytest.mark.faults
+def test_an_outage_of_20_seconds_changes_nothing_in_the_end(inputs, undisturbed, store, tmp_path):
+    fs = client(store.environment)
+    for name in ("data", "model"):
+        for path in client(os.environ).find(f"faces/relabel/{name}"):
+            fs.pipe_file(f"mortal/{path.partition('/')[2]}", client(os.environ).cat_file(path))
+    flags = [str(part).replace("s3://faces/", "s3://mortal/") for part in inputs]
+    out = "s3://mortal/relabel/out"
+    outlasts(store, 20, "mortal/relabel/out/unfinished/train", tmp_path / "log", *flags, "--out", out)
+    assert json.loads(fs.cat_file("mortal/relabel/out/dataset.json"))["digest"] == undisturbed["digest"]
