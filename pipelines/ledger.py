@@ -157,17 +157,20 @@ class Ledger:
         found = (self.find(Trial, name) for name in sorted(self._trials))
         return [trial for trial in found if trial is not None]
 
-    def summary(self) -> dict[str, Any]:
-        """Where each trial stands, and what went into its ensembles; JSON-able."""
+    def summary(self, with_lineage: bool = True) -> dict[str, Any]:
+        """Where each trial stands, and what went into its averages; JSON-able.
+
+        The lineage of n cycles has about n^2 / 2 shares: it is most of the whole.
+        """
         soups = {
             soup.cycle: {
                 "val_mean_f1": soup.val_mean_f1,
                 "members": list(soup.members),
-                "coefficients": dict(soup.coefficients),
+                "coefficients": dict(soup.coefficients) if with_lineage else {},
             }
             for soup in self.of(Soup, SOUP)
         }
-        return {"trials": {trial.trial: self._summary(trial) for trial in self.trials()}, "soups": soups}
+        return {"trials": {trial.trial: self._summary(trial, with_lineage) for trial in self.trials()}, "soups": soups}
 
     def teachers(self, trial: str) -> dict[int, dict[str, Any]]:
         """Who taught a trial in which cycle: the share of each student, and the number of the soup if it was one."""
@@ -186,14 +189,14 @@ class Ledger:
         assert ensemble is not None
         return ensemble
 
-    def _summary(self, trial: Trial) -> dict[str, Any]:
+    def _summary(self, trial: Trial, with_lineage: bool) -> dict[str, Any]:
         end, ensembles = self.find(End, trial.trial), self.of(Ensemble, trial.trial)
         return {
             "state": end.state if end else "unfinished",
             "num_cycles": trial.num_cycles,
             "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
             "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},
-            "lineage": {record.cycle: dict(record.coefficients) for record in ensembles},
+            "lineage": {record.cycle: dict(record.coefficients) for record in ensembles if with_lineage},
             "teachers": {record.cycle: record.soup for record in self.of(Teacher, trial.trial)},
         }
 

@@ -197,8 +197,8 @@ class Orchestrator:
         self.ledger.commit(record)
 
     def status(self) -> dict[str, Any]:
-        """`Ledger.summary`."""
-        return self.ledger.summary()
+        """`Ledger.summary` without the lineage, which would take longer to send than all the rest to find."""
+        return self.ledger.summary(with_lineage=False)
 
 
 _remote: Any = ray.remote

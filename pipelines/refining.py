@@ -71,7 +71,7 @@ class _PartActor:
         self.predictors = [load_predictor(model, job.use_gpu, job.tta) for model in job.models]
 
     def _predicted(self, shard: Shard) -> Iterator[Predicted | Finding]:
-        """Every row of the shard, in order."""
+        """Every row of the shard; the good ones in order."""
         source = self.job.sources[shard.split]
         groups = range(*shard.items)
         loaded = _one_ahead(lambda group: self._load(source, group), groups)
