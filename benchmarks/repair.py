@@ -5,8 +5,8 @@ python -m benchmarks.repair FOLDER [--num-images 600] [--image-size 96] [--epoch
 
 For each seed: a model is trained on the noisy labels; it relabels them with each policy (with --folds once more, by
 models that have not seen what they label); the new training labels are compared with the exact ones (the same seed
-without noise); and the teacher is trained on with each of `--train-on`, and scored on the clean test split. Also: how well the
-quality score tells corrupted labels from clean ones (AUROC), by kind of corruption. Killed, it continues.
+without noise); and the teacher is trained on with each of `--train-on`, and scored on the clean test split. Also: how
+well the quality score tells corrupted labels from clean ones (AUROC), by kind of corruption. Killed, it continues.
 """
 
 import argparse
