@@ -34,6 +34,11 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
     groups = len(reading.groups_of(reading.open_split(config.data, manifest, "train")).num_rows)
     if groups < config.folds:
         raise UserError(f"--folds {config.folds}: the training split of {config.data} has only {groups} row groups")
+    for name, uri in (("init", recipe(config).init), ("teacher", recipe(config).teacher)):
+        if uri is not None and models.has_seen(models.read_card(uri), manifest.origin):
+            raise UserError(
+                f"{config.model} began with a model that has seen all rows ({name} = {uri}); train one without"
+            )
     for fold in fold_configs(config):
         train.check_inputs(fold, manifest)
 

@@ -50,6 +50,12 @@ def write_model(folder: str, parser: FaceParser, card: ModelCard) -> None:
     storage.write_bytes(storage.join(folder, CARD), files[CARD])
 
 
+def has_seen(card: ModelCard, origin: str) -> bool | None:
+    """Whether the model was trained on the images of a data set of this `origin`; None where unknown."""
+    found = card.lineage.get("origin")
+    return None if found is None else bool(found == origin)
+
+
 def require_taxonomy(uri: str, card: ModelCard, data: str, taxonomy: Taxonomy) -> None:
     """Raises UserError where model and data do not speak of the same classes."""
     if card.taxonomy != taxonomy.name:

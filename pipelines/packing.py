@@ -73,7 +73,9 @@ def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
     ]
 
 
-def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def map_shards(
+    out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]], verb: str = "packed"
+) -> Iterator[dict[str, Any]]:
     """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come.
 
     The answer to a shard of the same items that an earlier attempt at `out` finished is taken from its receipt.
@@ -85,7 +87,7 @@ def map_shards(out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[s
     for done, row in enumerate(tasks.iter_rows(), start=1):
         num_kept += row["is_kept"]
         kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
-        logger.info("packed %d of %d files%s", done, len(shards), kept)
+        logger.info("%s %d of %d files%s", verb, done, len(shards), kept)
         yield json.loads(row["answer"])
 
 

@@ -17,7 +17,6 @@ from ray.util import metrics
 
 from dmlcsr.quality import ConfidenceSums
 from dmlcsr.refine import Policy
-from dmlcsr.weights import ModelCard
 from pipelines import dataset, folds, models, packing, reading, run_directory, storage, suspects
 from pipelines.actors import pool
 from pipelines.config import RelabelConfig, Split
@@ -87,19 +86,13 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
         return
     card = models.read_card(config.model)
     models.require_taxonomy(config.model, card, config.data, manifest.class_set)
-    if trained_on(card, manifest):
+    if models.has_seen(card, manifest.origin):
         logger.warning(
             "%s was trained on the images and labels of %s: it may repeat their errors, and scores look better than "
             "they are; --folds avoids it",
             config.model,
             config.data,
         )
-
-
-def trained_on(card: ModelCard, manifest: Manifest) -> bool | None:
-    """Whether the model has seen the images of this data set, or of another version of it; None where unknown."""
-    origin = card.lineage.get("origin")
-    return None if origin is None else bool(origin == manifest.origin)
 
 
 def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
@@ -177,7 +170,7 @@ def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[D
         storage.write_bytes(storage.join(config.out, file.path), data)
         return {"split": shard.split, "file": shard.items[0]}
 
-    for answer in packing.map_shards(config.out, shards, copy):
+    for answer in packing.map_shards(config.out, shards, copy, "copied"):
         files[answer["split"]].append(DataFile.model_validate(answer["file"]))
     return files
 
@@ -199,7 +192,9 @@ def _answers(
 def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard], num_classes: int) -> list[float]:
     """Of each class: how probable the teacher finds it, on average, where it is the label."""
     sums = ConfidenceSums.zeros(num_classes)
-    for answer in _answers(config, ThresholdActor, job, shards, "estimated thresholds from"):
+    answers = _answers(config, ThresholdActor, job, shards, "estimated thresholds from")
+    # Sorted: a sum is rounded by the order of its parts, and that of their arrival may differ after a kill.
+    for answer in sorted(answers, key=lambda answer: answer["total"]):
         sums += ConfidenceSums(np.array(answer["total"]), np.array(answer["num_pixels"]))
     return sums.thresholds()
 
@@ -229,7 +224,7 @@ def commit(
     relabelled = tally.summary(taxonomy) | {
         "thresholds": dict(zip(taxonomy.classes, job.policy.thresholds, strict=False)) or None,
         "models": [{"model": model, "weights_sha256": models.weights_digest(model)} for model in job.models],
-        "trained_on_data": False if config.folds else trained_on(models.read_card(config.model), manifest),
+        "trained_on_data": False if config.folds else models.has_seen(models.read_card(config.model), manifest.origin),
         "software": run_directory.software(),
     }
     packing.commit(

@@ -1,6 +1,7 @@
 """The rows with the worst labels, for people: a gallery, and files that labelling tools import."""
 
 import html
+import io
 import json
 import logging
 import re
@@ -9,10 +10,11 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 from pipelines import dataset, reading, storage
-from pipelines.images import JPEG_MAGIC, Pixels, decode_image, decode_label, encode_png
+from pipelines.images import Pixels, decode_image, decode_label, encode_png
 from pipelines.masks import brush_rle, coco_counts
 from pipelines.overlay import comparison
 from pipelines.reading import Piece
@@ -37,7 +39,9 @@ class Case(NamedTuple):
 
     @property
     def file(self) -> str:
-        return f"images/{self.name}.{'jpg' if self.encoded.startswith(JPEG_MAGIC) else 'png'}"
+        """Inside the folder, with the suffix of what is in it."""
+        kind = Image.open(io.BytesIO(self.encoded)).format or ""
+        return f"images/{self.name}.{kind.lower().replace('jpeg', 'jpg')}"
 
 
 def write(out: str, num: int, taxonomy: Taxonomy) -> None:

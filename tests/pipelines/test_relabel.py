@@ -299,8 +299,8 @@ def test_a_model_that_was_trained_on_the_data_is_told(mixed, tmp_path, caplog):
     seen = write_model(tmp_path / "seen", lineage={"origin": dataset.read_manifest(mixed).origin})
     other = write_model(tmp_path / "other", lineage={"origin": "0" * 64})
     manifest = dataset.read_manifest(mixed)
-    assert relabel.trained_on(models.read_card(seen), manifest) is True
-    assert relabel.trained_on(models.read_card(other), manifest) is False
+    assert models.has_seen(models.read_card(seen), manifest.origin) is True
+    assert models.has_seen(models.read_card(other), manifest.origin) is False
     for teacher, is_warned in ((other, False), (seen, True)):
         caplog.clear()
         relabel.check_inputs(RelabelConfig(model=teacher, data=mixed, out=str(tmp_path / "out")), manifest)
@@ -334,6 +334,16 @@ def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
 def test_folds_without_a_recipe_are_refused(mixed, model, tmp_path):
     with pytest.raises(UserError, match=r"has no config.yaml of one"):
         relabel.run(RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), folds=2))
+
+
+@pytest.mark.parametrize("name", ["init", "teacher"])
+def test_folds_whose_recipe_has_seen_all_rows_are_refused(faces, tmp_path, name):
+    manifest = dataset.read_manifest(str(faces))
+    seen = write_model(tmp_path / "seen", lineage={"origin": manifest.origin})
+    recipe = smoke(faces, tmp_path / "recipe", **{name: seen})
+    run_directory.claim(recipe, manifest.digest)
+    with pytest.raises(UserError, match=rf"has seen all rows \({name} = "):
+        relabel.run(RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2))
 
 
 def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
