@@ -72,8 +72,14 @@ class Prediction:
         step = max(1, _STRIP_PIXELS[self.views[0][0].device.type] // self.width)
         for start in range(0, self.height, step):
             rows = slice(start, min(start + step, self.height))
-            scores = [resample(logits, canvas, self.height, self.width, rows) for logits, canvas in self.views]
-            yield rows, scores[0] if len(scores) == 1 else torch.stack(scores).softmax(1).sum(0)
+            scores = (resample(logits, canvas, self.height, self.width, rows) for logits, canvas in self.views)
+            if len(self.views) == 1:
+                yield rows, next(scores)
+                continue
+            total = next(scores).softmax(0)
+            for view in scores:  # one by one: on a GPU a strip is a whole photo
+                total += view.softmax(0)
+            yield rows, total
 
 
 class Predictor:

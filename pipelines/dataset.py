@@ -199,8 +199,8 @@ def begin(out: str, lineage: Mapping[str, Any]) -> None:
             raise OutputTakenError(f"{out} holds an unfinished build of another data set; choose another --out")
     elif not storage.is_empty(out):
         raise OutputTakenError(f"{out} is not empty and holds no data set; choose another --out")
-    else:
-        storage.write_json(claim, lineage)
+    elif not storage.create_bytes(claim, json.dumps(lineage).encode()):
+        begin(out, lineage)  # another one was faster: it may be of the same build
 
 
 def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:

@@ -7,6 +7,7 @@ import logging
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 
 from dmlcsr.metrics import Counts, Scores, scores
@@ -140,8 +141,10 @@ def _picture(source: Source, predictor: Predictor, number: int) -> bytes:
     pieces = reading.pieces_of(source, None, 0, number, number + 1)
     (row,) = reading.read_rows(source, pieces, ("image", "label"))
     image, label = images.decode_image(row["image"]), images.decode_label(row["label"])
-    small = predictor.label_map(image)
-    return encode_png(comparison(image, label, small, predictor.taxonomy))
+    predicted = predictor.label_map(image)
+    large = cv2.resize(label, predicted.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    wrong = (large != predicted) & (large < predictor.taxonomy.num_classes)
+    return encode_png(comparison(image, label, predicted, wrong, predictor.taxonomy))
 
 
 def table(result: dict[str, Any]) -> str:

@@ -51,9 +51,12 @@ def write_model(folder: str, parser: FaceParser, card: ModelCard) -> None:
 
 
 def has_seen(card: ModelCard, origin: str) -> bool | None:
-    """Whether the model was trained on the images of a data set of this `origin`; None where unknown."""
-    found = card.lineage.get("origin")
-    return None if found is None else bool(found == origin)
+    """Whether the model, or one that it began with or learned from, was trained on a data set of this `origin`.
+
+    None where that is unknown.
+    """
+    found = card.lineage.get("origins")
+    return None if found is None else origin in found
 
 
 def require_taxonomy(uri: str, card: ModelCard, data: str, taxonomy: Taxonomy) -> None:

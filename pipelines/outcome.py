@@ -66,6 +66,8 @@ def _commit_failure(command: str, config: Config, exit_code: int, message: str) 
         # A failed attempt never hides an earlier success, and never makes a folder that was not begun.
         if out is None or storage.is_empty(out) or finished_result(out, command) is not None:
             return
+        if read(out).get("command", command) != command:
+            return  # what is there belongs to another command
         write(command, out, None, exit_code, message)
     except UserError:
         return  # the storage itself is what failed; the message is on standard error

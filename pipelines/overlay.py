@@ -22,9 +22,10 @@ def overlay(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> Pixels:
     return np.where((label == 0)[..., None], image, mixed)
 
 
-def comparison(image: Pixels, truth: Pixels, prediction: Pixels, taxonomy: Taxonomy) -> Pixels:
-    """(H, 4 W, 3) RGB: the image, the truth and the prediction over it, and the wrong pixels in red."""
-    wrong = ((truth != prediction) & (truth < taxonomy.num_classes)).astype(np.uint8)
-    wrong = cv2.resize(wrong, (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
+def comparison(
+    image: Pixels, before: Pixels, after: Pixels, differs: npt.NDArray[np.bool_], taxonomy: Taxonomy
+) -> Pixels:
+    """(H, 4 W, 3) RGB: the image, two label maps over it, and in red the pixels that differ."""
+    wrong = cv2.resize(differs.astype(np.uint8), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
     errors = np.where(wrong[..., None] > 0, np.array([255, 0, 0], np.uint8), image // 3)
-    return np.hstack([image, overlay(image, truth, taxonomy), overlay(image, prediction, taxonomy), errors])
+    return np.hstack([image, overlay(image, before, taxonomy), overlay(image, after, taxonomy), errors])

@@ -147,8 +147,6 @@ def pack(
             files[answer["split"]].append(DataFile.model_validate(answer["file"]))
         bad.extend(answer["rejected"])
         remarks.extend(answer["remarks"])
-    if not any(files.values()):
-        raise UserError(f"no sample could be used; the first reason: {first_finding(bad)}")
     write_findings(out, REMARKS, remarks)
     num_mirrored = sum(remark["reason"] == MIRRORED for remark in remarks)
     return commit(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, num_mirrored=num_mirrored)
@@ -162,7 +160,13 @@ def commit(
     lineage: Mapping[str, Any],
     **more: Any,
 ) -> Manifest:
-    """Commits a data set whose files are written: its quarantine table, then its manifest with `more` fields."""
+    """Commits a data set whose files are written: its quarantine table, then its manifest with `more` fields.
+
+    Raises UserError where no row at all is good.
+    """
+    if not any(files.values()):
+        reason = in_words(rejected[0]) if rejected else "the source is empty"
+        raise UserError(f"no sample could be used; the first reason: {reason}")
     write_findings(out, QUARANTINE, rejected)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
@@ -179,9 +183,9 @@ def commit(
     return manifest
 
 
-def first_finding(findings: Sequence[Finding]) -> str:
+def in_words(finding: Finding) -> str:
     """For a sentence."""
-    return printable("{source}: {reason} ({detail})".format(**findings[0])) if findings else "the source is empty"
+    return printable("{source}: {reason} ({detail})".format(**finding))
 
 
 def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:

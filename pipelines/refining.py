@@ -74,10 +74,18 @@ class _PartActor:
         """Every row of the shard; the good ones in order."""
         source = self.job.sources[shard.split]
         groups = range(*shard.items)
-        loaded = _one_ahead(lambda group: self._load(source, group), groups)
-        for group, samples in zip(groups, loaded, strict=True):
+        waiting: list[Sample] = []
+        fold, size = 0, self.job.batch_size
+        for group, samples in zip(groups, _one_ahead(lambda group: self._load(source, group), groups), strict=True):
             yield from (sample for sample in samples if isinstance(sample, dict))
-            yield from self._predict(group, [sample for sample in samples if isinstance(sample, Sample)])
+            if (following := reading.fold_of(group, len(self.predictors)) - 1) != fold:  # another model's rows
+                yield from self._predict(fold, waiting)
+                waiting, fold = [], following
+            waiting += [sample for sample in samples if isinstance(sample, Sample)]
+            while len(waiting) >= size:
+                yield from self._predict(fold, waiting[:size])
+                waiting = waiting[size:]
+        yield from self._predict(fold, waiting)
 
     def _load(self, source: Source, group: int) -> list[Sample | Finding]:
         groups = reading.groups_of(source)
@@ -85,12 +93,10 @@ class _PartActor:
         rows = reading.read_rows(source, [piece], dataset.SCHEMA.names)
         return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
 
-    def _predict(self, group: int, samples: Sequence[Sample]) -> Iterator[Predicted]:
-        predictor = self.predictors[reading.fold_of(group, len(self.predictors)) - 1]
-        for start in range(0, len(samples), self.job.batch_size):
-            batch = samples[start : start + self.job.batch_size]
+    def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:
+        if batch:
             canvases = np.stack([sample.canvas for sample in batch])
-            yield from map(Predicted, batch, predictor.predict(canvases, [sample.size for sample in batch]))
+            yield from map(Predicted, batch, self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
 
 
 def _decoded(row: Row, size: int, taxonomy: str) -> Sample | Finding:
@@ -128,15 +134,21 @@ class ThresholdActor(_PartActor):
         return packing.with_receipt(self.job.out, row, self._sums, THRESHOLD_RECEIPTS)
 
     def _sums(self, shard: Shard) -> dict[str, Any]:
-        sums = ConfidenceSums.zeros(self.predictors[0].taxonomy.num_classes)
-        num_rows = 0
+        num_classes = self.predictors[0].taxonomy.num_classes
+        sums, rejected, num_rows = ConfidenceSums.zeros(num_classes), [], 0
         for item in self._predicted(shard):
             num_rows += 1
-            if isinstance(item, Predicted) and item.sample.label is not None:
+            if not isinstance(item, Predicted):
+                rejected.append(item)
+            elif item.sample.label is not None:
+                part = ConfidenceSums.zeros(num_classes)
                 for rows, probs in item.prediction.strips():
                     label = torch.from_numpy(item.sample.label[rows]).to(probs.device)
-                    sums.add(given_probabilities(label, probs))
-        return {"num_rows": num_rows, "total": sums.total.tolist(), "num_pixels": sums.num_pixels.tolist()}
+                    part.add(given_probabilities(label, probs))
+                if np.isfinite(part.total).all():  # else the second pass rejects the row
+                    sums += part
+        totals = {"total": sums.total.tolist(), "num_pixels": sums.num_pixels.tolist()}
+        return {**totals, "rejected": rejected, "num_rows": num_rows}
 
 
 class RefineActor(_PartActor):

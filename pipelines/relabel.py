@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,7 +52,8 @@ def run(config: RelabelConfig) -> dict[str, Any]:
     else:
         dataset.begin(config.out, lineage)
         with ownership(config.out):
-            build(config, manifest, lineage)
+            if not dataset.is_finished(config.out, lineage):  # by a driver that was waited for
+                build(config, manifest, lineage)
     made = dataset.read_manifest(config.out)
     suspects.write(config.out, config.suspects, made.class_set)
     return {
@@ -84,7 +85,7 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
     if config.folds is not None:
         folds.check(config, manifest)
         return
-    card = models.read_card(config.model)
+    _, card = models.read_model(config.model)
     models.require_taxonomy(config.model, card, config.data, manifest.class_set)
     if models.has_seen(card, manifest.origin):
         logger.warning(
@@ -131,10 +132,9 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
             thresholds = tuple(estimate_thresholds(config, job, shards, manifest.class_set.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
         tally, rejected = Tally.zeros(manifest.class_set.num_classes), []
-        for answer in _answers(config, RefineActor, job, shards, "relabelled"):
+        for answer in _checked(config, job, _answers(config, RefineActor, job, shards, "relabelled")):
             tally += Tally.from_dict(answer["tally"])
             rejected += answer["rejected"]
-            _stop_if_bad(config, rejected, sum(source.num_rows for source in sources.values()))
             if answer["file"]:
                 files[answer["split"]].append(DataFile.model_validate(answer["file"]))
     commit(config, manifest, lineage, job, files, tally, rejected)
@@ -180,11 +180,11 @@ def _answers(
 ) -> Iterator[dict[str, Any]]:
     """The actor's answers to all shards as they come, with progress."""
     progress = RowProgress(verb, sum(source.num_rows for source in job.sources.values()))
-    speed = metrics.Gauge("relabel_images_per_second", "Rows relabelled per second since the command started.")
+    speed = metrics.Gauge("relabel_images_per_second", "Rows per second of the pass that runs.")
     answers = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **pool(config.actors))
-    for row in answers.iter_rows():
-        answer = json.loads(row["answer"])
-        progress.add(answer["num_rows"], row["is_kept"])
+    for row in answers.iter_batches(batch_size=1, prefetch_batches=0):  # not one file late
+        answer = json.loads(row["answer"][0])
+        progress.add(answer["num_rows"], bool(row["is_kept"][0]))
         speed.set(progress.rate)
         yield answer
 
@@ -194,19 +194,23 @@ def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard]
     sums = ConfidenceSums.zeros(num_classes)
     answers = _answers(config, ThresholdActor, job, shards, "estimated thresholds from")
     # Sorted: a sum is rounded by the order of its parts, and that of their arrival may differ after a kill.
-    for answer in sorted(answers, key=lambda answer: answer["total"]):
+    for answer in sorted(_checked(config, job, answers), key=lambda answer: answer["total"]):
         sums += ConfidenceSums(np.array(answer["total"]), np.array(answer["num_pixels"]))
     return sums.thresholds()
 
 
-def _stop_if_bad(config: RelabelConfig, rejected: Sequence[Finding], num_rows: int) -> None:
+def _checked(config: RelabelConfig, job: Job, answers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Raises UserError where the whole has too many bad rows, whatever is still to come."""
-    if len(rejected) > config.max_bad_fraction * num_rows:
-        first = packing.first_finding(rejected)
-        raise UserError(
-            f"{len(rejected)} of the {num_rows} rows of {config.data} are bad, more than --max-bad-fraction "
-            f"{config.max_bad_fraction:g}; the first: {first}; with a larger one the same command continues"
-        )
+    num_rows, num_bad = sum(source.num_rows for source in job.sources.values()), 0
+    for answer in answers:
+        num_bad += len(answer["rejected"])
+        if num_bad > config.max_bad_fraction * num_rows:
+            raise UserError(
+                f"{num_bad} of the {num_rows} rows of {config.data} are bad, more than --max-bad-fraction "
+                f"{config.max_bad_fraction:g}; the last: {packing.in_words(answer['rejected'][-1])}; with a larger "
+                "one the same command continues"
+            )
+        yield answer
 
 
 def commit(

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 from pipelines import dataset, reading, storage
@@ -31,17 +31,12 @@ class Case(NamedTuple):
     """A suspect with its picture and labels, both (H, W) ids of the picture's size."""
 
     suspect: Suspect
-    name: str
+    file: str
+    """Name of the picture's file."""
     encoded: bytes
     image: Pixels
     before: Pixels
     after: Pixels
-
-    @property
-    def file(self) -> str:
-        """Inside the folder, with the suffix of what is in it."""
-        kind = Image.open(io.BytesIO(self.encoded)).format or ""
-        return f"images/{self.name}.{kind.lower().replace('jpeg', 'jpg')}"
 
 
 def write(out: str, num: int, taxonomy: Taxonomy) -> None:
@@ -57,21 +52,23 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
         logger.info("no row had a label before: there are no suspects")
     if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
         return
+    storage.delete_folder(folder)
     after, before = _Coco(taxonomy), _Coco(taxonomy)
     tasks, entries = [], []
     for case in _cases(out, found):
-        picture = encode_png(comparison(case.image, case.before, case.after, taxonomy))
-        storage.write_bytes(storage.join(folder, "overlays", f"{case.name}.png"), picture)
-        storage.write_bytes(storage.join(folder, case.file), case.encoded)
+        differs = case.before != case.after
+        picture = encode_png(comparison(case.image, case.before, case.after, differs, taxonomy))
+        storage.write_bytes(storage.join(folder, "overlays", f"{case.file}.png"), picture)
+        storage.write_bytes(storage.join(folder, "images", case.file), case.encoded)
         after.add(case, case.after)
         before.add(case, case.before)
-        tasks.append(_task(folder, case, taxonomy))
-        entries.append(_entry(case))
-    storage.write_bytes(storage.join(folder, "label_studio.json"), json.dumps(tasks).encode())
+        tasks.append(json.dumps(_task(folder, case, taxonomy)))  # as text: lists of numbers take ten times as much
+        entries.append(_entry(case, float(differs.mean())))
+    storage.write_bytes(storage.join(folder, "label_studio.json"), f"[{','.join(tasks)}]".encode())
     storage.write_bytes(storage.join(folder, "label_studio.xml"), _interface(taxonomy).encode())
     storage.write_bytes(storage.join(folder, "index.html"), _page(entries).encode())
-    storage.write_json(storage.join(folder, COCO_BEFORE), before.content)
-    storage.write_json(marker, after.content)
+    storage.write_bytes(storage.join(folder, COCO_BEFORE), before.text().encode())
+    storage.write_bytes(marker, after.text().encode())
     logger.info("the %d rows with the worst labels are in %s", len(found), folder)
 
 
@@ -86,8 +83,21 @@ def _cases(out: str, found: Sequence[Suspect]) -> Iterator[Case]:
         (row,) = reading.read_rows(source, [place], ("id", "image", "label", "label_previous"))
         image = decode_image(row["image"])
         labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
-        name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]', '_', row['id'])}"
-        yield Case(suspect, name, row["image"], image, *labels)
+        encoded, suffix = _upright(row["image"], image)
+        name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]', '_', row['id'])}.{suffix}"
+        yield Case(suspect, name, encoded, image, *labels)
+
+
+def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:
+    """The bytes of a picture and the suffix of their format; a picture that an EXIF tag turns is encoded anew.
+
+    Not every tool reads the tag, and the labels are of the picture as it is seen.
+    """
+    opened = Image.open(io.BytesIO(encoded))
+    if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        return encode_png(image), "png"
+    kind = (opened.format or "").lower()
+    return encoded, {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind)
 
 
 def _as_large(label: Pixels, image: Pixels) -> Pixels:
@@ -105,20 +115,20 @@ class _Coco:
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.categories = _categories(taxonomy)
-        named = [{"id": number, "name": name, "supercategory": "face"} for number, name in self.categories]
-        self.content: dict[str, Any] = {"images": [], "annotations": [], "categories": named}
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[str] = []
+        """As text, like tasks."""
 
     def add(self, case: Case, label: Pixels) -> None:
-        number = len(self.content["images"]) + 1
+        number = len(self.images) + 1
         height, width = label.shape
-        image = {"id": number, "file_name": case.file.removeprefix("images/"), "width": width, "height": height}
-        self.content["images"].append(image)
+        self.images.append({"id": number, "file_name": case.file, "width": width, "height": height})
         for category, _ in self.categories:
             mask = label == category
             if mask.any():
                 left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
                 annotation = {
-                    "id": len(self.content["annotations"]) + 1,
+                    "id": len(self.annotations) + 1,
                     "image_id": number,
                     "category_id": category,
                     "segmentation": {"size": [height, width], "counts": coco_counts(mask)},
@@ -126,13 +136,20 @@ class _Coco:
                     "bbox": [left, top, wide, high],
                     "iscrowd": 1,  # what says that the segmentation holds run lengths
                 }
-                self.content["annotations"].append(annotation)
+                self.annotations.append(json.dumps(annotation))
+
+    def text(self) -> str:
+        """The whole file."""
+        named = [{"id": number, "name": name, "supercategory": "face"} for number, name in self.categories]
+        head = json.dumps({"images": self.images, "categories": named})
+        return f'{head[:-1]}, "annotations": [{",".join(self.annotations)}]}}'
 
 
 def _task(folder: str, case: Case, taxonomy: Taxonomy) -> dict[str, Any]:
     """A Label Studio task with two predictions, one for each label."""
     is_remote = folder.startswith("s3://")
-    image = storage.join(folder, case.file) if is_remote else f"/data/local-files/?d={case.file}"
+    place = f"images/{case.file}"
+    image = storage.join(folder, place) if is_remote else f"/data/local-files/?d={place}"
     return {
         "data": {"image": image, "id": case.suspect.id, "quality": case.suspect.quality},
         "predictions": [
@@ -175,10 +192,9 @@ def _interface(taxonomy: Taxonomy) -> str:
     )
 
 
-def _entry(case: Case) -> str:
-    changed = float((case.before != case.after).mean())
+def _entry(case: Case, changed: float) -> str:
     caption = f"{case.suspect.id}: quality {case.suspect.quality:.3f}, {changed:.1%} of the pixels changed"
-    picture = f'<img loading="lazy" src="overlays/{case.name}.png">'
+    picture = f'<img loading="lazy" src="overlays/{case.file}.png" alt="">'
     return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 

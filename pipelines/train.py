@@ -228,12 +228,21 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
             "teachers": Ledger(place.run).teachers(place.trial),
             "data": config.data,
             "data_digest": manifest.digest,
-            "origin": manifest.origin,
+            "origins": origins(config, manifest),
             "left_out": config.leave_out,
         },
     )
     models.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
     return score
+
+
+def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Of all data that the model has learned from, by itself or by way of another model."""
+    found = {manifest.origin}
+    for uri in (config.init, config.teacher, config.csr.warm):
+        if uri is not None:
+            found.update(models.read_card(uri).lineage.get("origins", ()))
+    return sorted(found)
 
 
 def best_ensemble(place: Place) -> Ensemble | None:
