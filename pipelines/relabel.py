@@ -8,7 +8,7 @@ import hashlib
 import heapq
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -132,7 +132,7 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
             thresholds = tuple(estimate_thresholds(config, job, shards, manifest.class_set.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
         tally, rejected = Tally.zeros(manifest.class_set.num_classes), []
-        for answer in _checked(config, job, _answers(config, RefineActor, job, shards, "relabelled")):
+        for answer in _answers(config, RefineActor, job, shards, "relabelled"):
             tally += Tally.from_dict(answer["tally"])
             rejected += answer["rejected"]
             if answer["file"]:
@@ -178,15 +178,30 @@ def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[D
 def _answers(
     config: RelabelConfig, actor: type[Any], job: Job, shards: Sequence[Shard], verb: str
 ) -> Iterator[dict[str, Any]]:
-    """The actor's answers to all shards as they come, with progress."""
-    progress = RowProgress(verb, sum(source.num_rows for source in job.sources.values()))
+    """The actor's answers to all shards as they come, with progress.
+
+    Raises UserError where the whole has too many bad rows, whatever is still to come.
+    """
+    num_rows, num_bad = sum(source.num_rows for source in job.sources.values()), 0
+    progress = RowProgress(verb, num_rows)
     speed = metrics.Gauge("relabel_images_per_second", "Rows per second of the pass that runs.")
-    answers = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **pool(config.actors))
-    for row in answers.iter_batches(batch_size=1, prefetch_batches=0):  # not one file late
-        answer = json.loads(row["answer"][0])
-        progress.add(answer["num_rows"], bool(row["is_kept"][0]))
-        speed.set(progress.rate)
-        yield answer
+    tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **pool(config.actors))
+    rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # not one file late
+    try:
+        for row in rows:
+            answer = json.loads(row["answer"][0])
+            progress.add(answer["num_rows"], bool(row["is_kept"][0]))
+            speed.set(progress.rate)
+            num_bad += len(answer["rejected"])
+            if num_bad > config.max_bad_fraction * num_rows:
+                raise UserError(
+                    f"{num_bad} of the {num_rows} rows of {config.data} are bad, more than --max-bad-fraction "
+                    f"{config.max_bad_fraction:g}; the last: {packing.in_words(answer['rejected'][-1])}; with a "
+                    "larger one the same command continues"
+                )
+            yield answer
+    finally:
+        rows.close()  # while there is a cluster: Ray Data would start another one to end its work
 
 
 def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard], num_classes: int) -> list[float]:
@@ -194,23 +209,9 @@ def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard]
     sums = ConfidenceSums.zeros(num_classes)
     answers = _answers(config, ThresholdActor, job, shards, "estimated thresholds from")
     # Sorted: a sum is rounded by the order of its parts, and that of their arrival may differ after a kill.
-    for answer in sorted(_checked(config, job, answers), key=lambda answer: answer["total"]):
+    for answer in sorted(answers, key=lambda answer: answer["total"]):
         sums += ConfidenceSums(np.array(answer["total"]), np.array(answer["num_pixels"]))
     return sums.thresholds()
-
-
-def _checked(config: RelabelConfig, job: Job, answers: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Raises UserError where the whole has too many bad rows, whatever is still to come."""
-    num_rows, num_bad = sum(source.num_rows for source in job.sources.values()), 0
-    for answer in answers:
-        num_bad += len(answer["rejected"])
-        if num_bad > config.max_bad_fraction * num_rows:
-            raise UserError(
-                f"{num_bad} of the {num_rows} rows of {config.data} are bad, more than --max-bad-fraction "
-                f"{config.max_bad_fraction:g}; the last: {packing.in_words(answer['rejected'][-1])}; with a larger "
-                "one the same command continues"
-            )
-        yield answer
 
 
 def commit(

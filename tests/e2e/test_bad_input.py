@@ -10,8 +10,9 @@ import pytest
 
 import ray_job
 from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import dataset, models, storage
+from pipelines import dataset, models, packing, storage
 from pipelines.dataset import Manifest, Row
 from pipelines.images import encode_png
 from tests.conftest import Finished, run_command
@@ -138,3 +139,19 @@ def test_a_source_that_is_not_of_the_format(tmp_path, run_here):
     (tmp_path / "a.txt").write_text("x")
     done = run_here("ingest", "--format", "helen", "--source", tmp_path, "--out", tmp_path / "out")
     refused(done, "holds no helen samples: expected images/<name>.jpg", "found 1 .txt (such as a.txt)")
+
+
+def test_a_relabelling_with_too_many_bad_rows_ends_with_its_sentence(tmp_path):
+    """Nothing follows it: a stream that is left open would have Ray start another cluster to close it."""
+    data, out = str(tmp_path / "data"), tmp_path / "out"
+    label = encode_png(np.zeros((8, 8), np.uint8))
+    rows = [Row(id=f"{n:02d}", image=b"no image", label=label, height=8, width=8, meta="{}") for n in range(64)]
+    file = dataset.write_file(data, "train/part-00000.parquet", rows)
+    packing.commit(data, CELEBAMASK_HQ, {"train": [file]}, [], {})
+    architecture = Architecture(num_classes=19, depth=18, width=0.125)
+    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    models.write_model(str(tmp_path / "model"), FaceParser(architecture).eval(), card)
+    done = run_command("relabel", "--model", tmp_path / "model", "--data", data, "--out", out)
+    assert done.code == 2 and "rows of" in done.stderr.strip().splitlines()[-1], done.stderr
+    assert json.loads((out / "result.json").read_text())["exit_code"] == 2
+    assert not (out / dataset.MANIFEST).exists()
