@@ -120,13 +120,12 @@ class ConfidenceSums:
 
 
 def confident_classes(pred_probs: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether any class of `pred_probs` (K, H, W) reaches its threshold (K,), and the most probable that does.
+    """Of the classes of `pred_probs` (K, H, W) that reach their thresholds (K,) the most probable.
 
-    Both (H, W).
+    Its probability, -1 where none does, and which it is; both (H, W).
     """
-    reached = torch.where(pred_probs >= thresholds[:, None, None], pred_probs, -1.0)
-    probability, classes = reached.max(0)
-    return probability >= 0, classes
+    probability, classes = torch.where(pred_probs >= thresholds[:, None, None], pred_probs, -1.0).max(0)
+    return probability, classes
 
 
 def pair_counts(before: Tensor, after: Tensor, num_classes: int) -> npt.NDArray[np.int64]:

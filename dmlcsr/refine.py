@@ -23,7 +23,8 @@ class Policy:
 
     `replace`: all take the teacher's class. `blend`: those where argmax((1 - a) teacher + a onehot(label)) is another
     class, a = `hard_weight`; ignored pixels have no label and take the teacher's. `suspect`: those whose most probable
-    class among all that reach their thresholds is another one; ignored pixels stay.
+    class among all that reach their thresholds leads the label's class by at least that one's threshold: the teacher
+    contradicts the label as surely as it confirms the class elsewhere. Ignored pixels stay.
     """
 
     name: PolicyName
@@ -35,8 +36,12 @@ class Policy:
         """(H, W) uint8 from the strip's `label` (H, W) uint8, of which at least a part may be ignored."""
         is_given = label < len(strip.probs)
         if self.name == "suspect":
-            is_confident, guess = confident_classes(strip.probs, strip.probs.new_tensor(self.thresholds))
-            return torch.where(is_confident & is_given, guess.to(torch.uint8), label)
+            thresholds = strip.probs.new_tensor(self.thresholds)
+            probability, guess = confident_classes(strip.probs, thresholds)
+            given = given_probabilities(label, strip.probs)
+            changes = torch.zeros_like(is_given)
+            changes[is_given] = probability[is_given] - given.probabilities >= thresholds[given.classes]
+            return torch.where(changes, guess.to(torch.uint8), label)
         if self.name == "replace":
             return strip.teacher
         a, given = self.hard_weight, given_probabilities(label, strip.probs)

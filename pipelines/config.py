@@ -156,7 +156,7 @@ class RelabelConfig(Config):
     """Where the new version goes; the same command on it continues."""
     policy: Literal["replace", "blend", "suspect"] = "replace"
     """`replace`: every pixel takes the model's class. `blend`: argmax of (1 - a) model + a label, a = `hard_weight`.
-    `suspect`: only pixels change whose label the model contradicts more surely than it usually confirms that class.
+    `suspect`: only pixels change whose label the model contradicts as surely as it confirms that class elsewhere.
     Unlabelled rows take the model's label."""
     hard_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
     """The weight a of the old label in `blend`: the model's class wins where it is a / (1 - a) more probable. From 0.5

@@ -62,7 +62,7 @@ def test_class_scores_are_cleanlabs_of_the_pixels_of_the_class(drawn):
 
 @settings(deadline=None, max_examples=50)
 @given(images())
-def test_thresholds_and_suspects_are_those_of_confident_learning(drawn):
+def test_thresholds_and_confident_classes_are_those_of_confident_learning(drawn):
     labels, probs = drawn
     sums = ConfidenceSums.zeros(probs.shape[1])
     for label, prob in zip(labels, probs, strict=True):
@@ -75,7 +75,8 @@ def test_thresholds_and_suspects_are_those_of_confident_learning(drawn):
     assert all(np.array(sums.thresholds())[~shown] == NEVER)
 
     thresholds = torch.tensor(sums.thresholds())
-    is_confident, guess = confident_classes(torch.from_numpy(flat_probs.T[:, None]), thresholds)
+    probability, guess = confident_classes(torch.from_numpy(flat_probs.T[:, None]), thresholds)
+    is_confident = probability >= 0
     suspect = (is_confident[0] & (guess[0] != torch.from_numpy(flat))).numpy()
     _, indices = compute_confident_joint(flat, flat_probs, return_indices_of_off_diagonals=True, calibrate=False)
     expected = np.isin(np.arange(len(flat)), indices)
