@@ -1,122 +1,27 @@
 """Relabelling on the shared cluster: real actors, a real kill, and every row looked at."""
 
-import json
 import os
-import re
 import signal
 import threading
 import time
 import urllib.request
-from dataclasses import replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import ray
 import torch
-from pycocotools import mask as coco_mask
-from pycocotools.coco import COCO
 from ray.util.state import list_actors
 
-from dmlcsr.augment import Pose, warp_image
-from dmlcsr.model import Architecture, FaceParser
-from dmlcsr.predict import Predictor
 from dmlcsr.quality import ConfidenceSums, given_probabilities
-from dmlcsr.refine import Policy, refine
+from dmlcsr.refine import Policy
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import (
-    dataset,
-    images,
-    models,
-    outcome,
-    packing,
-    reading,
-    relabel,
-    run_directory,
-    starting_point,
-    storage,
-    stream,
-)
+from pipelines import dataset, images, models, outcome, reading, relabel, starting_point, storage, stream
 from pipelines.config import RelabelConfig
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.owner import ownership
+from tests.pipelines.relabelling import NUM_ROWS, by_hand, good_rows, read_split, write_model
 from tests.pipelines.test_train import smoke
-from tests.unit.test_masks import decode_brush
-
-NUM_ROWS, BAD = 120, (7, 50)
-HALF, UNLABELLED = range(0, NUM_ROWS, 10), range(3, NUM_ROWS, 6)
-
-
-def write_model(folder, seed=0, width=0.125, **card):
-    """An untrained model: what it says is wrong, but it says it reproducibly."""
-    torch.manual_seed(seed)
-    architecture = Architecture(num_classes=19, depth=18, width=width)
-    described = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
-    models.write_model(str(folder), FaceParser(architecture).eval(), replace(described, **card))
-    return str(folder)
-
-
-def read_split(uri, split="train"):
-    source = reading.open_split(str(uri), dataset.read_manifest(str(uri)), split)
-    everything = reading.pieces_of(source, None, 0, 0, source.num_rows)
-    schema = (
-        dataset.RELABELLED_SCHEMA if dataset.read_manifest(str(uri)).relabelled and split == "train" else dataset.SCHEMA
-    )
-    return reading.read_rows(source, everything, schema.names)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def mixed(faces, tmp_path_factory):
-    """120 training rows: every tenth label of half the size, every sixth missing, two rows damaged."""
-    out = str(tmp_path_factory.mktemp("mixed") / "data")
-    known = read_split(faces)
-    rows = [dict(known[number % len(known)], id=f"row-{number:03d}") for number in range(NUM_ROWS)]
-    for number in HALF:
-        label = images.decode_label(rows[number]["label"])
-        rows[number]["label"] = images.encode_png(label[::2, ::2])
-    for number in UNLABELLED:
-        rows[number]["label"] = None
-    rows[BAD[0]]["image"] = b"no image"
-    rows[BAD[1]]["label"] = images.encode_png(np.full((96, 96), 77, np.uint8))
-    dataset.begin(out, {"command": "test"})
-    files = {
-        "train": [dataset.write_file(out, "train/part-00000.parquet", rows)],
-        "val": [dataset.write_file(out, "val/part-00000.parquet", known[:5])],
-    }
-    packing.commit(out, CELEBAMASK_HQ, files, [], {"command": "test"})
-    return out
-
-
-def by_hand(model, rows, policy):
-    """What `relabel` should make of the good rows, from a plain loop."""
-    predictor = Predictor(*models.read_model(model))
-    for row in rows:
-        image = images.decode_image(row["image"])
-        label = None if row["label"] is None else images.decode_label(row["label"])
-        canvas = as_canvas(image, predictor.size)
-        (prediction,) = predictor.predict(canvas, [image.shape[:2] if label is None else label.shape])
-        yield row, refine(prediction.strips(), label, policy), prediction, label
-
-
-def as_canvas(image, size):
-    return warp_image(image, size, Pose())[None]
-
-
-def good_rows(mixed):
-    return [row for number, row in enumerate(read_split(mixed)) if number not in BAD]
-
-
-@pytest.fixture(scope="module")
-def replaced(mixed, model, tmp_path_factory):
-    config = RelabelConfig(model=model, data=mixed, out=str(tmp_path_factory.mktemp("replaced") / "data"), suspects=4)
-    return config, relabel.run(config)
 
 
 def test_every_good_row_once_in_order_with_the_label_and_scores_of_a_plain_loop(replaced, mixed, model):
@@ -172,7 +77,7 @@ def test_the_manifest_says_what_was_done_by_what(replaced, mixed, model):
     assert sum(told["changed_pixels"].values()) == told["num_changed_pixels"]
     assert told["num_changed_pixels"] == sum(int((before != after).sum()) for before, after in labels)
     quarantine = storage.read_bytes(f"{config.out}/quarantine/part-00000.parquet")
-    assert b"row-007" in quarantine and b"row-050" in quarantine
+    assert b"row/007" in quarantine and b"row/050" in quarantine
 
 
 def test_training_takes_the_new_version_as_it_is(replaced):
@@ -219,7 +124,7 @@ def test_suspect_changes_what_confident_learning_flags(mixed, model, tmp_path):
 
 def test_too_many_bad_rows_stop_the_job_which_continues_when_they_are_allowed(mixed, model, tmp_path):
     config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), policy="blend", max_bad_fraction=0.01)
-    with pytest.raises(UserError, match=r"2 of the 120 rows .* --max-bad-fraction 0.01; the last: row-"):
+    with pytest.raises(UserError, match=r"2 of the 120 rows .* --max-bad-fraction 0.01; the last: row/"):
         relabel.run(config)
     assert not storage.exists(f"{config.out}/{dataset.MANIFEST}")
     result = relabel.run(config.model_copy(update={"max_bad_fraction": 0.02}))
@@ -260,49 +165,6 @@ def test_a_second_live_driver_is_refused_and_a_half_written_version_is_none(mixe
         relabel.run(config)
 
 
-def test_the_worst_labels_come_out_for_people_and_tools(replaced, model):
-    config, _ = replaced
-    folder = Path(config.out, "suspects")
-    rows = {row["id"]: row for row in read_split(config.out)}
-    worst = sorted((row["quality"], row["id"]) for row in rows.values() if row["quality"] is not None)[:4]
-    tasks = json.loads((folder / "label_studio.json").read_text())
-    assert [task["data"]["id"] for task in tasks] == [row_id for _, row_id in worst]
-    after, before = COCO(str(folder / "coco.json")), COCO(str(folder / "coco_before.json"))
-    for number, (task, (_, row_id)) in enumerate(zip(tasks, worst, strict=True), start=1):
-        for column, reader, version in (("label", after, 0), ("label_previous", before, 1)):
-            label = images.decode_label(rows[row_id][column])
-            label = cv2.resize(label, (96, 96), interpolation=cv2.INTER_NEAREST)
-            assert (from_coco(reader, number) == label).all()
-            assert (from_brushes(task["predictions"][version]["result"]) == label).all()
-        picture = cv2.imread(str(folder / task["data"]["image"].removeprefix("/data/local-files/?d=")))
-        assert (picture == cv2.imdecode(np.frombuffer(rows[row_id]["image"], np.uint8), cv2.IMREAD_COLOR)).all()
-    pictures = re.findall(r'src="([^"]+)"', (folder / "index.html").read_text())
-    assert [cv2.imread(str(folder / name)).shape for name in pictures] == [(96, 4 * 96, 3)] * 4
-    names = re.findall(r'<Label value="([^"]+)"', (folder / "label_studio.xml").read_text())
-    assert names == [*CELEBAMASK_HQ.classes[1:], "ignored"]
-
-
-def from_coco(reader, image):
-    found = np.zeros((96, 96), np.uint8)
-    for annotation in reader.loadAnns(reader.getAnnIds(imgIds=image)):
-        mask = reader.annToMask(annotation).astype(bool)
-        assert annotation["area"] == mask.sum()
-        assert (
-            annotation["bbox"] == coco_mask.toBbox(coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))).tolist()
-        )
-        found[mask] = annotation["category_id"]
-    return found
-
-
-def from_brushes(regions):
-    found = np.zeros((96, 96), np.uint8)
-    ids = {name: number for number, name in enumerate(CELEBAMASK_HQ.classes)} | {"ignored": 255}
-    for region in regions:
-        mask = decode_brush(region["value"]["rle"]).reshape(region["original_height"], region["original_width"], 4)
-        found[mask[..., 3] > 0] = ids[region["value"]["brushlabels"][0]]
-    return found
-
-
 def test_rows_are_counted_for_prometheus(replaced):
     (node,) = ray.nodes()
     address = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
@@ -333,25 +195,6 @@ def test_a_split_without_rows_is_refused(mixed, model, tmp_path):
         relabel.run(RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), splits=("test",)))
 
 
-@pytest.mark.faults
-def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
-    recipe = smoke(faces, tmp_path / "recipe", schedule={"epochs": 1, "warmup_epochs": 0.5})
-    manifest = dataset.read_manifest(str(faces))
-    run_directory.claim(recipe, manifest.digest)
-    config = RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2)
-    relabel.run(config)
-    made = dataset.read_manifest(config.out)
-    assert made.relabelled["trained_on_data"] is False
-    trained = [entry["model"] for entry in made.relabelled["models"]]
-    assert [models.read_card(uri).lineage["left_out"] for uri in trained] == ["1/2", "2/2"]
-    rows, old = read_split(config.out), read_split(faces)
-    for fold, uri in enumerate(trained):  # 3 row groups of 16: the folds have the first and third, and the second
-        chosen = [number for number in range(48) if number // 16 % 2 == fold]
-        expected = by_hand(uri, [old[number] for number in chosen], Policy(name="replace"))
-        for number, (_, refined, _, _) in zip(chosen, expected, strict=True):
-            assert (images.decode_label(rows[number]["label"]) == refined.label).mean() > 0.999
-
-
 def test_a_model_whose_weights_are_missing_is_one_sentence_before_anything_is_written(mixed, tmp_path):
     model = write_model(tmp_path / "model")
     Path(model, "model.safetensors").unlink()
@@ -369,21 +212,6 @@ def test_what_another_command_has_left_is_not_touched(mixed, tmp_path):
     assert outcome.finished_result(str(tmp_path / "run"), "train") == {"run": "r"}
 
 
-def test_folds_without_a_recipe_are_refused(mixed, model, tmp_path):
-    with pytest.raises(UserError, match=r"has no config.yaml of one"):
-        relabel.run(RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), folds=2))
-
-
-@pytest.mark.parametrize("name", ["init", "teacher"])
-def test_folds_whose_recipe_has_seen_all_rows_are_refused(faces, tmp_path, name):
-    manifest = dataset.read_manifest(str(faces))
-    seen = write_model(tmp_path / "seen", lineage={"origins": [manifest.origin, "0" * 64]})
-    recipe = smoke(faces, tmp_path / "recipe", **{name: seen})
-    run_directory.claim(recipe, manifest.digest)
-    with pytest.raises(UserError, match=rf"has seen all rows \({name} = "):
-        relabel.run(RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2))
-
-
 def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
     manifest = dataset.read_manifest(mixed)
     shards = relabel.make_shards("train", reading.open_split(mixed, manifest, "train"), manifest)
@@ -396,13 +224,3 @@ def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
     assert 90 <= len(shards) <= 100  # of 128 MB each
     ranges = [range(*shard.items) for shard in shards]
     assert [group for groups in ranges for group in groups] == list(range(20 * 4096 // 16))
-
-
-def test_folds_leave_out_every_row_once(faces):
-    manifest = dataset.read_manifest(str(faces))
-    sources = [reading.open_split(str(faces), manifest, "train", (fold, 3)) for fold in (1, 2, 3)]
-    kept = [reading.read_rows(s, reading.pieces_of(s, None, 0, 0, s.num_rows), ("id",)) for s in sources]
-    everything = {row["id"] for row in read_split(faces)}
-    left_out = [everything - {row["id"] for row in rows} for rows in kept]
-    assert sorted(name for names in left_out for name in names) == sorted(everything)
-    assert all(left_out)

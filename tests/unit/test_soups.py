@@ -131,7 +131,7 @@ def test_a_soup_that_fails_leaves_the_trials_with_their_own_teachers(actor, stov
 def test_status_tells_soups_and_who_taught_whom(actor, stove):
     cooked(actor, stove)
     actor.teacher("a", 2)
-    told = actor.status()
+    told = actor.ledger.summary()
     shares = {"b/0": 0.5, "b/1": 0.5}
     assert told["soups"] == {1: {"val_mean_f1": 0.9, "members": ["b/1"], "coefficients": shares}}
     assert told["trials"]["a"]["teachers"] == {2: 1}

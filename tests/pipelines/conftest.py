@@ -1,0 +1,57 @@
+"""Data sets that several files of tests relabel or look at."""
+
+import numpy as np
+import pytest
+
+from dmlcsr.taxonomy import CELEBAMASK_HQ
+from pipelines import dataset, images, packing, relabel
+from pipelines.config import RelabelConfig
+from tests.pipelines.relabelling import (
+    BAD,
+    HALF,
+    NARROW,
+    NUM_ROWS,
+    SUSPECTS,
+    UNLABELLED,
+    narrow,
+    read_split,
+    write_model,
+)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="session")
+def mixed(faces, tmp_path_factory):
+    """120 training rows: every tenth label of half the size, every sixth missing, every fifth picture narrow and with
+    ignored pixels, two rows damaged."""
+    out = str(tmp_path_factory.mktemp("mixed") / "data")
+    known = read_split(faces)
+    rows = [dict(known[number % len(known)], id=f"row/{number:03d}") for number in range(NUM_ROWS)]
+    for number in NARROW:
+        rows[number] |= narrow(rows[number])
+    for number in HALF:
+        label = images.decode_label(rows[number]["label"])
+        rows[number]["label"] = images.encode_png(label[::2, ::2])
+    for number in UNLABELLED:
+        rows[number]["label"] = None
+    rows[BAD[0]]["image"] = b"no image"
+    rows[BAD[1]]["label"] = images.encode_png(np.full((96, 96), 77, np.uint8))
+    dataset.begin(out, {"command": "test"})
+    files = {
+        "train": [dataset.write_file(out, "train/part-00000.parquet", rows)],
+        "val": [dataset.write_file(out, "val/part-00000.parquet", known[:5])],
+    }
+    packing.commit(out, CELEBAMASK_HQ, files, [], {"command": "test"})
+    return out
+
+
+@pytest.fixture(scope="session")
+def replaced(mixed, model, tmp_path_factory):
+    config = RelabelConfig(
+        model=model, data=mixed, out=str(tmp_path_factory.mktemp("replaced") / "data"), suspects=SUSPECTS
+    )
+    return config, relabel.run(config)
