@@ -8,14 +8,13 @@ import pytest
 import torch
 
 from cluster.head import ray_head, ray_node
-from cluster.object_store import client
+from cluster.object_store import client, object_store
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.weights import ModelCard, Preprocessing, pack_model
 from tests.conftest import run_command
-from tests.e2e.test_interruptions import outlasts, started, store, wait_for
+from tests.e2e.test_interruptions import outlasts, started, wait_for
 
 NUM_FILES = 15  # of 240 training rows in groups of 16
-__all__ = ["store"]
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +91,14 @@ def test_a_node_killed_with_9_changes_nothing_in_the_end(inputs, undisturbed, s3
 
 
 @pytest.mark.faults
-def test_an_outage_of_20_seconds_changes_nothing_in_the_end(inputs, undisturbed, store, tmp_path):
-    fs = client(store.environment)
-    for name in ("data", "model"):
-        for path in client(os.environ).find(f"faces/relabel/{name}"):
-            fs.pipe_file(f"mortal/{path.partition('/')[2]}", client(os.environ).cat_file(path))
-    flags = [str(part).replace("s3://faces/", "s3://mortal/") for part in inputs]
-    out = "s3://mortal/relabel/out"
-    outlasts(store, 20, "mortal/relabel/out/unfinished/train", tmp_path / "log", *flags, "--out", out)
-    assert json.loads(fs.cat_file("mortal/relabel/out/dataset.json"))["digest"] == undisturbed["digest"]
+def test_an_outage_of_20_seconds_changes_nothing_in_the_end(inputs, undisturbed, tmp_path):
+    with object_store(tmp_path / "objects") as store:
+        fs = client(store.environment)
+        fs.mkdir("mortal")
+        for name in ("data", "model"):
+            for path in client(os.environ).find(f"faces/relabel/{name}"):
+                fs.pipe_file(f"mortal/{path.partition('/')[2]}", client(os.environ).cat_file(path))
+        flags = [str(part).replace("s3://faces/", "s3://mortal/") for part in inputs]
+        out = "s3://mortal/relabel/out"
+        outlasts(store, 20, "mortal/relabel/out/unfinished/train", tmp_path / "log", *flags, "--out", out)
+        assert json.loads(fs.cat_file("mortal/relabel/out/dataset.json"))["digest"] == undisturbed["digest"]
