@@ -38,3 +38,4 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.outage
 	$(BIN)/python -m benchmarks.orchestrator
 	$(BIN)/python -m benchmarks.ingest --samples 3000 --s3
+	$(BIN)/python -m benchmarks.relabel

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmlcsr.quality import LabelQuality, QualityScores, confident_classes, given_probabilities, pair_counts
+from dmlcsr.quality import Given, LabelQuality, QualityScores, confident_classes, given_probabilities, pair_counts
 from dmlcsr.taxonomy import IGNORE
 
 Label = npt.NDArray[np.uint8]
@@ -32,19 +32,18 @@ class Policy:
     thresholds: tuple[float, ...] = ()
     """One for each class, for `suspect`."""
 
-    def new_classes(self, label: Tensor, strip: "_Strip") -> Tensor:
-        """(H, W) uint8 from the strip's `label` (H, W) uint8, of which at least a part may be ignored."""
+    def new_classes(self, label: Tensor, given: Given, strip: "_Strip") -> Tensor:
+        """(H, W) uint8 from the strip's `label` (H, W) uint8, of which a part may be ignored; `given` is the rest."""
         is_given = label < len(strip.probs)
         if self.name == "suspect":
             thresholds = strip.probs.new_tensor(self.thresholds)
             probability, guess = confident_classes(strip.probs, thresholds)
-            given = given_probabilities(label, strip.probs)
             changes = torch.zeros_like(is_given)
             changes[is_given] = probability[is_given] - given.probabilities >= thresholds[given.classes]
             return torch.where(changes, guess.to(torch.uint8), label)
         if self.name == "replace":
             return strip.teacher
-        a, given = self.hard_weight, given_probabilities(label, strip.probs)
+        a = self.hard_weight
         keep = torch.zeros_like(is_given)
         keep[is_given] = (1 - a) * strip.highest[is_given] <= (1 - a) * given.probabilities + a
         return torch.where(keep, label, strip.teacher)
@@ -94,8 +93,9 @@ def refine(strips: Iterable[tuple[slice, Tensor]], label: Label | None, policy: 
             old, new = torch.full_like(strip.teacher, IGNORE), strip.teacher
         else:
             old = torch.from_numpy(label[rows]).to(probs.device)
-            quality.add(given_probabilities(old, probs))
-            new = policy.new_classes(old, strip)
+            given = given_probabilities(old, probs)
+            quality.add(given)
+            new = policy.new_classes(old, given, strip)
         counts = pair_counts(old, new, len(probs))
         pairs = counts if pairs is None else pairs + counts
         parts.append(new)
