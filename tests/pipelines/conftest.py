@@ -1,11 +1,11 @@
-"""Data sets that several files of tests relabel or look at."""
+"""Data sets and raw folders that several files of tests use."""
 
 import numpy as np
 import pytest
 
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import dataset, images, packing, relabel
-from pipelines.config import RelabelConfig
+from pipelines import dataset, images, packing, relabel, synth
+from pipelines.config import RelabelConfig, SynthConfig
 from tests.pipelines.relabelling import (
     BAD,
     HALF,
@@ -17,6 +17,14 @@ from tests.pipelines.relabelling import (
     read_split,
     write_model,
 )
+
+
+@pytest.fixture(scope="session")
+def raw(ray_cluster, tmp_path_factory):
+    """A raw paired folder of 20 faces."""
+    out = tmp_path_factory.mktemp("raw") / "pairs"
+    synth.run(SynthConfig(out=str(out), num_images=20, image_size=64, layout="pairs"))
+    return out
 
 
 @pytest.fixture(scope="session")

@@ -8,18 +8,10 @@ import pytest
 from PIL import Image
 
 from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
-from pipelines import dataset, ingest, storage, synth
-from pipelines.config import IngestConfig, SynthConfig
+from pipelines import dataset, ingest, storage
+from pipelines.config import IngestConfig
 from pipelines.errors import OutputTakenError, UserError
 from tests.pipelines.test_synth import rows_of
-
-
-@pytest.fixture(scope="module")
-def raw(ray_cluster, tmp_path_factory):
-    """A raw paired folder of 20 faces."""
-    out = tmp_path_factory.mktemp("raw") / "pairs"
-    synth.run(SynthConfig(out=str(out), num_images=20, image_size=64, layout="pairs"))
-    return out
 
 
 def pairs(source, out, **more):
@@ -317,46 +309,3 @@ def test_large_images_make_smaller_row_groups(raw, tmp_path, monkeypatch):
     assert manifest.rows_per_group in (3, 4)
     file = pq.ParquetFile(tmp_path / "out" / manifest.splits["train"][0].path)
     assert [file.metadata.row_group(n).num_rows for n in range(3)] == [manifest.rows_per_group] * 3
-
-
-def test_an_interrupted_build_does_no_finished_file_again(raw, tmp_path, monkeypatch):
-    config = pairs(raw, tmp_path / "out")
-    undisturbed = ingest.run(pairs(raw, tmp_path / "whole"))
-    monkeypatch.setattr(dataset, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        ingest.run(config)
-    monkeypatch.undo()
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*.parquet")}
-    lost = next(path for path in files if "val" in str(path))
-    lost.unlink()
-    (tmp_path / "out/unfinished/val/part-00000.json").unlink()
-    assert ingest.run(config)["num_rows"] == undisturbed["num_rows"]
-    again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
-    assert again == {lost}
-    manifests = [dataset.read_manifest(str(tmp_path / name)) for name in ("out", "whole")]
-    assert manifests[0].digest == manifests[1].digest
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test", "train", "val"]
-
-
-def test_what_a_kill_after_the_manifest_leaves_is_tidied_by_the_next_attempt(raw, tmp_path, monkeypatch):
-    config = pairs(raw, tmp_path / "out")
-    monkeypatch.setattr(dataset, "_tidy", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        ingest.run(config)
-    monkeypatch.undo()
-    assert (tmp_path / "out/unfinished").exists() and (tmp_path / "out/dataset.json").exists()
-    assert ingest.run(config)["num_rows"]["train"] == 16
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test", "train", "val"]
-
-
-def test_a_source_that_changed_since_is_read_again_where_it_changed(raw, tmp_path, monkeypatch):
-    source = tmp_path / "source"
-    shutil.copytree(raw, source)
-    monkeypatch.setattr(dataset, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        ingest.run(pairs(source, tmp_path / "out"))
-    monkeypatch.undo()
-    next((source / "test/images").iterdir()).rename(source / "test/images/gone.txt")
-    result = ingest.run(pairs(source, tmp_path / "out"))
-    assert result["num_rows"] == {"train": 16, "val": 2, "test": 1}
-    assert result["reasons"] == {"label_without_image": 1}
