@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
-.PHONY: setup demo test test-faults lint bench
+.PHONY: setup up down demo test test-faults lint bench
 
 setup: $(READY)
 
@@ -12,6 +12,12 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local,optuna]'
 	touch $@
+
+up: $(READY)
+	$(BIN)/python -m cluster.local up
+
+down: $(READY)
+	$(BIN)/python -m cluster.local down
 
 demo: $(READY)
 	$(BIN)/python -m cluster.demo demo

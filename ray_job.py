@@ -40,31 +40,57 @@ COMMANDS = {
 }
 
 
+PLAN = "plan"
+"""Stands before another command, and tells what that would need and do."""
+
+
 def usage() -> str:
     lines = [f"  {name:15} {(command.config.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
+    lines.append(
+        f"  {PLAN:15} `plan COMMAND [options]`: what the command would need and do, and what is missing for it."
+    )
     return "usage: ray_job.py COMMAND [options]; COMMAND --help tells its options\n\n" + "\n".join(lines)
 
 
 def run(argv: Sequence[str]) -> None:
     """Runs one command and prints its result. Raises what the command raises."""
-    from pipelines import options, outcome, session
+    from pipelines import options, session
 
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
         return
-    if argv[0] not in COMMANDS:
-        raise UserError(f"unknown command {argv[0]!r}; there are {', '.join(COMMANDS)}")
-    command = COMMANDS[argv[0]]
-    flags = options.parse(argv[0], command.config, argv[1:], command.with_presets)
+    is_plan = argv[0] == PLAN
+    name, *arguments = argv[is_plan:] or [""]
+    if name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}, and {PLAN} before one of them")
+    command = COMMANDS[name]
+    flags = options.parse(name, command.config, arguments, command.with_presets)
     if "print_config" in flags:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
     session.tell_progress("%(asctime)s %(message)s")
-    module = importlib.import_module(command.module)
-    result: dict[str, Any] = outcome.committed(argv[0], config, module.run) if command.writes else module.run(config)
+    result, summary = planned(name, config) if is_plan else done(name, config)
     sys.stderr.flush()
-    print(json.dumps(result) if "json" in flags else module.summary(result), flush=True)
+    print(json.dumps(result) if "json" in flags else summary, flush=True)
+
+
+def done(name: str, config: configs.Config) -> tuple[dict[str, Any], str]:
+    """Runs a command; its result for machines and for people."""
+    from pipelines import outcome
+
+    module = importlib.import_module(COMMANDS[name].module)
+    is_committed = COMMANDS[name].writes
+    result: dict[str, Any] = outcome.committed(name, config, module.run) if is_committed else module.run(config)
+    return result, module.summary(result)
+
+
+def planned(name: str, config: configs.Config) -> tuple[dict[str, Any], str]:
+    """The same for its plan."""
+    from pipelines import plan
+
+    result = plan.run(name, config)
+    return result, plan.summary(result)
 
 
 def main(argv: Sequence[str]) -> int:

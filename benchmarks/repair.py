@@ -6,7 +6,8 @@ python -m benchmarks.repair FOLDER [--num-images 600] [--image-size 96] [--epoch
 For each seed: a model is trained on the noisy labels; it relabels them with each policy (with --folds once more, by
 models that have not seen what they label); the new training labels are compared with the exact ones (the same seed
 without noise); and the teacher is trained on with each of `--train-on`, and scored on the clean test split. Also: how
-well the quality score tells corrupted labels from clean ones (AUROC), by kind of corruption. Killed, it continues.
+well the quality score tells corrupted labels from clean ones (AUROC), by kind of corruption, if the teacher gives it
+and if the model does that was trained on with exact labels. Killed, it continues.
 """
 
 import argparse
@@ -34,6 +35,7 @@ VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "blend": {"policy": "blend"},
     "blend-tta": {"policy": "blend", "tta": True},
     "suspect": {"policy": "suspect"},
+    "suspect-tta": {"policy": "suspect", "tta": True},
 }
 Row = Mapping[str, float]
 
@@ -101,11 +103,15 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
     teacher = trained("teacher", "noisy")
     print(f"seed {seed}: the teacher's mean F1 on the test split is {100 * test_f1(teacher):.2f} %", flush=True)
     found = {"noisy": against_exact(place("noisy"), place("exact"))}
-    actors = ActorsConfig(min_actors=2, max_actors=2)
-    for name, flags in with_folds(arguments.folds).items():
-        config = RelabelConfig(model=teacher, data=place("noisy"), out=place(name), actors=actors, **flags)
+
+    def relabelled(name: str, model: str, **flags: Any) -> str:
+        actors = ActorsConfig(min_actors=2, max_actors=2)
+        config = RelabelConfig(model=model, data=place("noisy"), out=place(name), actors=actors, **flags)
         done("relabel", config, relabel.run)
-        found[name] = against_exact(place(name), place("exact"))
+        return config.out
+
+    for name, flags in with_folds(arguments.folds).items():
+        found[name] = against_exact(relabelled(name, teacher, **flags), place("exact"))
     rankings = {name: ranking(place(name)) for name in found if "suspect" in name}
     print(f"seed {seed}: {found} {rankings}", flush=True)
     schedule = recipe.schedule.model_copy(update={"epochs": arguments.more_epochs, "warmup_epochs": 0.5})
@@ -114,6 +120,8 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
         run = trained(f"on-{name}", name, init=teacher, schedule=schedule)
         found[name]["test_f1"] = test_f1(run)
         print(f"seed {seed}: on {name}: {100 * found[name]['test_f1']:.2f} %", flush=True)
+        if name == "exact":
+            rankings["by the model of exact labels"] = ranking(relabelled("by-exact", run, policy="suspect", tta=True))
     return {"versions": found, "auroc": rankings}
 
 

@@ -1,6 +1,9 @@
-"""`make demo`: the main job, from raw faces to a scored model, sent to a Ray head as a user would send it.
+"""`make demo`: the whole circle on the local stack, every command a job on s3://, as a user would send it.
 
 python -m cluster.demo FOLDER [--num-images N] [--epochs N]
+
+Raw faces, 20 % of whose training labels are spoiled -> data set -> training with two cycles of self-regulation ->
+scores -> a new version with mended labels -> a page. What people look at is copied to FOLDER.
 """
 
 import argparse
@@ -10,55 +13,83 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cluster.head import Head, ray_head
+from cluster.local import BUCKET, Stack
+from cluster.object_store import client
 from pipelines import evaluate
 
 logger = logging.getLogger(__name__)
 PROJECT = Path(__file__).parent.parent
+RAW, DATA, RUN, BETTER = (f"s3://{BUCKET}/demo/{name}" for name in ("raw", "faces", "run", "faces-2"))
+SCORES = f"{RUN}/evaluation/faces-test"
 
 
-def submit(head: Head, command: Sequence[str]) -> None:
+def submit(environment: Mapping[str, str], command: Sequence[str]) -> None:
     """Sends one command as a Ray job and follows its output. Raises CalledProcessError where the job fails."""
     logger.info("ray job submit -- python ray_job.py %s", " ".join(command))
+    ray = str(Path(sys.executable).parent / "ray")
     subprocess.run(
-        ["ray", "job", "submit", "--working-dir", ".", "--", "python", "ray_job.py", *command],
+        [ray, "job", "submit", "--working-dir", ".", "--", "python", "ray_job.py", *command],
         cwd=PROJECT,
-        env=os.environ | dict(head.environment),
+        env=os.environ | environment,
         check=True,
     )
 
 
-def main() -> int:
-    """Runs the demo; 0 where every job succeeded."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--num-images", type=int, default=600)
-    parser.add_argument("--epochs", type=int, default=8)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    folder: Path = arguments.folder.absolute()
-    raw, data, run = (str(folder / name) for name in ("raw", "faces", "run"))
-    begin = time.monotonic()
-    with ray_head(folder / "ray", num_cpus=max(4, os.cpu_count() or 1)) as head:
-        submit(head, ["synth", "--layout", "pairs", "--num-images", str(arguments.num_images), "--out", raw])
-        submit(head, ["ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--source", raw, "--out", data])
-        submit(head, ["train", "--preset", "cpu-small", "--data", data, "--out", run, *schedule(arguments.epochs)])
-        submit(head, ["evaluate", "--model", run, "--data", data])
-    scores = Path(run) / "evaluation" / "faces-test"
-    result = json.loads((scores / "result.json").read_text())["result"]
-    sys.stdout.write(
-        f"\n{evaluate.summary(result)}\n"
-        f"raw faces:  {raw}\ndata set:   {data}\nrun:        {run}\nmodel:      {run}/model\n"
-        f"overlays:   {scores}/overlays\nthe whole demo took {(time.monotonic() - begin) / 60:.1f} minutes\n"
-    )
-    return 0
+def circle(num_images: int, epochs: int) -> list[list[str]]:
+    """The commands of the demo, in order."""
+    return [
+        ["synth", "--layout", "pairs", "--num-images", str(num_images), "--label-noise", "0.2", "--out", RAW],
+        ["ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--source", RAW, "--out", DATA],
+        ["train", "--preset", "cpu-small", "--data", DATA, "--out", RUN, *schedule(epochs), *CYCLES],
+        ["evaluate", "--model", RUN, "--data", DATA],
+        ["relabel", "--model", RUN, "--data", DATA, "--out", BETTER, "--policy", "suspect", "--suspects", "20"],
+    ]
+
+
+CYCLES = ["--csr.num-cycles", "2", "--csr.cycle-epochs", "1"]
 
 
 def schedule(epochs: int) -> list[str]:
     return ["--schedule.epochs", str(epochs), "--schedule.warmup-epochs", "1"]
+
+
+def fetch(environment: Mapping[str, str], names: Mapping[str, str], folder: Path) -> None:
+    """Copies what is at s3:// URIs to the folder, under other names."""
+    bucket = client(environment)
+    for uri, name in names.items():
+        bucket.get(uri.removeprefix("s3://"), str(folder / name), recursive=True)
+
+
+def main() -> int:
+    """Runs the demo; 0 where every job succeeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--num-images", type=int, default=600)
+    parser.add_argument("--epochs", type=int, default=6)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    folder: Path = arguments.folder.absolute()
+    begin = time.monotonic()
+    stack = Stack(folder / "stack")
+    stack.up()
+    try:
+        for command in circle(arguments.num_images, arguments.epochs):
+            submit(stack.environment, command)
+        fetch(stack.environment, {f"{SCORES}/": "scores", f"{BETTER}/suspects/": "suspects"}, folder)
+    finally:
+        stack.down()
+    result = json.loads((folder / "scores" / "result.json").read_text())["result"]
+    sys.stdout.write(
+        f"\n{evaluate.summary(result)}\n"
+        f"scores and overlays: {folder}/scores\nsuspect labels:      {folder}/suspects/index.html\n"
+        f"raw faces, data set, run and new version: {RAW}, {DATA}, {RUN}, {BETTER};\n"
+        f"`python -m cluster.local up --folder {arguments.folder}/stack` serves them again\n"
+        f"the whole demo took {(time.monotonic() - begin) / 60:.1f} minutes\n"
+    )
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine, for the time of `with` blocks: loopback only, token authentication, dashboard on."""
+"""A Ray cluster on this machine: loopback only, token authentication, dashboard on."""
 
 import json
 import os
@@ -12,8 +12,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import psutil
 from ray._common.utils import get_ray_address_file
 
 START_SECONDS = 90.0
@@ -55,7 +57,18 @@ def free_port() -> int:
 
 @contextmanager
 def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
-    """Starts a head whose logs and token live in `folder`; ends it, and nothing else, on the way out.
+    """A head for the time of a `with` block; see `start_head`. Ends it, and nothing else, on the way out."""
+    head, process = start_head(folder, num_cpus)
+    try:
+        yield head
+    finally:
+        stop_head(head, process)
+
+
+def start_head(
+    folder: Path, num_cpus: int, inherited: Mapping[str, str] = MappingProxyType({})
+) -> "tuple[Head, subprocess.Popen[bytes]]":
+    """Starts a head whose log and token live in `folder`; jobs and workers get the variables `inherited`.
 
     Raises RuntimeError where the head does not come up.
     """
@@ -77,10 +90,20 @@ def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
         "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}",
     ]  # fmt: skip
     log = folder / "head.log"
-    with _ray_start(options, port, environment | _LOOPBACK, log) as process:
-        head = Head(dashboard, environment, f"127.0.0.1:{port}")
+    process = _ray_start(options, {**environment, **_LOOPBACK, **inherited}, log)
+    head = Head(dashboard, environment, f"127.0.0.1:{port}")
+    try:
         _wait_until_joined(process, head, name, log)
-        yield head
+    except BaseException:
+        stop_head(head, process)
+        raise
+    return head, process
+
+
+def stop_head(head: Head, process: "subprocess.Popen[bytes] | psutil.Process") -> None:
+    """Ends a head and all its processes."""
+    _stop(process)
+    _forget(head)
 
 
 @contextmanager
@@ -96,26 +119,24 @@ def ray_node(head: Head, folder: Path, num_cpus: int) -> Iterator[Node]:
     port = int(head.address.partition(":")[2])
     options = [f"--address=0.0.0.0:{port}", f"--num-cpus={num_cpus}", f"--node-name={name}"]
     log = folder / "node.log"
-    with _ray_start(options, port, head.environment, log) as process:
+    process = _ray_start(options, head.environment, log)
+    try:
         yield Node(_wait_until_joined(process, head, name, log), process)
+    finally:
+        _stop(process)
+        _forget(head)
 
 
-@contextmanager
-def _ray_start(
-    options: Sequence[str], port: int, environment: Mapping[str, str], log: Path
-) -> "Iterator[subprocess.Popen[bytes]]":
-    """`ray start` of a cluster at `port`, in a process group of its own: all of it can be ended by the group's id."""
+def _ray_start(options: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """`ray start` in a process group of its own: all of it can be ended by the group's id."""
     everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK} | dict(environment)
     del everything["RAY_ADDRESS"]  # for the command line of jobs only: it would send `ray start` elsewhere
     everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # actors that outlive their driver would take all of it
-    command = [f"{_BIN}/ray", "start", "--block", "--disable-usage-stats", *options]
+    # Jobs go to this port of the node's agent, which is a fixed one by default: another cluster's may be there.
+    agent = f"--dashboard-agent-listen-port={free_port()}"
+    command = [f"{_BIN}/ray", "start", "--block", "--disable-usage-stats", agent, *options]
     with log.open("w") as file:
-        process = subprocess.Popen(command, env=everything, stdout=file, stderr=file, start_new_session=True)
-    try:
-        yield process
-    finally:
-        _stop(process)
-        _forget(port)
+        return subprocess.Popen(command, env=everything, stdout=file, stderr=file, start_new_session=True)
 
 
 def _new_name() -> str:
@@ -146,18 +167,19 @@ def alive_nodes(head: Head) -> list[dict[str, Any]]:
         return nodes
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes] | psutil.Process") -> None:
     """`ray start --block` ends its children on SIGTERM; what is left of the group after that is killed."""
-    process.send_signal(signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
         process.wait(STOP_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _forget(port: int) -> None:
+def _forget(head: Head) -> None:
     """Removes the note on the latest cluster of this machine, if it is this one: Ray would look for it for 20 s."""
     note = Path(get_ray_address_file(None))
     with suppress(FileNotFoundError):
-        if note.read_text().strip().endswith(f":{port}"):
+        if note.read_text().strip().endswith(head.address.removeprefix("127.0.0.1")):
             note.unlink()

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS, extra `local`) on this machine, for the time of a `with` block; loopback only."""
+"""A real S3 server (SeaweedFS, extra `local`) on this machine; loopback only."""
 
 import os
 import secrets
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 import s3fs
 
@@ -21,16 +22,20 @@ _PORT_OPTIONS = (
 
 
 class ObjectStore:
-    """A server whose objects live in `folder`; `environment` holds the standard AWS variables that reach it."""
+    """A server whose objects live in `folder`; `environment` holds the standard AWS variables that reach it.
 
-    def __init__(self, folder: Path) -> None:
+    `known` are those of an earlier server of the folder, which keeps its credentials.
+    """
+
+    def __init__(self, folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         port = free_port()
         self.environment: Mapping[str, str] = {
             "AWS_ACCESS_KEY_ID": f"key{secrets.token_hex(8)}",
             "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20),
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
             "AWS_DEFAULT_REGION": "us-east-1",
+            **known,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         }
         self._command = [
             str(Path(sys.executable).parent / "weed"), "mini", f"-dir={folder}", "-ip=127.0.0.1",
@@ -45,8 +50,10 @@ class ObjectStore:
 
         Raises RuntimeError where it does not come up.
         """
-        with self._log.open("a") as log:
-            self.process = subprocess.Popen(self._command, env=os.environ | self.environment, stdout=log, stderr=log)
+        with self._log.open("a") as log:  # a session of its own: Ctrl-C is for its owner to answer
+            self.process = subprocess.Popen(
+                self._command, env=os.environ | self.environment, stdout=log, stderr=log, start_new_session=True
+            )
         _wait_until_up(self.process, self.environment)
 
     def kill(self) -> None:

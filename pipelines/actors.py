@@ -25,6 +25,11 @@ def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
     return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
 
 
+def needed(config: ActorsConfig) -> tuple[float, float]:
+    """CPUs, with one to read and decode, and GPUs that a pool needs at once."""
+    return config.min_actors + 1, config.min_actors * config.use_gpu
+
+
 def pool(config: ActorsConfig) -> Mapping[str, Any]:
     """Arguments of `map` for an actor pool that grows between the configured bounds."""
     return {

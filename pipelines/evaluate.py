@@ -14,7 +14,7 @@ from dmlcsr.metrics import Counts, Scores, scores
 from dmlcsr.predict import Predictor
 from dmlcsr.weights import ModelCard
 from pipelines import dataset, images, models, outcome, reading, storage, stream
-from pipelines.actors import ModelActor, batch_pool
+from pipelines.actors import ModelActor, batch_pool, needed
 from pipelines.config import EvaluateConfig
 from pipelines.errors import UserError
 from pipelines.images import encode_png
@@ -67,8 +67,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
     outcome.claim(out, "evaluate")
-    actors = config.actors
-    with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
+    with ray_session(*needed(config.actors)):
         counts, ranking = score_split(config, source, card)
     result = as_result(scores(counts, manifest.class_set))
     write_outputs(out, config, result, counts, ranking)

@@ -16,6 +16,8 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 def committed(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, Any]]) -> dict[str, Any]:
     """Runs the command and commits its result, or the reason why there is none, to its output."""
+    if (out := getattr(config, "out", None)) is not None:
+        storage.check_writable(out)
     try:
         result = run(config)
     except OutputTakenError:

@@ -13,7 +13,7 @@ import ray.data
 
 from dmlcsr.augment import Pose, warp_image
 from pipelines import models, outcome, packing, sources, storage
-from pipelines.actors import ModelActor, batch_pool
+from pipelines.actors import ModelActor, batch_pool, needed
 from pipelines.config import PredictConfig
 from pipelines.errors import UserError
 from pipelines.images import decode_image, encode_png
@@ -63,8 +63,7 @@ def run(config: PredictConfig) -> dict[str, Any]:
     if not uris:
         raise UserError(f"{config.images} holds no image ({', '.join(sources.IMAGE_SUFFIXES)})")
     outcome.claim(config.out, "predict")
-    actors = config.actors
-    with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
+    with ray_session(*needed(config.actors)):
         rejected = predict_all(config, uris)
     packing.write_findings(config.out, packing.QUARANTINE, rejected)
     num_images = len(uris) - len(rejected)

@@ -18,7 +18,7 @@ from ray.util import metrics
 from dmlcsr.quality import ConfidenceSums
 from dmlcsr.refine import Policy
 from pipelines import dataset, folds, models, packing, reading, run_directory, storage, suspects
-from pipelines.actors import pool
+from pipelines.actors import needed, pool
 from pipelines.config import RelabelConfig, Split
 from pipelines.dataset import DataFile, Manifest
 from pipelines.errors import UserError
@@ -125,8 +125,7 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
         batch_size=config.actors.batch_size,
         rows_per_group=manifest.rows_per_group,
     )
-    actors = config.actors
-    with ray_session(num_cpus=actors.min_actors + 1, num_gpus=actors.min_actors * actors.use_gpu):
+    with ray_session(*needed(config.actors)):
         files = copy_splits(config, manifest)
         if config.policy == "suspect":
             thresholds = tuple(estimate_thresholds(config, job, shards, manifest.class_set.num_classes))

@@ -13,7 +13,9 @@ import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
+from pipelines import preflight
 from pipelines.errors import UserError
+from pipelines.preflight import Needs
 
 
 def tell_progress(layout: str) -> None:
@@ -25,15 +27,16 @@ def tell_progress(layout: str) -> None:
 
 
 @contextmanager
-def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
+def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) -> Iterator[None]:
     """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster, and ends what it started.
 
-    `num_cpus` and `num_gpus` are what the command needs at least to make progress. Raises UserError where the
-    cluster has less: Ray would wait for ever.
+    The arguments are what the command needs at least to make progress; see `preflight`. Raises UserError where the
+    cluster has less, or runs other versions.
     """
+    needs = Needs(num_cpus, num_gpus, process_bytes)
     if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
         with _original_errors():
-            _require(num_cpus, num_gpus)
+            preflight.require(needs)
             yield
         return
     # The pause between two looks of Ray Train's controller at its workers; it commits their checkpoints there.
@@ -49,13 +52,19 @@ def ray_session(num_cpus: float, num_gpus: float = 0) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise
+        if "Version mismatch" in str(error):
+            versions = " ".join(str(error).removeprefix("Version mismatch:").split())
+            raise UserError(
+                f"the cluster at RAY_ADDRESS={address} runs other versions ({versions}); install the same here, or let "
+                "`ray job submit` start the command there"
+            ) from error
         raise UserError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); use host:port of its head, "
             "or unset it for a local cluster; http:// addresses are for `ray job submit`"
         ) from error
     try:
         with _original_errors():
-            _require(num_cpus, num_gpus)
+            preflight.require(needs)
             yield
     finally:
         ray.shutdown()
@@ -96,14 +105,3 @@ def _original_errors() -> Iterator[None]:
             # Ray Data appends advice about its own retries on further lines.
             raise UserError(_first_line(error.cause)) from None
         raise
-
-
-def _require(num_cpus: float, num_gpus: float) -> None:
-    resources = ray.cluster_resources()
-    for name, needed in (("CPU", num_cpus), ("GPU", num_gpus)):
-        present = resources.get(name, 0)
-        if present < needed:
-            raise UserError(
-                f"this command needs {needed:g} {name}s at once and the cluster has {present:g}; "
-                "ask for fewer workers or data tasks, or add nodes"
-            )

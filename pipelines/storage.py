@@ -169,6 +169,21 @@ def is_empty(uri: str) -> bool:
     return all(name.startswith(".") for name in names)
 
 
+def check_writable(uri: str) -> None:
+    """Raises UserError where nothing can be written at `uri`; leaves nothing behind."""
+    fs, path = filesystem(uri)
+    is_empty(uri)  # knows of buckets that are not there
+    with user_errors("write", uri):
+        if uri.startswith("s3://"):
+            probe = f"{path}.probe-{uuid.uuid4().hex}"
+            fs.pipe_file(probe, b"")
+            fs.rm_file(probe)
+            return
+        existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(f"{existing} is not writable")
+
+
 def write_bytes(uri: str, data: bytes) -> None:
     """Commits the object atomically: a reader sees the old content, the new one, or none, never a part."""
     fs, path = filesystem(uri)

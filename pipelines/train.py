@@ -14,7 +14,9 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.train.v2.api.result import Result
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from dmlcsr.footprint import training_bytes
 from dmlcsr.model import DMLCSR
+from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import load_matching
 from pipelines import (
     STARTED,
@@ -54,7 +56,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
         outcome.begin("train", config.out)
-        stack.enter_context(ray_session(*needed(config)))
+        stack.enter_context(ray_session(*needed(config), worker_bytes(config, manifest.class_set)))
         if config.is_regulated:
             stack.enter_context(orchestrator.running(config.out))
         return train_trial(config, manifest, orchestrator.single(config.out)) | {"resumed": resumed}
@@ -93,6 +95,13 @@ def needed(config: TrainConfig) -> tuple[float, float]:
     """CPUs and GPUs that one training needs at once."""
     workers = config.workers
     return workers.num_workers * (workers.cpus_per_worker + workers.data_tasks), workers.num_workers * workers.use_gpu
+
+
+def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
+    """Estimated memory of a training worker, without the decoding beside it."""
+    states = {"sgd": 1, "adamw": 2}[config.optimizer.name]
+    architecture = starting_point.model_card(config, taxonomy).architecture
+    return training_bytes(architecture, config.optimizer.batch_size, config.input.size, states)
 
 
 def train_trial(

@@ -46,7 +46,10 @@ def run(config: TuneConfig) -> dict[str, Any]:
     train.check_inputs(config, manifest)
     run_directory.claim(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), may_grow_to(config)
-    with ownership(config.out), ray_session(*present_at_once(config, limits)):
+    with (
+        ownership(config.out),
+        ray_session(*present_at_once(config, limits), train.worker_bytes(config, manifest.class_set)),
+    ):
         outcome.begin("tune", config.out)
         fits = max_concurrent(config, limits)
         if soup:

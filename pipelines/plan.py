@@ -1,0 +1,141 @@
+"""`plan COMMAND ...`: what a command would need and do, and what is missing, without doing it."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from pipelines import actors, dataset, models, preflight, reading, sources, starting_point, storage, train, tune
+from pipelines.config import Config, EvaluateConfig, IngestConfig, PredictConfig, RelabelConfig, Split, SynthConfig
+from pipelines.errors import UserError
+from pipelines.preflight import Needs
+from pipelines.session import ray_session
+from pipelines.training_config import TrainConfig, TuneConfig
+
+Work = dict[str, int]
+
+
+class Plan(NamedTuple):
+    """What a command needs at once, and what it does."""
+
+    needs: Needs
+    work: Work
+
+
+def run(command: str, config: Config) -> dict[str, Any]:
+    """`{"command", "needs", "work", "missing"}`; what is not known because something is missing is left out.
+
+    Raises UserError for a command that has nothing to plan.
+    """
+    if type(config) not in PLANS:
+        names = ", ".join(kind.__name__.removesuffix("Config").lower() for kind in PLANS)
+        raise UserError(f"there is nothing to plan for `{command}`; there is for {names}")
+    problems: list[str] = []
+    plan = _checked(lambda: PLANS[type(config)](config), problems)
+    if (out := getattr(config, "out", None)) is not None:
+        _checked(lambda: storage.check_writable(out), problems)
+    if plan is not None:
+        problems += _cluster_problems(plan.needs)
+    return {
+        "command": command,
+        "needs": plan.needs._asdict() if plan else {},
+        "work": plan.work if plan else {},
+        "missing": problems,
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """One line for each number, in units that people read."""
+    rows = [(name.replace("_", " "), _text(name, value)) for name, value in _facts(result).items()]
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [f"{result['command']} would need and do:", *(f"  {name:{width}}  {text}" for name, text in rows)]
+    problems = [f"missing: {problem}" for problem in result["missing"]]
+    return "\n".join([*(lines if rows else []), *(problems or ["nothing is missing"])])
+
+
+def _facts(result: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for part in ("needs", "work") for name, value in result[part].items() if value}
+
+
+def _text(name: str, value: float) -> str:
+    return f"{value / 1e6:,.1f} MB" if "bytes" in name else f"{value:,g}"
+
+
+def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | None:
+    try:
+        return step()
+    except UserError as error:
+        problems.append(str(error))
+        return None
+
+
+def _cluster_problems(needs: Needs) -> list[str]:
+    """Of the cluster that is given, or that the command would start on this machine."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return preflight.missing(needs, preflight.machine())
+    try:
+        with ray_session(0):
+            return preflight.missing(needs, preflight.capacity())
+    except UserError as error:
+        return [str(error)]
+
+
+def _train(config: TrainConfig) -> Plan:
+    manifest = dataset.read_manifest(config.data)
+    train.check_inputs(config, manifest)
+    workers, rows = config.workers.num_workers, manifest.num_rows()
+    steps = starting_point.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulate
+    at_once = train.needed(config)
+    work = {
+        "training_rows": rows.get("train", 0),
+        "validation_rows": rows.get("val", 0),
+        "steps_of_an_epoch": steps,
+        "epochs": config.num_epochs,
+        "steps": steps * config.num_epochs,
+        "bytes_read_in_an_epoch": _bytes_of(manifest, "train", "val"),
+    }
+    if isinstance(config, TuneConfig):
+        work |= {"trials": config.num_trials, "epochs_of_all_trials_at_most": config.num_trials * config.max_epochs}
+        at_once = tune.present_at_once(config, tune.may_grow_to(config))
+    return Plan(Needs(*at_once, train.worker_bytes(config, manifest.class_set)), work)
+
+
+def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
+    manifest = dataset.read_manifest(config.data)
+    _, card = models.read_model(config.model)
+    models.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    splits = config.splits if isinstance(config, RelabelConfig) else (config.split,)
+    sources_ = [reading.open_split(config.data, manifest, split) for split in splits]
+    work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
+    if not work["rows"]:
+        raise UserError(f"{config.data} has no {' or '.join(splits)} rows")
+    return Plan(Needs(*actors.needed(config.actors)), work)
+
+
+def _predict(config: PredictConfig) -> Plan:
+    models.read_model(config.model)
+    return Plan(Needs(*actors.needed(config.actors)), {"images": len(sources.list_images(config.images))})
+
+
+def _ingest(config: IngestConfig) -> Plan:
+    listing = sources.list_source(config)
+    samples = {f"{split}_samples": len(found) for split, found in listing.samples.items()}
+    return Plan(Needs(1), {**samples, "rejected_samples": len(listing.rejected)})
+
+
+def _synth(config: SynthConfig) -> Plan:
+    return Plan(Needs(1), {"images": config.num_images})
+
+
+def _bytes_of(manifest: dataset.Manifest, *splits: Split) -> int:
+    return sum(file.num_bytes for split in splits for file in manifest.splits.get(split, ()))
+
+
+PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {
+    TrainConfig: _train,
+    TuneConfig: _train,
+    EvaluateConfig: _on_actors,
+    RelabelConfig: _on_actors,
+    PredictConfig: _predict,
+    IngestConfig: _ingest,
+    SynthConfig: _synth,
+}

@@ -1,0 +1,95 @@
+"""What must be there before any work begins; each thing that is missing is one sentence that says what to do."""
+
+import math
+import os
+import shutil
+from typing import NamedTuple
+
+import ray
+import torch
+from ray._private import state, worker
+
+from pipelines.errors import UserError
+
+_FULL = 0.95
+"""Share of a disk from which on Ray writes no objects there (its `local_fs_capacity_threshold`)."""
+
+
+class Needs(NamedTuple):
+    """What a command needs at once to make progress."""
+
+    cpus: float
+    gpus: float = 0
+    process_bytes: int = 0
+    """Memory of its largest process; 0 where it is not known. Compared on the CPU only: what a GPU has is not known
+    before a worker sits on it."""
+
+
+class Capacity(NamedTuple):
+    """What the cluster has, or the autoscaler may make of it."""
+
+    cpus: float
+    gpus: float
+    node_bytes: int
+    """Memory of the largest node."""
+
+
+def require(needs: Needs) -> None:
+    """Raises UserError with the first thing that the connected cluster lacks: Ray itself would wait for ever."""
+    for problem in missing(needs, capacity()) + disk_problems():
+        raise UserError(problem)
+
+
+def missing(needs: Needs, present: Capacity) -> list[str]:
+    """What is needed and not present."""
+    found = [
+        f"this command needs {needed:g} {name}s at once and the cluster has {there:g}, with all that its "
+        "autoscaler may add; ask for fewer workers or data tasks, or add nodes"
+        for name, needed, there in (("CPU", needs.cpus, present.cpus), ("GPU", needs.gpus, present.gpus))
+        if there < needed
+    ]
+    if not needs.gpus and 0 < present.node_bytes < needs.process_bytes:
+        found.append(
+            f"one training worker needs about {_gib(needs.process_bytes)} and the largest node has "
+            f"{_gib(present.node_bytes)}; lower --optimizer.batch-size or --input.size, or add a larger node"
+        )
+    return found
+
+
+def capacity() -> Capacity:
+    """Of the connected cluster."""
+    now = ray.cluster_resources()
+    grown = state.state.get_max_resources_from_cluster_config() or {}
+    config = state.state.get_cluster_config()
+    groups = config.node_group_configs if config else ()
+    memories = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+    memories += [group.resources.get("memory", 0) for group in groups if group.max_count]
+    return Capacity(
+        max(now.get("CPU", 0), grown.get("CPU", 0)),
+        max(now.get("GPU", 0), grown.get("GPU", 0)),
+        int(max(memories, default=0)),
+    )
+
+
+def machine() -> Capacity:
+    """Of a local cluster on this machine. Its CPUs are logical ones, as many as are asked for."""
+    return Capacity(math.inf, torch.cuda.device_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def disk_problems() -> list[str]:
+    """Of the folder where this node's objects go when its memory is full."""
+    node = getattr(worker, "_global_node", None)
+    if node is None:
+        return []
+    folder = node.get_session_dir_path()
+    usage = shutil.disk_usage(folder)
+    if usage.used < _FULL * usage.total:
+        return []
+    return [
+        f"the disk of {folder} is {usage.used / usage.total:.0%} full and Ray spills nothing to it from {_FULL:.0%} "
+        "on; free some space, or start Ray with --temp-dir on another disk"
+    ]
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
