@@ -7,7 +7,6 @@ ray job submit --working-dir . -- python ray_job.py train --data s3://bucket/fac
 
 import importlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -54,7 +53,7 @@ def usage() -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Runs one command and prints its result. Raises what the command raises."""
-    from pipelines import options, session
+    from pipelines import console, options
 
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -69,9 +68,11 @@ def run(argv: Sequence[str]) -> None:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
-    session.tell_progress("%(asctime)s %(message)s")
-    result, summary = planned(name, config) if is_plan else done(name, config)
-    sys.stderr.flush()
+    opened = console.open_console("verbose" in flags)
+    try:
+        result, summary = planned(name, config) if is_plan else done(name, config)
+    finally:
+        opened.end_progress()
     print(json.dumps(result) if "json" in flags else summary, flush=True)
 
 
@@ -95,7 +96,6 @@ def planned(name: str, config: configs.Config) -> tuple[dict[str, Any], str]:
 
 def main(argv: Sequence[str]) -> int:
     """Exit code: 0 done, 1 failed, 2 wrong usage or bad input."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         run(argv)
     except (UserError, OutputTakenError) as error:
@@ -111,4 +111,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    if "--verbose" not in sys.argv:
+        from pipelines import console
+
+        console.silence_native_code()
     sys.exit(main(sys.argv[1:]))

@@ -29,9 +29,10 @@ from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines import dataset, models, packing, relabel, synth
 from pipelines.actors import load_predictor
 from pipelines.config import ActorsConfig, RelabelConfig, SynthConfig
+from pipelines.console import open_console
 from pipelines.dataset import Row
 from pipelines.images import decode_image, decode_label, encode_png
-from pipelines.session import ray_session, tell_progress
+from pipelines.session import ray_session
 
 ACTORS, BATCH = 2, 8
 KNOWN = 64
@@ -123,7 +124,7 @@ def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
 
 def peak_memory(model: str, data: str, out: str, num_rows: int) -> None:
     """Prints time, files, and the peak resident memory of this process, the driver."""
-    tell_progress("%(asctime)s %(message)s")
+    open_console(verbose=False)
     begin = time.monotonic()
     run(model, data, out, ActorsConfig(min_actors=ACTORS, max_actors=ACTORS, batch_size=64))
     sizes = [file.num_bytes / 2**20 for file in dataset.read_manifest(out).splits["train"]]

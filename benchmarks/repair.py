@@ -25,8 +25,9 @@ from dmlcsr.metrics import Counts, scores
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import dataset, evaluate, options, outcome, reading, relabel, storage, synth, train
 from pipelines.config import ActorsConfig, EvaluateConfig, RelabelConfig, SynthConfig
+from pipelines.console import open_console
 from pipelines.images import decode_label
-from pipelines.session import ray_session, tell_progress
+from pipelines.session import ray_session
 from pipelines.training_config import TrainConfig
 
 NOISE = 0.4
@@ -160,7 +161,7 @@ def main() -> None:
     arguments, more = parser.parse_known_args()
     given = ["--preset", "cpu-small", "--data", "/", "--out", "/", "--schedule.epochs", str(arguments.epochs), *more]
     recipe = options.resolve(TrainConfig, options.parse("train", TrainConfig, given, with_presets=True))
-    tell_progress("%(asctime)s %(message)s")
+    open_console(verbose=False)
     logging.getLogger("pipelines").setLevel(logging.WARNING)
     results = []
     with ray_session(num_cpus=4):

@@ -9,6 +9,8 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(100_000_000))
 # on Linux too; an explicit node address of 127.0.0.1 it would replace by the machine's outer one.
 if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+# Every cluster asks for a token, also one that a benchmark or a notebook starts. Ray reads this when it is imported.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 STARTED = time.time()
 """When this process' command began: before the large imports."""

@@ -19,6 +19,7 @@ from pipelines.config import EvaluateConfig
 from pipelines.errors import UserError
 from pipelines.images import encode_png
 from pipelines.overlay import comparison
+from pipelines.progress import tell_count
 from pipelines.reading import Source
 from pipelines.session import ray_session
 from pipelines.stream import Batch
@@ -102,7 +103,7 @@ def score_split(config: EvaluateConfig, source: Source, card: ModelCard) -> tupl
         answer = json.loads(row["answer"])
         counts += Counts.from_dict(answer["counts"])
         ranking += [ImageScore(*image) for image in answer["images"]]
-        logger.info("scored %d of %d images", len(ranking), source.num_rows)
+        tell_count(f"scored {len(ranking)} of {source.num_rows} images", len(ranking), source.num_rows)
     return counts, sorted(ranking, reverse=True)
 
 

@@ -51,6 +51,7 @@ def build_parser(command: str, config: type[Config], with_presets: bool) -> argp
     if with_presets:
         parser.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(preset_names())}")
     parser.add_argument("--json", action="store_true", help="last line on standard output: the result as JSON")
+    parser.add_argument("--verbose", action="store_true", help="show all that Ray's processes print")
     parser.add_argument("--print-config", action="store_true", help="print the resolved YAML and do nothing")
     groups: dict[str, Any] = {"": parser}
     for name, info, section_help in leaves(config):
@@ -138,8 +139,8 @@ def _layers(config: type[Config], flags: argparse.Namespace) -> dict[str, Any]:
     fields = {name: info for name, info, _ in leaves(config)}
     values: dict[str, Any] = {}
     given = dict(vars(flags))
-    given.pop("json", None)
-    given.pop("print_config", None)
+    for switch in ("json", "print_config", "verbose"):
+        given.pop(switch, None)
     preset, file = given.pop("preset", None), given.pop("config", None)
     if preset is not None:
         if preset not in preset_names():

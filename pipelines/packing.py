@@ -20,6 +20,7 @@ from pipelines import dataset, storage
 from pipelines.config import Split
 from pipelines.dataset import DataFile, Manifest, Row
 from pipelines.errors import UserError
+from pipelines.progress import tell_count
 
 logger = logging.getLogger(__name__)
 QUARANTINE, REMARKS = "quarantine", "remarks"
@@ -87,7 +88,7 @@ def map_shards(
     for done, row in enumerate(tasks.iter_rows(), start=1):
         num_kept += row["is_kept"]
         kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
-        logger.info("%s %d of %d files%s", verb, done, len(shards), kept)
+        tell_count(f"{verb} {done} of {len(shards)} files{kept}", done, len(shards))
         yield json.loads(row["answer"])
 
 

@@ -19,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.images import decode_image, encode_png
 from pipelines.overlay import overlay
 from pipelines.packing import Finding
+from pipelines.progress import tell_count
 from pipelines.session import ray_session
 from pipelines.stream import Batch
 
@@ -87,7 +88,7 @@ def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Finding]:
         if row["reason"]:
             rejected.append(Finding(source=row["uri"], reason="unreadable", detail=row["reason"]))
         if done % config.actors.batch_size == 0 or done == len(uris):
-            logger.info("labelled %d of %d images", done, len(uris))
+            tell_count(f"labelled {done} of {len(uris)} images", done, len(uris))
     return rejected
 
 

@@ -15,6 +15,8 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 from botocore.exceptions import ConnectionError as ConnectionFailure
 from s3fs.core import set_custom_error_handler
 
+from pipelines.console import is_worker, tell_driver
+
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 90.0
 _LONGEST_WAIT = 15.0
@@ -74,4 +76,6 @@ set_custom_error_handler(_may_pass)
 
 def filesystem() -> s3fs.S3FileSystem:
     """The client; credentials and endpoint come from the standard AWS variables and profiles."""
+    if is_worker():
+        tell_driver()  # of an outage
     return PatientS3FileSystem(**_OPTIONS)

@@ -4,7 +4,6 @@ import logging
 import math
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,17 +12,9 @@ import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
-from pipelines import preflight
+from pipelines import console, preflight
 from pipelines.errors import UserError
 from pipelines.preflight import Needs
-
-
-def tell_progress(layout: str) -> None:
-    """Sends this project's log lines of this process, and only warnings of all others, to standard error."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format=layout, datefmt="%H:%M:%S", force=True)
-    logging.getLogger("pipelines").setLevel(logging.INFO)
-    # Ray Data tells every execution of a data set on several lines, at every level.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 @contextmanager
@@ -62,6 +53,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) ->
             f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); use host:port of its head, "
             "or unset it for a local cluster; http:// addresses are for `ray job submit`"
         ) from error
+    console.take_worker_lines()
     try:
         with _original_errors():
             preflight.require(needs)

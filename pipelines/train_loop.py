@@ -27,12 +27,11 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor, normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
-from pipelines import checkpoint, reading, run_directory, stream, validation
+from pipelines import checkpoint, console, reading, run_directory, stream, validation
 from pipelines.cycles import Cycles
 from pipelines.dataset import Manifest
 from pipelines.orchestrator import Place
 from pipelines.progress import Progress
-from pipelines.session import tell_progress
 from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream, warm_checkpoint
 from pipelines.teachers import exported
 from pipelines.training_config import TrainConfig
@@ -47,7 +46,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
     """
-    tell_progress("%(message)s")
+    console.tell_driver()
     config = TrainConfig.model_validate(settings["config"])
     worker = Worker(config, Manifest.model_validate(settings["manifest"]), Place(*settings["place"]))
     return worker.run(settings["started"])
@@ -79,6 +78,11 @@ class Worker:
         self.stream = train_stream(config, manifest, self.rank, self.world_size)
         self.cycles = Cycles(config, place, self.rank, self.card, self.device) if config.is_regulated else None
         self.teacher = exported(config, self.device)
+
+    @property
+    def best_f1(self) -> float | None:
+        """Of the epochs so far."""
+        return max((record["val_mean_f1"] for record in self.history), default=None)
 
     def _resume(self) -> None:
         latest = ray.train.get_checkpoint() or warm_checkpoint(self.config)
@@ -138,7 +142,7 @@ class Worker:
         accumulate = self.config.optimizer.accumulate
         num_steps = self.stream.num_batches // accumulate
         total = torch.zeros(len(LossParts._fields), device=self.device)
-        progress = Progress(epoch, self.config.num_epochs, num_steps, self.rank)
+        progress = Progress(epoch, self.config.num_epochs, num_steps, self.rank, self.best_f1)
         images_per_step = accumulate * self.stream.batch_size * self.world_size
         for step in range(num_steps):
             rate = self._set_rate(epoch + step / num_steps)
