@@ -37,11 +37,8 @@ lint: $(READY)
 	$(BIN)/mypy
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks.loss
-	$(BIN)/python -m benchmarks.step
-	$(BIN)/python -m benchmarks.stream
-	$(BIN)/python -m benchmarks.memory
-	$(BIN)/python -m benchmarks.outage
-	$(BIN)/python -m benchmarks.orchestrator
-	$(BIN)/python -m benchmarks.ingest --samples 3000 --s3
-	$(BIN)/python -m benchmarks.relabel
+	$(BIN)/python ray_job.py bench --out bench.json
+	$(BIN)/python -m tests.benchmarks.memory
+	$(BIN)/python -m tests.benchmarks.outage
+	$(BIN)/python -m tests.benchmarks.orchestrator
+	$(BIN)/python -m tests.benchmarks.ingest --samples 3000 --s3

@@ -4,7 +4,7 @@ Values are resolved as: defaults here, then `--preset`, then `--config FILE`, th
 in `training_config`.
 """
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -187,6 +187,18 @@ class PredictConfig(Config):
     tta: bool = False
     """Average over the mirrored image and the scales 0.75, 1, 1.25."""
     actors: ActorsConfig = ActorsConfig()
+
+
+Benchmark = Literal["stream", "loss", "step", "relabel", "cycle", "start"]
+
+
+class BenchConfig(Config):
+    """Measure speed on this machine, each number as a ratio within one run; about twenty minutes on 2 cores."""
+
+    out: Uri
+    """The JSON file that is written."""
+    only: Annotated[tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1)] = get_args(Benchmark)
+    """What is measured, as `stream,loss`."""
 
 
 class StatusConfig(Config):

@@ -11,6 +11,8 @@ from ray._private import state, worker
 
 from pipelines.errors import UserError
 
+NODES_SECONDS = "1800"
+"""How long the workers of a training may wait for nodes that an autoscaler adds; on others Ray's default holds."""
 _FULL = 0.95
 """Share of a disk from which on Ray writes no objects there (its `local_fs_capacity_threshold`)."""
 
@@ -32,12 +34,17 @@ class Capacity(NamedTuple):
     gpus: float
     node_bytes: int
     """Memory of the largest node."""
+    grows: bool = False
+    """Whether there is an autoscaler that may add nodes."""
 
 
 def require(needs: Needs) -> None:
     """Raises UserError with the first thing that the connected cluster lacks: Ray itself would wait for ever."""
-    for problem in missing(needs, capacity()) + disk_problems():
+    present = capacity()
+    for problem in missing(needs, present) + disk_problems():
         raise UserError(problem)
+    if present.grows:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODES_SECONDS)
 
 
 def missing(needs: Needs, present: Capacity) -> list[str]:
@@ -68,6 +75,7 @@ def capacity() -> Capacity:
         max(now.get("CPU", 0), grown.get("CPU", 0)),
         max(now.get("GPU", 0), grown.get("GPU", 0)),
         int(max(memories, default=0)),
+        bool(grown),
     )
 
 

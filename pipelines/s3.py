@@ -40,6 +40,12 @@ class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
 
     retries = 16
 
+    async def set_session(self, *args: Any, **kwargs: Any) -> Any:
+        """The connected client."""
+        connected = await super().set_session(*args, **kwargs)
+        connected.meta.events.register("after-call.s3", _tell_slow_down, unique_id="slow-down")
+        return connected
+
 
 class _Outage:
     """When the server was last found away, and since when; errors that are far apart are different outages."""
@@ -65,10 +71,22 @@ def _may_pass(error: Exception) -> bool:
             return False
     elif not isinstance(error, EndpointConnectionError | ConnectionFailure):
         return False
+    return _told(error) < PATIENCE_SECONDS
+
+
+def _tell_slow_down(parsed: Mapping[str, Any], **_: Any) -> None:
+    """s3fs tries again after SlowDown, without asking and without a word."""
+    error = parsed.get("Error", {})
+    if error.get("Code") == "SlowDown":
+        _told(f"SlowDown: {error.get('Message')}")
+
+
+def _told(error: object) -> float:
+    """Tells of the first error of an outage; how long it has lasted."""
     seconds = _outage.seconds()
     if seconds == 0:
         logger.warning("the object store does not answer (%s); trying again for %.0f s", error, PATIENCE_SECONDS)
-    return seconds < PATIENCE_SECONDS
+    return seconds
 
 
 set_custom_error_handler(_may_pass)

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial as RayTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from dmlcsr.weights import MODEL_FILES
-from pipelines import dataset, orchestrator, outcome, run_directory, storage, tasks, train, trials
+from pipelines import dataset, orchestrator, outcome, preflight, run_directory, storage, tasks, train, trials
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End
@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 BEST, TABLE = "best.yaml", "trials.json"
-NODES_SECONDS = "3600"
-"""How long the workers of a trial may wait for their place: new nodes take their time, and other trials theirs."""
+PLACE_SECONDS = "3600"
+"""How long the workers of a trial may wait for their place: other trials take their time."""
 
 
 def run(config: TuneConfig) -> dict[str, Any]:
@@ -82,14 +82,16 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
 
     Raises UserError, with what is missing, where it can never run one.
     """
-    resources = ray.cluster_resources()
+    cluster = preflight.capacity()
     cpus, gpus = train.needed(config)
-    wanted = {"CPU": (cpus + DRIVER_CPUS, limits.max_cpus), "GPU": (gpus, limits.max_gpus)}
+    wanted = {
+        "CPU": (cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
+        "GPU": (gpus, max(cluster.gpus, limits.max_gpus or 0)),
+    }
     # A soup is made beside the trials: it must find a place that they leave free.
     spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.csr.share == "soup" else {"CPU": 0, "GPU": 0}
     fits = math.inf
-    for name, (needed, limit) in wanted.items():
-        present = max(resources.get(name, 0), limit or 0)
+    for name, (needed, present) in wanted.items():
         if needed > present:
             raise UserError(f"a trial needs {needed:g} {name}s at once and the cluster has, or may get, {present:g}")
         fits = min(fits, (present - spare[name]) // needed if needed else math.inf)
@@ -139,7 +141,7 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
 
 def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) -> None:
     """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODES_SECONDS)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACE_SECONDS)
     number = values[NUMBER]
     out = out_of(config.out, number)
     for record in run_directory.read_metrics(out):

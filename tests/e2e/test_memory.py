@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.memory import compare
+from tests.benchmarks.memory import compare
 
 
 @pytest.mark.faults

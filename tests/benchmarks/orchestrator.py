@@ -1,6 +1,6 @@
 """What the orchestrator costs with a large ledger: 200 trials of 20 cycles each.
 
-python -m benchmarks.orchestrator        about a minute
+python -m tests.benchmarks.orchestrator        about a minute
 
 Writes the ledger below a temporary folder, starts the real actor on it, and prints: seconds to read the ledger, the
 median and the slowest answer to `status` in milliseconds, and the actor's memory.

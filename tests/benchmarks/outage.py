@@ -1,7 +1,7 @@
 """How each way of reaching object storage survives a server that is killed with -9 and comes back later.
 
-python -m benchmarks.outage --seconds 30         about one minute; prints seconds from the kill to each answer
-python -m benchmarks.outage --never-back         about two minutes; when and how each one gives up
+python -m tests.benchmarks.outage --seconds 30         about one minute; prints seconds from the kill to each answer
+python -m tests.benchmarks.outage --never-back         about two minutes; when and how each one gives up
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Does each part of the method pay? The paper's ablation, and three ways to spend the epochs after the warm phase.
 
-python -m benchmarks.ablation FOLDER                      about an hour and a half on 2 cores; killed, it continues
-python -m benchmarks.ablation FOLDER --explore 15,30,60   how much noise is learned, by length of the warm phase
-python -m benchmarks.ablation FOLDER --data URI --test URI [--exact URI]      any data set
+python -m tests.benchmarks.ablation FOLDER                     about an hour and a half on 2 cores; killed, it continues
+python -m tests.benchmarks.ablation FOLDER --explore 15,30,60   how much noise is learned, by length of the warm phase
+python -m tests.benchmarks.ablation FOLDER --data URI --test URI [--exact URI]      any data set
 
 Without --data: procedural faces of which 80 % of the training labels are corrupted, scored on the exact labels of
 other faces. --exact is the data set with the right training labels, for the curve of what is learned of the noise:

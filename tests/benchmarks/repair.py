@@ -1,6 +1,6 @@
 """Does relabelling repair labels? Procedural faces whose exact labels are known; 40 % of the training ones are spoiled.
 
-python -m benchmarks.repair FOLDER [--num-images 600] [--image-size 96] [--epochs 12]
+python -m tests.benchmarks.repair FOLDER [--num-images 600] [--image-size 96] [--epochs 12]
     [--seeds 1] [--folds K] [--more-epochs 4] [--train-on noisy,blend-tta,exact] [flags of train]
 
 For each seed: a model is trained on the noisy labels; it relabels them with each policy (with --folds once more, by

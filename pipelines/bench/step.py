@@ -1,7 +1,7 @@
 """Cost of a training step (stream, loss, optimiser, reporting) against the bare forward + backward of its network.
 
-python -m benchmarks.step                    cpu-small: about four minutes on 2 cores
-python -m benchmarks.step --preset lapa --batch-size 1 --steps 8 --rounds 1     473x473 ResNet-101: about 20 minutes
+python -m pipelines.bench.step                    cpu-small: about four minutes on 2 cores
+python -m pipelines.bench.step --preset lapa --batch-size 1 --steps 8 --rounds 1    473x473 ResNet-101: about 20 minutes
 
 Both are measured in one Ray Train worker, in turns; the ratio of the medians is the result.
 """
@@ -77,7 +77,7 @@ def main() -> None:
         config = TrainConfig.model_validate(preset | {"data": f"{folder}/data", "out": f"{folder}/run"})
         manifest = dataset.read_manifest(config.data)
         trainer = TorchTrainer(
-            measure,  # type: ignore[arg-type]
+            measure,
             train_loop_config={
                 "config": config.model_dump(mode="json"),
                 "manifest": manifest.model_dump(mode="json"),

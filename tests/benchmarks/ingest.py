@@ -1,7 +1,7 @@
 """Rate of `ingest` on a tree of CelebAMask-HQ's shape: many small part files.
 
-python -m benchmarks.ingest                      30,000 samples, 400,000 files on disk: about 15 minutes
-python -m benchmarks.ingest --samples 3000 --s3  a tenth, and the same from and to a local S3 server
+python -m tests.benchmarks.ingest                      30,000 samples, 400,000 files on disk: about 15 minutes
+python -m tests.benchmarks.ingest --samples 3000 --s3  a tenth, and the same from and to a local S3 server
 
 The images are small (64x64, masks 32x32), so that names, requests and tasks are what is measured, not decoding. Prints
 seconds and peak memory of the listing (in this process), and the rate of the whole command.

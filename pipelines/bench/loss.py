@@ -4,10 +4,11 @@ The baseline does what reference code for this method usually does: it upsamples
 torch.sort per class and counts class weights on the host. Both start from the same stride-4 logits of 19 classes
 and are timed in turn, so that other load on the machine hits both. Run from the repository root:
 
-    python -m benchmarks.loss [--repeats 7] [--quick]
+    python -m pipelines.bench.loss [--repeats 7] [--quick]
 """
 
 import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -122,14 +123,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.manual_seed(0)
     print("threads size        logits   lovasz ms (baseline, ratio)   whole loss ms (baseline, ratio)")
+    ratios = []
     for threads in (2, 1):
         torch.set_num_threads(threads)
         for batch, size in SIZES[1:] if args.quick else SIZES:
             for trained in (False, True):
-                report(threads, batch, size, trained, args.repeats)
+                ratios.append(report(threads, batch, size, trained, args.repeats))
+    print(json.dumps({"ratio": max(ratios), "all": ratios}))
 
 
-def report(threads: int, batch: int, size: int, trained: bool, repeats: int) -> None:
+def report(threads: int, batch: int, size: int, trained: bool, repeats: int) -> float:
+    """Prints a line; the ratio of the whole loss."""
     label = blob_labels(batch, size)
     logits = make_logits(label, trained)
     target, weights = label.long(), LossWeights()
@@ -148,6 +152,7 @@ def report(threads: int, batch: int, size: int, trained: bool, repeats: int) -> 
         f"    {whole:9.1f} ({whole_base:7.1f}, {whole / whole_base:.3f})",
         flush=True,
     )
+    return whole / whole_base
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Peak memory of training on s3:// with few rows and with ten times as many: streaming means that they are equal.
 
-python -m benchmarks.memory     about five minutes on 2 cores
+python -m tests.benchmarks.memory     about five minutes on 2 cores
 
 Both trainings are the real command line, in turn, on a local S3 server. Anonymous memory is of each role's largest
 process (pages that nobody shares, so that nothing is counted twice); the object store is shared memory. Both sizes

@@ -1,7 +1,7 @@
 """Speed of `relabel` against its parts, and memory of its driver.
 
-python -m benchmarks.relabel                 2,000 faces of 256 pixels, `cpu-small`: about five minutes on 2 cores
-python -m benchmarks.relabel --rows 1000000  10^3 rows, then 10^6 tiny rows and a trivial model
+python -m pipelines.bench.relabel                 2,000 faces of 256 pixels, `cpu-small`: about five minutes on 2 cores
+python -m pipelines.bench.relabel --rows 1000000  10^3 rows, then 10^6 tiny rows and a trivial model
 
 The parts (decode, forward, quality and refinement, encode) are timed one after the other in as many processes as there
 are actors, at the same time, on the same rows. What they allow is actors / (sum of seconds per image); what is
@@ -9,8 +9,10 @@ measured is the whole command, with and without its start (Ray, actors, model).
 """
 
 import argparse
+import json
 import multiprocessing
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -94,6 +96,7 @@ def speed(num_rows: int, image_size: int) -> None:
         model, data, out = (str(Path(folder, name)) for name in ("model", "data", "out"))
         write_model(model, width=0.25, size=128)
         write_data(data, faces(image_size), num_rows, 256)
+        ratios = []
         for turn in (1, 2):
             with multiprocessing.get_context("spawn").Pool(ACTORS) as pool:
                 measured = pool.starmap(seconds_of_parts, [(model, image_size)] * ACTORS)
@@ -115,6 +118,8 @@ def speed(num_rows: int, image_size: int) -> None:
                 f"= {steady / allowed:.2f}; with the start of everything {whole:.1f} = {whole / allowed:.2f}",
                 flush=True,
             )
+            ratios.append(steady / allowed)
+    print(json.dumps({"ratio": statistics.median(ratios), "all": ratios}))
 
 
 def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:

@@ -1,0 +1,37 @@
+"""What it costs to end a cycle of self-regulation, beside the pass over the images that it cannot do without.
+
+python -m pipelines.bench.cycle        about two minutes on 2 cores
+
+The end of a cycle is a self-ensemble, new BatchNorm statistics (a pass over the training images), a validation, and the
+ledger. What is measured is all of it but the pass, against an epoch of training.
+"""
+
+import json
+import re
+import statistics
+import tempfile
+
+from pipelines import run_directory
+from pipelines.bench.start import command
+
+TRAIN = [
+    "--preset", "cpu-small", "--input.size", "64", "--schedule.epochs", "2", "--schedule.warmup-epochs", "1",
+    "--csr.num-cycles", "3", "--csr.cycle-epochs", "1",
+]  # fmt: skip
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        command("synth", "--num-images", "400", "--image-size", "64", "--out", f"{folder}/data")
+        said = command("train", "--data", f"{folder}/data", "--out", f"{folder}/run", *TRAIN)
+        records = run_directory.read_metrics(f"{folder}/run")
+    found = re.findall(r"it took ([\d.]+) s, of which ([\d.]+) s", said)
+    ends = [(float(whole), float(images)) for whole, images in found]
+    assert ends, said
+    rest = statistics.median(whole - images for whole, images in ends)
+    epoch = statistics.median(record["train_seconds"] for record in records)
+    print(json.dumps({"ratio": rest / epoch, "rest": rest, "epoch": epoch, "all": ends}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Seconds from the command to its first training batch, against an empty Ray Train run of one worker.
+
+python -m pipelines.bench.start        about a minute on 2 cores
+
+Both start a local cluster. The empty run ends where its worker's function begins: nothing that uses Ray Train is there
+earlier.
+"""
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ray.train.v2.api.config import RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from pipelines.session import ray_session
+
+COMMAND = Path(__file__).parents[2] / "ray_job.py"
+TRAIN = ["--preset", "cpu-smoke", "--schedule.epochs", "3", "--schedule.warmup-epochs", "1"]
+ROUNDS = 3
+
+
+def command(*arguments: str) -> str:
+    """What a command says, on both streams."""
+    done = subprocess.run(
+        [sys.executable, str(COMMAND), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout)
+    return done.stdout
+
+
+def empty_run(begin: float) -> None:
+    """Prints the seconds since `begin` when the worker's function has begun; both clocks are this machine's."""
+
+    def function() -> dict[str, Any]:
+        return {"began": time.time()}
+
+    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=2):
+        trainer = TorchTrainer(
+            function,
+            scaling_config=ScalingConfig(num_workers=1),
+            run_config=RunConfig(name="bench", storage_path=folder),
+        )
+        print(trainer.fit().return_value["began"] - begin)  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    if sys.argv[1:]:
+        empty_run(float(sys.argv[1]))
+        return
+    seconds: dict[str, list[float]] = {"train": [], "empty": []}
+    with tempfile.TemporaryDirectory() as folder:
+        command("synth", "--num-images", "100", "--image-size", "64", "--out", f"{folder}/data")
+        for number in range(ROUNDS):
+            said = command("train", "--data", f"{folder}/data", "--out", f"{folder}/run-{number}", *TRAIN)
+            first = re.search(r"first batch ([\d.]+) s", said)
+            assert first is not None, said
+            seconds["train"].append(float(first.group(1)))
+            done = subprocess.run(
+                [sys.executable, "-m", "pipelines.bench.start", str(time.time())],
+                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True,
+            )  # fmt: skip
+            seconds["empty"].append(float(done.stdout.splitlines()[-1]))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print(json.dumps({"ratio": medians["train"] / medians["empty"]} | medians | {"all": seconds}))
+
+
+if __name__ == "__main__":
+    main()
