@@ -10,7 +10,7 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local,optuna]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local,onnx,optuna]'
 	touch $@
 
 up: $(READY)

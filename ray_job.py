@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
     "relabel": Command(configs.RelabelConfig, "pipelines.relabel"),
     "predict": Command(configs.PredictConfig, "pipelines.predict"),
+    "export": Command(configs.ExportConfig, "pipelines.export", writes=False),
     "bench": Command(configs.BenchConfig, "pipelines.bench", writes=False),
     "status": Command(configs.StatusConfig, "pipelines.status", writes=False),
     "import-weights": Command(configs.ImportWeightsConfig, "pipelines.import_weights"),

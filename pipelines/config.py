@@ -184,9 +184,22 @@ class PredictConfig(Config):
     """One image, or a folder that is searched for images."""
     out: Uri
     """Where `labels/` and `overlays/` go."""
+    cutouts: bool = False
+    """Also write each part of each image as a picture with a transparent background, to `cutouts/`."""
     tta: bool = False
     """Average over the mirrored image and the scales 0.75, 1, 1.25."""
     actors: ActorsConfig = ActorsConfig()
+
+
+class ExportConfig(Config):
+    """Write one deployable file of a model, checked against it."""
+
+    model: Uri
+    """Model directory, or a run directory that has one."""
+    format: Literal["onnx", "safetensors"]
+    """`onnx` (extra `onnx`): any batch and image size; `safetensors`: weights and model card in one file."""
+    out: Uri
+    """The file that is written."""
 
 
 Benchmark = Literal["stream", "loss", "step", "relabel", "cycle", "start"]

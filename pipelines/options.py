@@ -70,13 +70,17 @@ def build_parser(command: str, config: type[Config], with_presets: bool) -> argp
 
 
 def _metavar(info: FieldInfo) -> str:
-    options = [str(option) for option in _literals(info.annotation)]
-    if options:
-        return "{" + ",".join(options) + "}"
+    if found := choices(info):
+        return "{" + ",".join(found) + "}"
     for kind, name in ((bool, "BOOL"), (int, "INT"), (float, "FLOAT")):
         if kind in (info.annotation, *typing.get_args(info.annotation)):
             return name
     return "TEXT"
+
+
+def choices(info: FieldInfo) -> list[str]:
+    """What an option may be, where that is a list."""
+    return [str(option) for option in _literals(info.annotation)]
 
 
 def _literals(annotation: Any) -> tuple[Any, ...]:

@@ -22,6 +22,21 @@ def overlay(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> Pixels:
     return np.where((label == 0)[..., None], image, mixed)
 
 
+def cutouts(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> dict[str, Pixels]:
+    """The parts that a label map of the image's size shows, each cut out at its bounding box, (h, w, 4) RGBA, by class.
+
+    The background is no part.
+    """
+    found = {}
+    for part, name in enumerate(taxonomy.classes[1:], start=1):
+        mask = (label == part).astype(np.uint8)
+        if mask.any():
+            x, y, width, height = cv2.boundingRect(mask)
+            box = np.s_[y : y + height, x : x + width]
+            found[name] = np.dstack([image[box], mask[box] * np.uint8(255)])
+    return found
+
+
 def comparison(
     image: Pixels, before: Pixels, after: Pixels, differs: npt.NDArray[np.bool_], taxonomy: Taxonomy
 ) -> Pixels:

@@ -1,5 +1,6 @@
 """One driver at a time owns a run: `<run>/owner.json` names it as long as it lives."""
 
+import _thread
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ OWNER = "owner.json"
 BEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
 """A driver on another machine that has not been heard of for so long is dead."""
+LOOK_SECONDS = 25.0
+"""So long `status`, which decides nothing, looks whether a driver on another machine is heard of."""
 
 
 class Owner(NamedTuple):
@@ -32,11 +35,14 @@ class Owner(NamedTuple):
     since: float
     beat: float
 
-    def is_alive(self) -> bool:
-        """On this machine its process is looked at; elsewhere its last beat counts."""
-        if self.host == socket.gethostname():
-            return self.born == _born(self.pid)
-        return time.time() - self.beat < STALE_SECONDS
+    @property
+    def is_here(self) -> bool:
+        return self.host == socket.gethostname()
+
+    @property
+    def is_process(self) -> bool:
+        """Whether its process lives, if that is one of this machine."""
+        return self.born == _born(self.pid)
 
 
 def _born(pid: int) -> str:
@@ -74,7 +80,7 @@ def ownership(run: str) -> Iterator[None]:
 def _take(uri: str, run: str, me: Owner) -> None:
     """Writes the owner's record; of several drivers that try, one does."""
     other = _read(uri)
-    if other is not None and not _is_dead(uri, other):
+    if other is not None and not _is_dead(uri, other, STALE_SECONDS):
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
         raise OutputTakenError(
             f"{run} is being run by process {other.pid} on {other.host} since {since}; wait for it, or end it first"
@@ -86,14 +92,14 @@ def _take(uri: str, run: str, me: Owner) -> None:
         raise OutputTakenError(f"{run} has just been started by another process; wait for it, or end it first")
 
 
-def _is_dead(uri: str, other: Owner) -> bool:
-    """Clocks of two machines may differ: a driver elsewhere is dead where its record stops changing."""
-    if other.host == socket.gethostname():
-        return not other.is_alive()
+def _is_dead(uri: str, other: Owner, seconds: float) -> bool:
+    """Clocks of two machines may differ: a driver elsewhere is dead where its record stops changing for so long."""
+    if other.is_here:
+        return not other.is_process
     logger.info("%s belongs to a driver on %s; looking whether it is alive", uri, other.host)
-    deadline = time.monotonic() + STALE_SECONDS
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        time.sleep(STALE_SECONDS / 60)
+        time.sleep(seconds / 60)
         now = _read(uri)
         if now != other:
             return now is None
@@ -104,7 +110,9 @@ def _beat(uri: str, me: Owner, ended: threading.Event) -> None:
     while not ended.wait(BEAT_SECONDS):
         with suppress(UserError):  # storage that is away says so elsewhere
             if not _is_mine(uri, me):
-                logger.error("%s has been taken over by another driver; end one of them", uri)
+                # Cut off from the storage for longer than STALE_SECONDS, or asleep. Two must not write to one run.
+                logger.error("%s has been taken over by another driver; this one ends", uri)
+                _thread.interrupt_main()
                 return
             storage.write_json(uri, me._replace(beat=time.time())._asdict())
 
@@ -125,9 +133,10 @@ def _read(uri: str) -> Owner | None:
 
 
 def current(run: str) -> Owner | None:
-    """The live driver of a run, or None."""
-    owner = _read(storage.join(run, OWNER))
-    return owner if owner is not None and owner.is_alive() else None
+    """The live driver of a run, or None. One elsewhere is given time to show itself."""
+    uri = storage.join(run, OWNER)
+    owner = _read(uri)
+    return None if owner is None or _is_dead(uri, owner, LOOK_SECONDS) else owner
 
 
 def last_beat(run: str) -> float:

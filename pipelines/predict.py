@@ -1,4 +1,4 @@
-"""`predict`: label maps and overlays for loose images."""
+"""`predict`: label maps, overlays and cut-outs for loose images."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ from pipelines.actors import ModelActor, batch_pool, needed
 from pipelines.config import PredictConfig
 from pipelines.errors import UserError
 from pipelines.images import decode_image, encode_png
-from pipelines.overlay import overlay
+from pipelines.overlay import cutouts, overlay
 from pipelines.packing import Finding
 from pipelines.progress import tell_count
 from pipelines.session import ray_session
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class LabelActor(ModelActor):
-    """Writes the label map and the overlay of each image; one row per image, with the reason where it is bad."""
+    """Writes what is asked for of each image; one row per image, with the reason where it is bad."""
 
-    def __init__(self, out: str, **model: Any) -> None:
+    def __init__(self, out: str, with_cutouts: bool, **model: Any) -> None:
         super().__init__(**model)
-        self.out = out
+        self.out, self.with_cutouts = out, with_cutouts
 
     def __call__(self, batch: Batch) -> Batch:
         reasons = [""] * len(batch["uri"])
@@ -49,13 +49,18 @@ class LabelActor(ModelActor):
         canvases = np.stack([warp_image(image, self.predictor.size, Pose()) for image in images])
         labels = self.predictor.label_maps(canvases, [image.shape[:2] for image in images])
         for name, image, label in zip(names, images, labels, strict=True):
-            storage.write_bytes(storage.join(self.out, "labels", f"{name}.png"), encode_png(label))
-            picture = encode_png(overlay(image, label, self.predictor.taxonomy))
-            storage.write_bytes(storage.join(self.out, "overlays", f"{name}.png"), picture)
+            pictures = {f"labels/{name}": label, f"overlays/{name}": overlay(image, label, self.predictor.taxonomy)}
+            if self.with_cutouts:
+                parts = cutouts(image, label, self.predictor.taxonomy)
+                pictures |= {f"cutouts/{name}/{part}": picture for part, picture in parts.items()}
+            for place, picture in pictures.items():
+                storage.write_bytes(storage.join(self.out, f"{place}.png"), encode_png(picture))
 
 
 def run(config: PredictConfig) -> dict[str, Any]:
     """Writes `labels/<name>.png` (uint8 ids at the image's size) and `overlays/<name>.png`; `{"out", "num_images"}`.
+
+    With `cutouts` also `cutouts/<name>/<class>.png` for each part that is there: RGBA, at its bounding box.
 
     Images that cannot be read are listed in `quarantine/` and do not stop the rest.
     """
@@ -77,7 +82,8 @@ def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Finding]:
     """Runs the actor pool over the images; returns those that could not be read."""
     names = output_names(config.images, uris)
     items = [{"uri": uri, "name": name} for uri, name in zip(uris, names, strict=True)]
-    arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta, "out": config.out}
+    arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
+    arguments |= {"out": config.out, "with_cutouts": config.cutouts}
     blocks = math.ceil(len(items) / config.actors.batch_size)
     answers = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
         LabelActor, fn_constructor_kwargs=arguments, **batch_pool(config.actors)

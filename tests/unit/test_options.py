@@ -7,7 +7,6 @@ import ray_job
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import options, starting_point
 from pipelines.errors import UserError
-from tests.conftest import DATA
 
 PRESETS = options.preset_names()
 
@@ -20,14 +19,6 @@ def resolve(command, *argv):
 
 def train(*argv):
     return resolve("train", "--data", "/d", "--out", "/o", *argv)
-
-
-def test_the_options_of_every_command_are_the_frozen_ones():
-    lines = []
-    for name, command in ray_job.COMMANDS.items():
-        parser = options.build_parser(name, command.config, command.with_presets)
-        lines += [f"{name} {option}" for action in parser._actions for option in action.option_strings]
-    assert lines == (DATA / "options.txt").read_text().splitlines()
 
 
 def test_all_promised_presets_exist():
