@@ -34,6 +34,7 @@ COMMANDS = {
     "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
     "relabel": Command(configs.RelabelConfig, "pipelines.relabel"),
     "predict": Command(configs.PredictConfig, "pipelines.predict"),
+    "report": Command(configs.ReportConfig, "pipelines.report", writes=False),
     "export": Command(configs.ExportConfig, "pipelines.export", writes=False),
     "bench": Command(configs.BenchConfig, "pipelines.bench", writes=False),
     "status": Command(configs.StatusConfig, "pipelines.status", writes=False),
@@ -70,11 +71,8 @@ def run(argv: Sequence[str]) -> None:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
-    opened = console.open_console("verbose" in flags)
-    try:
+    with console.opened("verbose" in flags):
         result, summary = planned(name, config) if is_plan else done(name, config)
-    finally:
-        opened.end_progress()
     print(json.dumps(result) if "json" in flags else summary, flush=True)
 
 

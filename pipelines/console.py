@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 import ray
@@ -63,11 +65,16 @@ class _Marked(logging.Formatter):
         return mark + super().format(record).replace("\n", f"\n{mark}")
 
 
-def open_console(verbose: bool) -> Console:
-    """This process' log lines go to standard error: this project's, and only warnings of all others."""
+@contextmanager
+def opened(verbose: bool) -> Iterator[None]:
+    """Within a `with` block log lines go to standard error: this project's, and only warnings of all others."""
     console = Console(sys.stderr, verbose)
     _log_to(console)
-    return console
+    try:
+        yield
+    finally:
+        console.end_progress()
+        logging.getLogger().removeHandler(console)
 
 
 def tell_driver() -> None:

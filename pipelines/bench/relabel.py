@@ -28,10 +28,9 @@ from dmlcsr.refine import Policy, refine
 from dmlcsr.synthetic import face_id
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import dataset, models, packing, relabel, synth
+from pipelines import console, dataset, models, packing, relabel, synth
 from pipelines.actors import load_predictor
 from pipelines.config import ActorsConfig, RelabelConfig, SynthConfig
-from pipelines.console import open_console
 from pipelines.dataset import Row
 from pipelines.images import decode_image, decode_label, encode_png
 from pipelines.session import ray_session
@@ -129,9 +128,9 @@ def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
 
 def peak_memory(model: str, data: str, out: str, num_rows: int) -> None:
     """Prints time, files, and the peak resident memory of this process, the driver."""
-    open_console(verbose=False)
     begin = time.monotonic()
-    run(model, data, out, ActorsConfig(min_actors=ACTORS, max_actors=ACTORS, batch_size=64))
+    with console.opened(verbose=False):
+        run(model, data, out, ActorsConfig(min_actors=ACTORS, max_actors=ACTORS, batch_size=64))
     sizes = [file.num_bytes / 2**20 for file in dataset.read_manifest(out).splits["train"]]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(

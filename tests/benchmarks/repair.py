@@ -23,9 +23,8 @@ import numpy.typing as npt
 
 from dmlcsr.metrics import Counts, scores
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import dataset, evaluate, options, outcome, reading, relabel, storage, synth, train
+from pipelines import console, dataset, evaluate, options, outcome, reading, relabel, storage, synth, train
 from pipelines.config import ActorsConfig, EvaluateConfig, RelabelConfig, SynthConfig
-from pipelines.console import open_console
 from pipelines.images import decode_label
 from pipelines.session import ray_session
 from pipelines.training_config import TrainConfig
@@ -161,10 +160,9 @@ def main() -> None:
     arguments, more = parser.parse_known_args()
     given = ["--preset", "cpu-small", "--data", "/", "--out", "/", "--schedule.epochs", str(arguments.epochs), *more]
     recipe = options.resolve(TrainConfig, options.parse("train", TrainConfig, given, with_presets=True))
-    open_console(verbose=False)
-    logging.getLogger("pipelines").setLevel(logging.WARNING)
     results = []
-    with ray_session(num_cpus=4):
+    with console.opened(verbose=False), ray_session(num_cpus=4):
+        logging.getLogger("pipelines").setLevel(logging.WARNING)
         for seed in range(arguments.seeds):
             results.append(study(arguments.folder, seed, arguments, recipe))
             print(table(results), flush=True)

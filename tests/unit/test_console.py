@@ -8,6 +8,7 @@ from contextlib import suppress
 
 import pytest
 
+import ray_job
 from pipelines import console
 from pipelines.console import PROGRESS, Console
 
@@ -64,6 +65,12 @@ def test_elsewhere_progress_is_a_plain_line_now_and_then(log):
     lines = stream.getvalue().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == ["step 0", "epoch done"]
     assert "\x1b" not in stream.getvalue() and "\r" not in stream.getvalue()
+
+
+def test_a_command_that_has_ended_leaves_no_console(tmp_path):
+    """Its stream may be closed, and the next line of any other code would fail."""
+    assert ray_job.main(["status", "--run", str(tmp_path / "none")]) == 2
+    assert not any(isinstance(handler, Console) for handler in logging.getLogger().handlers)
 
 
 def test_of_what_ray_prints_only_our_workers_lines_are_shown(caplog):
