@@ -23,6 +23,7 @@ from pipelines import evaluate
 logger = logging.getLogger(__name__)
 PROJECT = Path(__file__).parent.parent
 RAW, DATA, RUN, BETTER = (f"s3://{BUCKET}/demo/{name}" for name in ("raw", "faces", "run", "faces-2"))
+PAGE = f"s3://{BUCKET}/demo/report.html"
 SCORES = f"{RUN}/evaluation/faces-test"
 
 
@@ -46,6 +47,7 @@ def circle(num_images: int, epochs: int) -> list[list[str]]:
         ["train", "--preset", "cpu-small", "--data", DATA, "--out", RUN, *schedule(epochs), *CYCLES],
         ["evaluate", "--model", RUN, "--data", DATA],
         ["relabel", "--model", RUN, "--data", DATA, "--out", BETTER, "--policy", "suspect", "--suspects", "20"],
+        ["report", "--run", RUN, "--out", PAGE],
     ]
 
 
@@ -78,13 +80,15 @@ def main() -> int:
     try:
         for command in circle(arguments.num_images, arguments.epochs):
             submit(stack.environment, command)
-        fetch(stack.environment, {f"{SCORES}/": "scores", f"{BETTER}/suspects/": "suspects"}, folder)
+        names = {PAGE: "report.html", f"{SCORES}/": "scores", f"{BETTER}/suspects/": "suspects"}
+        fetch(stack.environment, names, folder)
     finally:
         stack.down()
     result = json.loads((folder / "scores" / "result.json").read_text())["result"]
     sys.stdout.write(
         f"\n{evaluate.summary(result)}\n"
-        f"scores and overlays: {folder}/scores\nsuspect labels:      {folder}/suspects/index.html\n"
+        f"the page about it:   {folder}/report.html\nscores and overlays: {folder}/scores\n"
+        f"suspect labels:      {folder}/suspects/index.html\n"
         f"raw faces, data set, run and new version: {RAW}, {DATA}, {RUN}, {BETTER};\n"
         f"`python -m cluster.local up --folder {arguments.folder}/stack` serves them again\n"
         f"the whole demo took {(time.monotonic() - begin) / 60:.1f} minutes\n"

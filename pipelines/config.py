@@ -191,6 +191,15 @@ class PredictConfig(Config):
     actors: ActorsConfig = ActorsConfig()
 
 
+class ReportConfig(Config):
+    """Write one self-contained HTML page about a training run, a sweep or a relabelled data set."""
+
+    run: Uri
+    """The run's directory, or the data set."""
+    out: Uri
+    """The file that is written."""
+
+
 class ExportConfig(Config):
     """Write one deployable file of a model, checked against it."""
 

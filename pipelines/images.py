@@ -49,7 +49,8 @@ _LABEL_PNG = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_P
 
 
 def encode_png(image: Pixels) -> bytes:
-    """(H, W, 3) RGB or (H, W) ids -> PNG."""
+    """(H, W, 3) RGB, (H, W, 4) RGBA or (H, W) ids -> PNG."""
     if image.ndim == 3:
-        return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+        order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
+        return cv2.imencode(".png", cv2.cvtColor(image, order))[1].tobytes()
     return cv2.imencode(".png", image, _LABEL_PNG)[1].tobytes()

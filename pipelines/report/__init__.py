@@ -1,0 +1,33 @@
+"""`report`: one page about a training run, a sweep or a relabelled data set, from its storage alone."""
+
+from typing import Any
+
+from pipelines import dataset, run_directory, storage
+from pipelines.config import ReportConfig
+from pipelines.errors import UserError
+from pipelines.report import page, relabelling, sweep, training
+from pipelines.training_config import TuneConfig
+
+
+def run(config: ReportConfig) -> dict[str, Any]:
+    """Writes the page; `{"out"}`. Raises UserError where there is nothing to report on."""
+    storage.check_writable(config.out)
+    title, lead, sections = _content(config.run)
+    storage.write_bytes(config.out, page.page(title, lead, sections))
+    return {"out": config.out}
+
+
+def summary(result: dict[str, Any]) -> str:
+    return f"wrote {result['out']}"
+
+
+def _content(uri: str) -> tuple[str, str, training.Sections]:
+    name = uri.rstrip("/").rpartition("/")[2]
+    settings = run_directory.read_config(uri)
+    if isinstance(settings, TuneConfig):
+        return f"Sweep {name}", f"{uri}: {settings.num_trials} trials on {settings.data}", sweep.sections(uri, settings)
+    if settings is not None:
+        return f"Training {name}", f"{uri}, trained on {settings.data}", training.sections(uri, settings)
+    if not storage.exists(storage.join(uri, dataset.MANIFEST)):
+        raise UserError(f"{uri} holds neither a run nor a data set: nothing to report on")
+    return f"Data set {name}", uri, relabelling.sections(uri, dataset.read_manifest(uri))

@@ -1,0 +1,158 @@
+"""Building blocks of a page that stands by itself: no network, no script needed to read it, everything escaped."""
+
+import base64
+import html
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+MAX_BYTES = 4_500_000
+"""Of a page; pictures take what the rest leaves."""
+_QUALITY = 80
+Value = str | float | int | None
+
+
+class Column(NamedTuple):
+    """A column of a table. Numbers are shown with `digits`, fractions as percent; bars show them as lengths of 0..1."""
+
+    name: str
+    percent: bool = False
+    digits: int = 2
+    bar: bool = False
+
+
+class Picture(NamedTuple):
+    """An image file, what it shows (for those who do not see it), and what stands below it."""
+
+    data: bytes
+    alt: str
+    caption: str
+    key: str = ""
+    """Further text that a filter finds."""
+
+
+def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> bytes:
+    """The whole page; a section is a heading and its content, empty ones are left out."""
+    shown = [(f"s{number}", name, body) for number, (name, body) in enumerate(sections) if body]
+    links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _ in shown)
+    bodies = "".join(
+        f'<section aria-labelledby="{key}"><h2 id="{key}">{escape(name)}</h2>{body}</section>'
+        for key, name, body in shown
+    )
+    style, script = (resources.files(__package__).joinpath(name).read_text() for name in ("style.css", "table.js"))
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<title>{escape(title)}</title><style>{style}</style></head>
+<body><a class="skip" href="#main">Skip to content</a>
+<header><h1>{escape(title)}</h1><p>{escape(lead)}</p><nav aria-label="Sections"><ul>{links}</ul></nav></header>
+<main id="main">{bodies}</main><script>{script}</script></body></html>
+""".encode()
+
+
+def escape(value: object) -> str:
+    return html.escape(str(value))
+
+
+def note(text: str) -> str:
+    return f"<p>{escape(text)}</p>"
+
+
+def facts(values: Mapping[str, object]) -> str:
+    """A list of names and values."""
+    rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
+    return f'<dl class="facts">{rows}</dl>'
+
+
+def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Value]], filtered: bool = False) -> str:
+    """A table whose columns sort; the first one names the row."""
+    head = "".join(
+        f'<th scope="col" aria-sort="none"><button type="button">{escape(column.name)}'
+        '<span class="arrow" aria-hidden="true"></span></button></th>'
+        for column in columns
+    )
+    body = "".join(f"<tr>{''.join(_cells(columns, row))}</tr>" for row in rows)
+    search = _search(caption) if filtered else ""
+    return (
+        f'<div class="block">{search}<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table class="sortable"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div></div>"
+    )
+
+
+def _search(what: str) -> str:
+    return f'<label class="filter">Filter: <input type="search" aria-label="Filter {escape(what)}"></label>'
+
+
+def _cells(columns: Sequence[Column], row: Sequence[Value]) -> Iterable[str]:
+    for number, (column, value) in enumerate(zip(columns, row, strict=True)):
+        if number == 0:
+            yield f'<th scope="row">{escape(value)}</th>'
+        elif value is None:
+            yield '<td data-value="-1">–</td>'
+        elif isinstance(value, str):
+            yield f"<td>{escape(value)}</td>"
+        else:
+            yield _number(column, value)
+
+
+def _number(column: Column, value: float) -> str:
+    if column.percent:
+        text = f"{100 * value:.{column.digits}f} %"
+    else:
+        text = f"{value:,d}" if isinstance(value, int) else f"{value:.{column.digits}g}"
+    share = min(max(value, 0.0), 1.0)
+    bar = f'<span class="bar" style="width:{100 * share:.1f}%" aria-hidden="true"></span>' if column.bar else ""
+    return f'<td class="number" data-value="{value!r}">{bar}<span>{text}</span></td>'
+
+
+def heat_map(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """A confusion matrix: rows are the truth, in shares of it."""
+    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
+    rows = []
+    for name, row in zip(names, counts, strict=True):
+        total = max(sum(row), 1)
+        cells = "".join(_heat_cell(count / total) for count in row)
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="heat">'
+        f"<caption>{escape(caption)}</caption><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        "</table></div>"
+    )
+
+
+def _heat_cell(share: float) -> str:
+    text = f"{100 * share:.0f}" if share >= 0.005 else ""
+    return f'<td class="cell" style="--share:{share:.3f}">{text}</td>'
+
+
+def gallery(pictures: Sequence[Picture], budget: int, filtered: bool = False) -> str:
+    """Pictures as far as they fit into `budget` bytes of the page, scaled down to share it fairly."""
+    figures, left = [], budget
+    for number, picture in enumerate(pictures):
+        encoded = _jpeg(picture.data, left // (len(pictures) - number))
+        if encoded is None:
+            continue
+        left -= len(encoded)
+        figures.append(
+            f'<figure data-key="{escape(picture.key)}"><img src="data:image/jpeg;base64,{encoded}" '
+            f'alt="{escape(picture.alt)}" loading="lazy"><figcaption>{escape(picture.caption)}</figcaption></figure>'
+        )
+    search = _search("pictures") if filtered else ""
+    return f'<div class="block">{search}<div class="gallery">{"".join(figures)}</div></div>' if figures else ""
+
+
+def _jpeg(data: bytes, limit: int) -> str | None:
+    """Base64 of a JPEG of at most `limit` characters; None where no size of it is that small, or it is no picture."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    while image is not None and min(image.shape[:2]) >= 32:
+        encoded = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
+        if len(encoded) <= limit:
+            return encoded.decode()
+        image = cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
+    return None

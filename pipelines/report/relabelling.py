@@ -1,0 +1,86 @@
+"""Sections about a relabelled data set: what changed, what was confused, which labels people should look at."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import storage, suspects
+from pipelines.dataset import Manifest
+from pipelines.report import page
+from pipelines.report.page import Column, Picture
+from pipelines.report.training import PICTURE_BYTES, Sections
+from pipelines.tally import Suspect
+
+_ROWS = 1000
+
+
+def sections(uri: str, manifest: Manifest) -> Sections:
+    """Of a data set; one that was not relabelled has only its overview."""
+    found: Mapping[str, Any] = manifest.relabelled or {}
+    return [
+        ("What was made", _overview(uri, manifest, found)),
+        ("What changed", _changes(found)),
+        ("Quality of the labels before", _quality(found)),
+        ("Suspects", _suspects(uri) if found else ""),
+    ]
+
+
+def _overview(uri: str, manifest: Manifest, found: Mapping[str, Any]) -> str:
+    rows = ", ".join(f"{count} {split}" for split, count in manifest.num_rows().items())
+    text: dict[str, object] = {"Rows": rows, "Classes": manifest.taxonomy, "Bad rows": manifest.num_quarantined}
+    for name, value in manifest.lineage.items():
+        if value is not None:
+            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            text[name.replace("_", " ").capitalize()] = shown
+    hint = "" if found else page.note("This data set was not relabelled: `relabel` makes a version that is.")
+    return hint + page.facts(text)
+
+
+def _changes(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    pixels = max(found["num_pixels"], 1)
+    changed = found["changed_pixels"]
+    rows = [
+        (pair, count, count / max(found["num_changed_pixels"], 1), count / pixels) for pair, count in changed.items()
+    ]
+    columns = [
+        Column("Before > after"), Column("Pixels"), Column("Of the changed", percent=True, bar=True),
+        Column("Of all", percent=True, digits=4),
+    ]  # fmt: skip
+    facts = {
+        "Rows": found["num_rows"],
+        "Rows with another label": found["num_changed"],
+        "Pixels that changed": f"{found['num_changed_pixels']:,} ({100 * found['num_changed_pixels'] / pixels:.2f} %)",
+    }
+    return page.facts(facts) + page.table("Confused pairs of classes", columns, rows, filtered=True)
+
+
+def _quality(found: Mapping[str, Any]) -> str:
+    if not found or found["mean_quality"] is None:
+        return ""
+    columns = [Column("Class"), Column("Mean quality", digits=3, bar=True)]
+    text = page.note(f"Mean over the rows: {found['mean_quality']:.3f}. 0 is wrong, 1 is right.")
+    return text + page.table("Quality per class", columns, list(found["class_quality"].items()))
+
+
+def _suspects(uri: str) -> str:
+    worst = [Suspect(*item) for item in storage.read_json(storage.join(uri, suspects.WORST))["worst"][:_ROWS]]
+    if not worst:
+        return page.note("No row had a label before.")
+    columns = [Column("Row"), Column("Quality", digits=3, bar=True), Column("File"), Column("Row of the file")]
+    rows = [(suspect.id, suspect.quality, suspect.path, suspect.row) for suspect in worst]
+    return _pictures(uri, worst) + page.table(f"The {len(worst)} worst labels", columns, rows, filtered=True)
+
+
+def _pictures(uri: str, worst: list[Suspect]) -> str:
+    folder = storage.join(uri, suspects.FOLDER, "overlays")
+    uris = [] if storage.is_empty(folder) else storage.list_files(folder)
+    if not uris:
+        return page.note("Pictures: the same relabel command with --suspects N adds those of the N worst rows.")
+    shown = []
+    for suspect, data in zip(worst, storage.read_many(uris), strict=False):  # both in order, worst first
+        if isinstance(data, bytes):
+            alt = f"{suspect.id}: image, label before, label after and what differs, side by side"
+            shown.append(Picture(data, alt, f"{suspect.id}, quality {suspect.quality:.3f}", suspect.id))
+    text = page.note("From left to right: image, label before, label after, and in red what differs.")
+    return text + page.gallery(shown, PICTURE_BYTES, filtered=True)

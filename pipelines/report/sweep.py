@@ -1,0 +1,57 @@
+"""Sections about a sweep: its trials, and what the loss weights did to the score."""
+
+from typing import Any
+
+from pipelines import outcome, run_directory, status, storage, trials
+from pipelines.config import StatusConfig
+from pipelines.report import charts, page, training
+from pipelines.report.page import Column
+from pipelines.training_config import TuneConfig
+
+
+def sections(uri: str, config: TuneConfig) -> training.Sections:
+    """Of a sweep."""
+    state = status.run(StatusConfig(run=uri))
+    entries = list(state["trials"].values())
+    best = (outcome.finished_result(uri, "tune") or {}).get("best_trial")
+    found: training.Sections = [
+        ("What was run", training.overview(uri, config, state)),
+        ("Trials", _trials(entries, best)),
+        ("Weights against score", _weights(entries)),
+        ("Cycles", training.cycles(state)),
+    ]
+    if best is not None:
+        run = trials.out_of(uri, int(best))
+        history = run_directory.read_metrics(run)
+        found.append((f"Curves of the best trial, {best}", training.curves(config, history)))
+    model = storage.join(uri, "model")
+    return [*found, *training.evaluations(uri), ("Exported model", training.lineage(model))]
+
+
+def _trials(entries: list[dict[str, Any]], best: str | None) -> str:
+    names = list(entries[0]["parameters"]) if entries else []
+    columns = [
+        Column("Trial"), Column("State"), Column("Epochs"), Column("Validation F1", percent=True),
+        *(Column(name.replace("_", " "), digits=3) for name in names),
+    ]  # fmt: skip
+    rows = [
+        (
+            f"{entry['trial']} (best)" if entry["trial"] == best else entry["trial"],
+            entry["state"],
+            entry["epochs"],
+            entry["val_mean_f1"],
+            *(float(entry["parameters"][name]) for name in names),
+        )
+        for entry in sorted(entries, key=lambda entry: -(entry["val_mean_f1"] or 0))
+    ]
+    return page.table("Trials, best first", columns, rows, filtered=True) if rows else page.note("No trial was begun.")
+
+
+def _weights(entries: list[dict[str, Any]]) -> str:
+    scored = [entry for entry in entries if entry["val_mean_f1"] is not None]
+    drawn = []
+    for name in scored[0]["parameters"] if scored else ():
+        points = [(entry["parameters"][name], 100 * entry["val_mean_f1"]) for entry in scored]
+        text = name.replace("_", " ")
+        drawn.append(charts.scatter(f"Validation mean F1, %, against {text}", points, text, "F1"))
+    return f'<div class="charts">{"".join(drawn)}</div>' if any(drawn) else ""

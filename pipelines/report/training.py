@@ -1,0 +1,162 @@
+"""Sections about one training run, and about the model that it exported."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dmlcsr.weights import ModelCard
+from pipelines import models, run_directory, status, storage
+from pipelines.config import StatusConfig
+from pipelines.errors import UserError
+from pipelines.report import charts, page
+from pipelines.report.page import Column, Picture
+from pipelines.training_config import TrainConfig
+
+Sections = list[tuple[str, str]]
+PICTURE_BYTES = 3_500_000
+
+
+def sections(uri: str, config: TrainConfig) -> Sections:
+    """Of a training run."""
+    state = status.run(StatusConfig(run=uri))
+    history = run_directory.read_metrics(uri)
+    return [
+        ("What was run", overview(uri, config, state)),
+        ("Curves", curves(config, history)),
+        ("Cycles", cycles(state)),
+        *evaluations(uri),
+        ("Exported model", lineage(uri)),
+    ]
+
+
+def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
+    environment = storage.join(uri, run_directory.ENVIRONMENT)
+    software = storage.read_json(environment) if storage.exists(environment) else {}
+    score = state["val_mean_f1"]
+    text = {
+        "State": state["state"],
+        "Epochs": f"{state['epochs']} of {state['num_epochs']}",
+        "Best validation mean F1": "–" if score is None else f"{100 * score:.2f} %",
+        "Data": config.data,
+        "Network": f"ResNet-{config.model.depth}, width {config.model.width:g}, {config.input.size} pixels",
+        "Optimiser": f"{config.optimizer.name}, rate {config.optimizer.lr:g}, batch size {config.optimizer.batch_size}",
+        "Loss weights": ", ".join(f"{name} {value:g}" for name, value in config.loss.model_dump().items()),
+        "Seed": config.seed,
+        "Started from": config.init or "random weights",
+        "Software": ", ".join(f"{name} {version}" for name, version in software.get("packages", {}).items()) or "–",
+    }
+    hint = "" if state["state"] == "finished" else page.note("This run is not finished; the page shows what there is.")
+    return hint + page.facts(text)
+
+
+def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
+    """Validation F1, loss parts, learning rate; the ends of cycles are marked."""
+
+    def line(key: str, factor: float = 1) -> list[tuple[float, float]]:
+        return [(record["epoch"], factor * record[key]) for record in history if record.get(key) is not None]
+
+    first = config.schedule.epochs
+    marks = [first + number * config.csr.cycle_epochs for number in range(config.csr.num_cycles)]
+    marks = [mark for mark in marks if history and mark <= history[-1]["epoch"]]
+    keys = [key for key in (history[0] if history else ()) if key.startswith("loss_")]
+    drawn = [
+        charts.line_chart("Validation mean F1, %", {"student": line("val_mean_f1", 100)}, "epoch", marks),
+        charts.line_chart("Loss", {key[5:].replace("_", " "): line(key) for key in keys}, "epoch", marks),
+        charts.line_chart("Learning rate at the end of the epoch", {"rate": line("lr")}, "epoch", marks),
+        charts.line_chart("Images per second", {"speed": line("images_per_second")}, "epoch", marks),
+    ]
+    text = page.note("Dashed verticals: where a cycle begins.") if marks else ""
+    return f'{text}<div class="charts">{"".join(drawn)}</div>' if any(drawn) else ""
+
+
+def cycles(state: Mapping[str, Any]) -> str:
+    """Student against ensemble, per cycle of each trial."""
+    rows = []
+    for name, trial in state["trials"].items():
+        for cycle, student in trial.get("students", {}).items():
+            ensemble = trial["ensembles"].get(cycle)
+            made = ", ".join(f"{share:.2f} {who}" for who, share in trial["lineage"].get(cycle, {}).items())
+            rows.append(
+                (f"{name} / {cycle}", student, ensemble, None if ensemble is None else ensemble - student, made)
+            )
+    columns = [
+        Column("Trial / cycle"), Column("Student F1", percent=True), Column("Ensemble F1", percent=True),
+        Column("Difference", percent=True), Column("Ensemble made of"),
+    ]  # fmt: skip
+    return page.table("Student against ensemble; cycle 0 is the warm phase", columns, rows) if rows else ""
+
+
+def evaluations(uri: str) -> Sections:
+    """Scores, confusion matrix and pictures of each `evaluation/` of a run."""
+    folder = storage.join(uri, "evaluation")
+    found = [] if storage.is_empty(folder) else [u for u in storage.list_files(folder) if u.endswith("/scores.json")]
+    if not found:
+        hint = f"No scores yet: python ray_job.py evaluate --model {uri} --data DATA writes them."
+        return [("Scores", page.note(hint))]
+    result: Sections = []
+    for place in found:
+        result += evaluation(place.rpartition("/")[0], PICTURE_BYTES // len(found))
+    return result
+
+
+def evaluation(folder: str, budget: int) -> Sections:
+    scores = storage.read_json(storage.join(folder, "scores.json"))
+    name = folder.rpartition("/")[2]
+    try:
+        boundary = scores["boundary_iou_per_class"]
+        rows = [(key, f1, scores["iou"][key], boundary[key]) for key, f1 in scores["f1"].items()]
+        means = {
+            "Mean F1": scores["mean_f1"], "Mean IoU": scores["mean_iou"],
+            "Boundary IoU": scores["boundary_iou"], "Pixel accuracy": scores["pixel_accuracy"],
+        }  # fmt: skip
+    except KeyError as error:
+        raise UserError(f"{folder}/scores.json has no {error}; run `evaluate` again") from error
+    shown = {key: "–" if value is None else f"{100 * value:.2f} %" for key, value in means.items()}
+    columns = [Column("Class"), *(Column(text, percent=True, bar=True) for text in ("F1", "IoU", "Boundary IoU"))]
+    body = page.facts(shown | {"Images": scores["num_images"]}) + page.table(f"Scores per class, {name}", columns, rows)
+    return [
+        (f"Scores: {name}", body),
+        (f"Confusion: {name}", confusion(storage.join(folder, "confusion.csv"))),
+        (f"Best and worst images: {name}", pictures(folder, budget)),
+    ]
+
+
+def confusion(uri: str) -> str:
+    if not storage.exists(uri):
+        return ""
+    names, *rows = csv.reader(io.StringIO(storage.read_bytes(uri).decode()))
+    counts = [[int(value) for value in row[1:]] for row in rows]
+    return page.heat_map("Rows: truth; columns: prediction; percent of the truth's pixels", names[1:], counts)
+
+
+def pictures(folder: str, budget: int) -> str:
+    place = storage.join(folder, "overlays")
+    uris = [] if storage.is_empty(place) else storage.list_files(place)
+    shown = []
+    for uri, data in zip(uris, storage.read_many(uris), strict=True):
+        name = uri.rpartition("/")[2].removesuffix(".png").replace("-", " ")
+        if isinstance(data, bytes):
+            shown.append(Picture(data, f"{name}: image, truth, prediction and errors side by side", name))
+    text = page.note("From left to right: image, truth, prediction, and in red what differs.")
+    return text + page.gallery(shown, budget) if shown else ""
+
+
+def lineage(uri: str) -> str:
+    """Where the exported weights come from."""
+    try:
+        card: ModelCard = models.read_card(uri)
+    except UserError:
+        return page.note("No model was exported yet.")
+    made, epoch, cycle = (card.lineage.get(key) for key in ("coefficients", "epoch", "cycle"))
+    origin = f"ensemble of cycle {cycle}" if epoch is None else f"epoch {epoch}"
+    return page.facts(
+        {
+            "Weights": origin,
+            "Shares": ", ".join(f"{share:.3f} {who}" for who, share in made.items()) if made else "one student",
+            "Validation mean F1": f"{100 * card.metrics.get('val_mean_f1', float('nan')):.2f} %",
+            "Data digest": str(card.lineage.get("data_digest", "–"))[:16],
+            "Has learned from": ", ".join(str(origin)[:16] for origin in card.lineage.get("origins", ())) or "–",
+            "SHA-256 of the weights": models.weights_digest(uri),
+        }
+    )

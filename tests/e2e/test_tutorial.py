@@ -1,0 +1,32 @@
+"""docs/tutorial.md, command by command, with fewer and smaller faces."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+SMALLER = {"--num-images 600": "--num-images 60", "--image-size 128": "--image-size 48", "cpu-small": "cpu-smoke"}
+
+
+@pytest.mark.timeout(900)
+def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    lines = [
+        line for block in re.findall(r"^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL) for line in block.splitlines()
+    ]
+    script = "\n".join(line for line in lines if line.startswith("dmlcsr "))
+    for large, small in SMALLER.items():
+        assert large in script
+        script = script.replace(large, small)
+    prelude = f'set -e\ndmlcsr() {{ "{sys.executable}" "{ROOT}/ray_job.py" "$@"; }}\n'
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        ["sh", "-c", prelude + script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=850
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for made in ("run.html", "faces-2.html", "faces-2/suspects/coco.json", "labelled/overlays", "face-parser.onnx"):
+        assert (tmp_path / made).exists(), made
