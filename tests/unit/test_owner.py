@@ -113,3 +113,25 @@ def test_an_owner_that_was_replaced_leaves_the_record_of_the_other(tmp_path):
     with ownership(str(tmp_path)):
         write(tmp_path, id="other")
     assert storage.read_json(f"{tmp_path}/owner.json")["id"] == "other"
+
+
+def test_a_driver_elsewhere_is_shown_by_its_beats_whatever_its_clock_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "LOOK_SECONDS", 6.0)
+    write(tmp_path, host="elsewhere", beat=0.0)
+    beats = threading.Timer(0.3, write, (tmp_path,), {"host": "elsewhere", "beat": 1.0})
+    beats.start()
+    found = owner.current(str(tmp_path))
+    assert found is not None and found.host == "elsewhere"
+    beats.join()
+    monkeypatch.setattr(owner, "LOOK_SECONDS", 0.2)
+    write(tmp_path, host="elsewhere", beat=time.time() + 1000)
+    assert owner.current(str(tmp_path)) is None
+
+
+def test_a_driver_whose_run_was_taken_over_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(owner, "BEAT_SECONDS", 0.01)
+    with pytest.raises(KeyboardInterrupt), ownership(str(tmp_path)):
+        for _ in range(200):  # a beat may come between its look and ours
+            write(tmp_path, id="other")
+            time.sleep(0.1)
+    assert storage.read_json(f"{tmp_path}/owner.json")["id"] == "other"

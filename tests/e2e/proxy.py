@@ -1,0 +1,168 @@
+"""A TCP proxy in front of a real S3 server that answers, or cuts off, as an overloaded one does."""
+
+import socket
+import struct
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal
+from urllib.parse import urlsplit
+
+Fault = Literal["slow_down", "reset", "lost_answer"]
+"""`slow_down`: 503 instead of an answer. `reset`: the connection is reset in the middle of an upload. `lost_answer`:
+the upload arrives and the connection is reset before the client is told."""
+_BODY = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code><Message>Please reduce your request rate.'
+_BODY += b"</Message></Error>"
+_SLOW_DOWN = (
+    b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+)
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing sends RST
+
+
+class Proxy:
+    """Listens on a loopback port of its own; `faults` says what happens to which requests, in order.
+
+    Every request gets a connection of its own, and its bytes are not touched: signatures, which cover the Host header
+    that the client has sent, stay valid.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        target = urlsplit(endpoint)
+        self._target = (target.hostname, target.port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.fault: Fault | None = None
+        self.every = 1
+        """A fault hits the first of so many requests that it may hit."""
+        self.hits: Counter[str] = Counter()
+        self._seen: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        # `close` alone leaves a thread that waits in `accept` waiting.
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    @contextmanager
+    def failing(self, fault: Fault, every: int = 1) -> Iterator[None]:
+        """The fault for the time of a `with` block."""
+        self.fault, self.every = fault, every
+        try:
+            yield
+        finally:
+            self.fault = None
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):  # either side may go at any time
+            head, rest = _read_head(client)
+            if not head:
+                return
+            fault = self._next_fault(head)
+            if fault == "slow_down":
+                client.sendall(_SLOW_DOWN % len(_BODY) + (b"" if head.startswith(b"HEAD") else _BODY))
+                _drain(client)
+                return
+            with socket.create_connection(self._target) as server:
+                server.sendall(_one_request_only(head) + rest)
+                if fault is None:
+                    _pass(client, server)
+                    return
+                left = _length(head) - len(rest)
+                answered = _pass_body(client, server, left // 2 if fault == "reset" else left)
+                if fault == "lost_answer":
+                    answered.wait(60)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    def _next_fault(self, head: bytes) -> Fault | None:
+        fault = self.fault
+        if fault is None or (fault != "slow_down" and (not head.startswith((b"PUT", b"POST")) or not _length(head))):
+            return None
+        with self._lock:
+            self._seen[fault] += 1
+            if (self._seen[fault] - 1) % self.every:
+                return None
+            self.hits[fault] += 1
+            return fault
+
+
+def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
+    """Request line and headers, and what has come with them of the body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = client.recv(65536)
+        if not more:
+            return b"", b""
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    return head + b"\r\n\r\n", rest
+
+
+def _one_request_only(head: bytes) -> bytes:
+    """The server closes after its answer, and the client opens another connection for its next request."""
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+    return b"\r\n".join([*lines[:1], b"Connection: close", *lines[1:]])
+
+
+def _length(head: bytes) -> int:
+    """Of the request's body."""
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line.partition(b":")[2])
+    return 0
+
+
+def _pass(client: socket.socket, server: socket.socket) -> None:
+    """Both ways, until the server closes."""
+    threading.Thread(target=_pump, args=(client, server), daemon=True).start()
+    _pump(server, client)
+
+
+def _pass_body(client: socket.socket, server: socket.socket, length: int) -> threading.Event:
+    """Passes so much of a body, and `100 Continue` back; the answer, which goes nowhere, sets the event."""
+    answered = threading.Event()
+    threading.Thread(target=_swallow_answer, args=(server, client, answered), daemon=True).start()
+    while length > 0 and (data := client.recv(min(length, 65536))):
+        server.sendall(data)
+        length -= len(data)
+    return answered
+
+
+def _swallow_answer(server: socket.socket, client: socket.socket, answered: threading.Event) -> None:
+    with suppress(OSError):
+        while (answer := server.recv(65536)).startswith(b"HTTP/1.1 100"):
+            client.sendall(answer)
+    answered.set()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+        sink.shutdown(socket.SHUT_WR)
+
+
+def _drain(client: socket.socket) -> None:
+    """Reads what the client still sends: closing before that would reset the connection under its answer."""
+    client.shutdown(socket.SHUT_WR)
+    client.settimeout(5)
+    while client.recv(65536):
+        pass
+
+
+@contextmanager
+def proxy(endpoint: str) -> Iterator[Proxy]:
+    """A proxy of that server for the time of a `with` block."""
+    running = Proxy(endpoint)
+    try:
+        yield running
+    finally:
+        running.close()
