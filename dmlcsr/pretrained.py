@@ -5,6 +5,7 @@ Keys of the source are renamed to ours; what has no counterpart keeps its name, 
 
 import io
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -120,6 +121,10 @@ def _read_safetensors(raw: bytes) -> object:
 
 
 def _read_pth(raw: bytes) -> object:
+    if zipfile.is_zipfile(io.BytesIO(raw)):
+        with zipfile.ZipFile(io.BytesIO(raw)) as parts:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
+                raise ValueError("its parts are compressed: a few bytes could stand for any number")
     return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
 
 

@@ -11,6 +11,8 @@ from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: a small file can claim any size."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""Pillow reads no others, whatever a file's name says: for some it would start other programs."""
 _EXIF_ORIENTATION = 0x0112
 _COLOR_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
@@ -31,7 +33,7 @@ def open_image(data: bytes) -> Image.Image:
     if not data:
         raise BadSampleError("empty_file", "no content")
     try:
-        image = Image.open(io.BytesIO(data))
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise BadSampleError("too_large", str(error)) from error
     except Exception as error:  # Pillow's readers raise many kinds of error for broken files

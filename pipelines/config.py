@@ -38,6 +38,7 @@ Uri = Annotated[str, AfterValidator(_uri)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 TaxonomyName = Annotated[str, AfterValidator(_taxonomy)]
 Split = Literal["train", "val", "test"]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _shares(value: Any) -> Any:
@@ -71,7 +72,7 @@ class SynthConfig(Config):
     """Number of faces; of every ten, eight are for training, one for validation, one for testing."""
     image_size: Annotated[int, Field(ge=32, le=4096)] = 256
     """Side of the square images in pixels."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Same seed, same ids and images, whatever the label noise."""
     label_noise: Fraction = 0.0
     """Probability that a training label is corrupted the way real annotations fail."""
@@ -99,7 +100,7 @@ class IngestConfig(Config):
     """Shares of the splits for `face_synthetics`, which has none of its own, as `train=.8,val=.1,test=.1`."""
     split_file: Uri | None = None
     """Text file with lines `<id> <train|val|test>`, instead of the published split or shares."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Decides the split by shares and the order of rows."""
 
 

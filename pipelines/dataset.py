@@ -10,11 +10,11 @@ import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from dmlcsr.taxonomy import Taxonomy, get_taxonomy
 from pipelines import storage
@@ -30,6 +30,8 @@ RECEIPTS = "unfinished"
 ROWS_PER_GROUP = 16
 """At most; a few MB of 1024x1024 JPEGs. The unit that the shuffle of an epoch moves."""
 GROUPS_PER_FILE = 16
+MAX_ROWS_PER_FILE = 10_000_000
+"""A manifest may claim any number, and some memory is needed for each row group."""
 
 SCHEMA = pa.schema(
     [
@@ -59,10 +61,10 @@ class _Strict(BaseModel):
 
 
 class DataFile(_Strict):
-    """One Parquet file; `path` is relative to the data set."""
+    """One Parquet file; `path` is relative to the data set, and leads nowhere else."""
 
-    path: str
-    num_rows: PositiveInt
+    path: Annotated[str, Field(pattern=r"^(train|val|test)/[\w-]+\.parquet$")]
+    num_rows: Annotated[int, Field(gt=0, le=MAX_ROWS_PER_FILE)]
     num_bytes: PositiveInt
     sha256: str
 

@@ -55,8 +55,13 @@ def has_seen(card: ModelCard, origin: str) -> bool | None:
 
     None where that is unknown.
     """
+    return origin in known if (known := origins(card)) is not None else None
+
+
+def origins(card: ModelCard) -> list[str] | None:
+    """Of all data that the model has learned from; None where that is unknown."""
     found = card.lineage.get("origins")
-    return None if found is None else origin in found
+    return [str(origin) for origin in found] if isinstance(found, list) else None
 
 
 def require_taxonomy(uri: str, card: ModelCard, data: str, taxonomy: Taxonomy) -> None:

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from pipelines import plain_yaml
 from pipelines.config import Config
 from pipelines.errors import UserError
 
@@ -132,7 +132,7 @@ def resolved_yaml(config: type[ConfigT], flags: argparse.Namespace) -> str:
     missing = [name for name, info in config.model_fields.items() if info.is_required() and name not in layers]
     placeholders = {name: _placeholder(name, config.model_fields[name]) for name in missing}
     values = _validate(config, layers | placeholders).model_dump(mode="json")
-    return yaml.safe_dump({k: v for k, v in values.items() if k not in missing}, sort_keys=False)
+    return plain_yaml.dump({k: v for k, v in values.items() if k not in missing})
 
 
 def _placeholder(name: str, info: FieldInfo) -> str:
@@ -172,8 +172,8 @@ def _value(text: str, info: FieldInfo) -> Any:
     if _is_text(info.annotation):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return plain_yaml.load(text)
+    except ValueError:
         return text  # the validation will say what was expected
 
 
@@ -185,11 +185,11 @@ def _is_text(annotation: Any) -> bool:
 def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises UserError where it is missing, not YAML, or not a mapping."""
     try:
-        content = yaml.safe_load(path.read_text())
+        content = plain_yaml.load(path.read_text())
     except OSError as error:
         raise UserError(f"--config: cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"--config: {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise UserError(f"--config: {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"--config: {path} must hold a mapping of names to values")
     return content
@@ -217,4 +217,12 @@ def _sentence(config: type[Config], item: Any) -> str:
         return f"unknown key {name!r}{_nearest(name, known)}"
     if item["type"] == "missing":
         return f"--{name.replace('_', '-')} is required"
-    return f"--{name.replace('_', '-')}: {item['msg']} (got {item['input']!r})"
+    return f"--{name.replace('_', '-')}: {item['msg']} (got {_short(item['input'])})"
+
+
+def _short(value: Any) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # a number of thousands of digits
+        return "a number that is too long to print"
+    return text if len(text) <= 80 else f"{text[:80]}..."

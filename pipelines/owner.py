@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from pipelines import storage
 from pipelines.errors import OutputTakenError, UserError
 
@@ -43,6 +45,9 @@ class Owner(NamedTuple):
     def is_process(self) -> bool:
         """Whether its process lives, if that is one of this machine."""
         return self.born == _born(self.pid)
+
+
+_OWNER = TypeAdapter(Owner, config=ConfigDict(strict=True))
 
 
 def _born(pid: int) -> str:
@@ -126,8 +131,8 @@ def _read(uri: str) -> Owner | None:
     if not storage.exists(uri):
         return None
     try:
-        return Owner(**storage.read_json(uri))
-    except (TypeError, UserError):
+        return _OWNER.validate_python(storage.read_json(uri))
+    except (ValidationError, UserError):
         logger.warning("%s is damaged; it is written anew", uri)
         return None
 

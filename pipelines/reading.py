@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 
 from pipelines import storage
 from pipelines.config import Split
-from pipelines.dataset import Manifest
+from pipelines.dataset import SCHEMA, Manifest
+from pipelines.errors import UserError
 
 Integers = npt.NDArray[np.int64]
 
@@ -111,7 +112,23 @@ def pieces_of(source: Source, seed: int | None, epoch: int, start: int, stop: in
 @lru_cache(maxsize=64)
 def _open(uri: str, digest: str) -> pq.ParquetFile:
     """An open file of a data set; the digest tells apart two data sets that were at the same place in turn."""
-    return pq.ParquetFile(storage.open_input(uri), pre_buffer=True)
+    file = pq.ParquetFile(storage.open_input(uri), pre_buffer=True)
+    if not SCHEMA.equals(pa.schema(list(file.schema_arrow)[: len(SCHEMA)])):
+        raise UserError(f"{uri} is no file of a data set: it has other columns")
+    return file
+
+
+def _read_group(file: pq.ParquetFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
+    """Rows of a row group. Raises ValueError where there are fewer, or where they are not stored as this program does:
+    a few compressed bytes could stand for any number."""
+    group = file.metadata.row_group(piece.group)
+    stored = [group.column(index) for index in range(group.num_columns)]
+    if any(column.compression != "UNCOMPRESSED" or column.has_dictionary_page for column in stored):
+        raise ValueError(f"row group {piece.group} is compressed, and data sets are not")
+    table: pa.Table = file.read_row_group(piece.group, columns=list(columns))
+    if table.num_rows < piece.stop or table.column_names != list(columns):
+        raise ValueError(f"row group {piece.group} has not the rows and columns that the manifest promises")
+    return table.slice(piece.start, piece.stop - piece.start)
 
 
 def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -120,6 +137,5 @@ def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -
     for piece in pieces:
         uri = source.files[piece.file]
         with storage.user_errors("read", uri):
-            table: pa.Table = _open(uri, source.digest).read_row_group(piece.group, columns=list(columns))
-        rows += table.slice(piece.start, piece.stop - piece.start).to_pylist()
+            rows += _read_group(_open(uri, source.digest), piece, columns).to_pylist()
     return rows

@@ -9,10 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ConfigDict, TypeAdapter
 from tensorboardX import SummaryWriter
 
-from pipelines import outcome, storage
+from pipelines import outcome, plain_yaml, storage
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.training_config import TrainConfig, TuneConfig
 
@@ -21,6 +21,9 @@ CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl
 EVENTS = "tensorboard/events.out.tfevents.0.run"
 Record = Mapping[str, float]
 """What was measured in one epoch."""
+_HISTORY = TypeAdapter(list[dict[str, int | float]], config=ConfigDict(strict=True))
+_MEASURED = {"epoch", "time", "val_mean_f1"}
+"""Of every epoch, whatever else."""
 
 
 def belongs(config: TrainConfig, data_digest: str) -> bool:
@@ -34,8 +37,8 @@ def belongs(config: TrainConfig, data_digest: str) -> bool:
             return False
         raise OutputTakenError(f"{config.out} is not empty and holds no run; choose another --out")
     try:
-        earlier = dict(_flat(yaml.safe_load(storage.read_bytes(uri))))
-    except (yaml.YAMLError, AttributeError) as error:
+        earlier = dict(_flat(plain_yaml.load(storage.read_bytes(uri).decode())))
+    except (ValueError, AttributeError) as error:
         raise OutputTakenError(f"{uri} is damaged; choose another --out") from error
     _compare(config, earlier)
     environment = storage.join(config.out, ENVIRONMENT)
@@ -73,9 +76,9 @@ def read_config(out: str) -> TrainConfig | None:
     if not storage.exists(uri):
         return None
     try:
-        values = yaml.safe_load(storage.read_bytes(uri))
+        values = plain_yaml.load(storage.read_bytes(uri).decode())
         return (TuneConfig if "num_trials" in values else TrainConfig).model_validate(values)
-    except (yaml.YAMLError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
 
 
@@ -83,7 +86,7 @@ def claim(config: TrainConfig, data_digest: str) -> bool:
     """Makes `config.out` this run's, or finds that it is; True where an earlier start is continued."""
     resumed = belongs(config, data_digest)
     if not resumed:
-        values = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+        values = plain_yaml.dump(config.model_dump(mode="json"))
         storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
     environment = storage.join(config.out, ENVIRONMENT)
     if not storage.exists(environment):  # a kill may have come between the two
@@ -106,7 +109,7 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            yield prefix + name, value
+            yield f"{prefix}{name}", value
 
 
 def write_metrics(out: str, history: Sequence[Record]) -> None:
@@ -120,10 +123,22 @@ def write_metrics(out: str, history: Sequence[Record]) -> None:
 
 
 def read_metrics(out: str) -> list[Record]:
-    """What `write_metrics` wrote; empty before the first epoch is done."""
+    """What `write_metrics` wrote; empty before the first epoch is done. Raises UserError where it is damaged."""
     uri = storage.join(out, METRICS)
-    lines = storage.read_bytes(uri).splitlines() if storage.exists(uri) else []
-    return [json.loads(line) for line in lines]
+    if not storage.exists(uri):
+        return []
+    try:
+        return as_history([json.loads(line) for line in storage.read_bytes(uri).splitlines()])
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def as_history(values: object) -> list[Record]:
+    """The records that `values` hold. Raises ValueError where they hold something else."""
+    history = _HISTORY.validate_python(values)
+    if missing := [name for record in history for name in _MEASURED - record.keys()]:
+        raise ValueError(f"an epoch lacks {missing[0]}")
+    return list(history)
 
 
 def _events(history: Sequence[Record]) -> bytes:

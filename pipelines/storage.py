@@ -61,8 +61,8 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
     return pyarrow.fs.LocalFileSystem(), path
 
 
-_ERRORS = (BotoCoreError, ClientError, OSError, pa.ArrowException)
-"""What storage raises."""
+_ERRORS = (BotoCoreError, ClientError, OSError, ValueError, pa.ArrowException)
+"""What storage, and the readers of what is stored, raise."""
 
 
 def _explained(action: str, uri: str, error: Exception) -> UserError:
@@ -240,7 +240,7 @@ def read_json(uri: str) -> dict[str, Any]:
     """The JSON object at `uri`. Raises UserError where it is missing or is not one."""
     try:
         value = json.loads(read_bytes(uri))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{uri} is not valid JSON ({error}); it may be half-written or not ours") from error
     if not isinstance(value, dict):
         raise UserError(f"{uri} holds no JSON object")

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from PIL import ExifTags, Image
+from pydantic import TypeAdapter, ValidationError
 
 from dmlcsr.taxonomy import IGNORE, Taxonomy
-from pipelines import dataset, reading, storage
+from pipelines import checks, dataset, reading, storage
+from pipelines.errors import UserError
 from pipelines.images import Pixels, decode_image, decode_label, encode_png
 from pipelines.masks import brush_rle, coco_counts
 from pipelines.overlay import comparison
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 FOLDER = "suspects"
 WORST = "worst.json"
 """Beside the manifest: the rows with the worst labels, worst first."""
+_WORST = TypeAdapter(list[Suspect])
 COCO, COCO_BEFORE = "coco.json", "coco_before.json"
 
 
@@ -45,7 +48,7 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     `index.html` and `overlays/` to look at, `images/`, `coco.json` (the labels after) and `coco_before.json`,
     `label_studio.json` with both, and `label_studio.xml`, its labelling interface.
     """
-    found = [Suspect(*item) for item in storage.read_json(storage.join(out, WORST))["worst"][:num]]
+    found = worst(out)[:num]
     folder = storage.join(out, FOLDER)
     marker = storage.join(folder, COCO)
     if num and not found:
@@ -72,12 +75,23 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     logger.info("the %d rows with the worst labels are in %s", len(found), folder)
 
 
+def worst(out: str) -> list[Suspect]:
+    """The rows with the worst labels, worst first. Raises UserError where `worst.json` is missing or damaged."""
+    uri = storage.join(out, WORST)
+    try:
+        return _WORST.validate_python(storage.read_json(uri).get("worst"))
+    except ValidationError as error:
+        raise UserError(f"{uri} is damaged: {error.errors()[0]['msg']}") from error
+
+
 def _cases(out: str, found: Sequence[Suspect]) -> Iterator[Case]:
     manifest = dataset.read_manifest(out)
     size = manifest.rows_per_group
+    places = {file.path: (split, index) for split, files in manifest.splits.items() for index, file in enumerate(files)}
     for number, suspect in enumerate(found, start=1):
-        split = next(name for name in dataset.SPLITS if suspect.path.startswith(f"{name}/"))
-        file = [entry.path for entry in manifest.splits[split]].index(suspect.path)
+        if suspect.path not in places:
+            raise UserError(f"{out}/{WORST} is damaged: it names {suspect.path}, which is no file of the data set")
+        split, file = places[suspect.path]
         place = Piece(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
         source = reading.open_split(out, manifest, split)
         (row,) = reading.read_rows(source, [place], ("id", "image", "label", "label_previous"))
@@ -93,7 +107,7 @@ def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:
 
     Not every tool reads the tag, and the labels are of the picture as it is seen.
     """
-    opened = Image.open(io.BytesIO(encoded))
+    opened = Image.open(io.BytesIO(encoded), formats=checks.FORMATS)
     if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         return encode_png(image), "png"
     kind = (opened.format or "").lower()

@@ -250,7 +250,7 @@ def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     found = {manifest.origin}
     for uri in (config.init, config.teacher, config.csr.warm):
         if uri is not None:
-            found.update(models.read_card(uri).lineage.get("origins", ()))
+            found.update(models.origins(models.read_card(uri)) or ())
     return sorted(found)
 
 

@@ -32,6 +32,7 @@ from pipelines.cycles import Cycles
 from pipelines.dataset import Manifest
 from pipelines.orchestrator import Place
 from pipelines.progress import Progress
+from pipelines.run_directory import Record
 from pipelines.starting_point import build_network, build_optimizer, model_card, train_stream, warm_checkpoint
 from pipelines.teachers import exported
 from pipelines.training_config import TrainConfig
@@ -69,7 +70,7 @@ class Worker:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network
         self.optimizer = build_optimizer(network, config.optimizer)
-        self.history: list[dict[str, float]] = []
+        self.history: list[Record] = []
         self._resume()
         self.parallel: nn.Module = ray.train.torch.prepare_model(network)
         self.card = model_card(config, self.taxonomy)
@@ -88,7 +89,7 @@ class Worker:
         latest = ray.train.get_checkpoint() or warm_checkpoint(self.config)
         if latest is not None:
             with latest.as_directory() as folder:
-                self.history = checkpoint.load(Path(folder), self.network, self.optimizer)["history"]
+                self.history = checkpoint.load(Path(folder), self.network, self.optimizer)
 
     def run(self, started: float) -> dict[str, Any]:
         """All epochs that are not done yet."""
@@ -238,7 +239,7 @@ class Worker:
         with tempfile.TemporaryDirectory() as folder:
             saved = None
             if self.rank == 0:
-                checkpoint.save(Path(folder), self.network, self.optimizer, {"history": self.history})
+                checkpoint.save(Path(folder), self.network, self.optimizer, self.history)
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(latest, checkpoint=saved)
         # `report` only hands over; this returns when the controller has written its snapshot.

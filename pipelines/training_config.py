@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config import Config, Fraction, Uri
+from pipelines.config import Config, Fraction, Seed, Uri
 
 
 class ModelConfig(Config):
@@ -159,7 +159,7 @@ class TrainConfig(Config):
     """Model directory of a frozen teacher with the same classes, of any size; it teaches the parsing."""
     leave_out: Fold | None = None
     """Fold of the training data that is not trained on, as `2/5`: every fifth row group from the second."""
-    seed: NonNegativeInt = 0
+    seed: Seed = 0
     """Decides initial weights, order of rows and augmentation."""
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()

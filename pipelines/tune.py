@@ -12,12 +12,22 @@ from typing import Any
 
 import ray
 import ray.tune
-import yaml
 from ray.tune.experiment import Trial as RayTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from dmlcsr.weights import MODEL_FILES
-from pipelines import dataset, orchestrator, outcome, preflight, run_directory, storage, tasks, train, trials
+from pipelines import (
+    dataset,
+    orchestrator,
+    outcome,
+    plain_yaml,
+    preflight,
+    run_directory,
+    storage,
+    tasks,
+    train,
+    trials,
+)
 from pipelines.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End
@@ -196,10 +206,10 @@ def conclude(config: TuneConfig) -> dict[str, Any]:
     for name in MODEL_FILES:  # the card comes last
         data = storage.read_bytes(storage.join(best["run"], "model", name))
         storage.write_bytes(storage.join(config.out, "model", name), data)
-    values = yaml.safe_load(storage.read_bytes(storage.join(best["run"], run_directory.CONFIG)))
+    values = plain_yaml.load(storage.read_bytes(storage.join(best["run"], run_directory.CONFIG)).decode())
     chosen = storage.join(config.out, BEST)
     kept = {name: value for name, value in values.items() if name not in ("data", "out")}
-    storage.write_bytes(chosen, yaml.safe_dump(kept, sort_keys=False).encode())
+    storage.write_bytes(chosen, plain_yaml.dump(kept).encode())
     storage.write_json(storage.join(config.out, TABLE), {"trials": table})
     return {
         "run": config.out,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import hypothesis
 import pytest
 import torch
 
@@ -15,6 +16,10 @@ os.environ["RAY_AUTH_MODE"] = "token"
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only; see pipelines/__init__.py
 ROOT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
+# A busy machine is no fault. `--hypothesis-profile=thorough` is what `make test-faults` gives.
+hypothesis.settings.register_profile("usual", deadline=None)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("usual")
 
 
 @pytest.fixture(scope="session", autouse=True)
