@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from pipelines.report.page import escape
 
 Points = Sequence[tuple[float, float]]
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 480, 260, 68, 36, 12, 12
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 360, 220, 56, 42, 18, 20  # at about this size text is 12 px high
 _DASHES = ("", "8 4", "2 3", "10 3 2 3", "5 5", "1 4")
 
 
 def line_chart(title: str, series: Mapping[str, Points], x_name: str, marks: Sequence[float] = ()) -> str:
-    """One line per series; dashed verticals at `marks`. Values that are not finite are left out; empty without any."""
+    """One line per series over whole numbers; numbered dashed verticals at `marks`.
+
+    Values that are not finite are left out; empty without any.
+    """
     shown = {name: found for name, points in series.items() if (found := _finite(points))}
     if not shown:
         return ""
     frame = _Frame([point for points in shown.values() for point in points])
-    body = "".join(
-        f'<line class="mark" x1="{frame.x(mark):.1f}" x2="{frame.x(mark):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>'
-        for mark in marks
-    )
+    body = _marks([frame.x(mark) for mark in marks])
     for number, points in enumerate(shown.values()):
         path = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
         body += f'<polyline points="{path}" fill="none" stroke-width="2" {_pen(number)}/>'
@@ -46,13 +46,18 @@ def scatter(title: str, points: Points, x_name: str, y_name: str) -> str:
 
 
 class _Frame:
-    """Where values lie in the picture."""
+    """Where values lie in the picture; the vertical axis ends at round numbers, below zero only where values are."""
 
     def __init__(self, points: Points, logarithmic: bool = False) -> None:
         xs, ys = zip(*points, strict=True)
-        self.logarithmic = logarithmic
-        self.x0, self.x1 = _widened(min(xs), max(xs), 0.0)
-        self.y0, self.y1 = _widened(min(ys), max(ys), 0.05)
+        left, right = _apart(min(xs), max(xs))
+        room = (right - left) * 0.05 * logarithmic  # a line may touch the edges, a point would be cut
+        self.x0, self.x1 = left - room, right + room
+        self.x_ticks = _powers(self.x0, self.x1) if logarithmic else _whole(self.x0, self.x1)
+        low, high = _apart(min(ys), max(ys))
+        step = _step((high - low) / 4)
+        self.y_ticks = [number * step for number in range(math.floor(low / step), math.ceil(high / step) + 1)]
+        self.y0, self.y1 = self.y_ticks[0], self.y_ticks[-1]
 
     def x(self, value: float) -> float:
         return _LEFT + (value - self.x0) / (self.x1 - self.x0) * (_WIDTH - _LEFT - _RIGHT)
@@ -62,16 +67,13 @@ class _Frame:
 
     def axes(self, x_name: str) -> str:
         parts = []
-        for step in range(5):
-            value = self.y0 + (self.y1 - self.y0) * step / 4
+        for value in self.y_ticks:
             y = self.y(value)
             parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-        for value, anchor in ((self.x0, "start"), (self.x1, "end")):
-            text = 10**value if self.logarithmic else value
-            parts.append(
-                f'<text x="{self.x(value):.1f}" y="{_HEIGHT - _BOTTOM + 16}" text-anchor="{anchor}">{text:.3g}</text>'
-            )
+            parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>')
+        for place, text in self.x_ticks:
+            x = self.x(place)
+            parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{text}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>')
         return "".join(parts)
@@ -81,10 +83,46 @@ def _finite(points: Points) -> Points:
     return [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
 
 
-def _widened(low: float, high: float, share: float) -> tuple[float, float]:
-    """Bounds that lie apart, with some room."""
-    room = (high - low) * share or (abs(low) * 0.05 or 0.5) * (low == high)
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """The bounds; with room around them where they are as good as equal."""
+    largest = max(abs(low), abs(high))
+    if high - low > 1e-9 * largest and high - low > 1e-12:
+        return low, high
+    room = 0.05 * largest if largest > 1e-9 else 0.5
     return low - room, high + room
+
+
+def _step(least: float) -> float:
+    """The smallest of 1, 2 and 5 times a power of ten that is not below `least`."""
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next((factor * power for factor in (1, 2, 5) if factor * power >= least), 10 * power)
+
+
+def _whole(low: float, high: float) -> list[tuple[float, str]]:
+    """Places and texts of whole numbers within the bounds."""
+    step = max(int(_step((high - low) / 6)), 1)
+    return [(number * step, f"{number * step}") for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
+
+
+def _powers(low: float, high: float) -> list[tuple[float, str]]:
+    """Places and texts of round numbers whose logarithms are within the bounds; of the bounds where there are none."""
+    exponents = range(math.floor(low), math.ceil(high) + 1)
+    for factors in ((1, 2, 5), (1,)):
+        places = [exponent + math.log10(factor) for exponent in exponents for factor in factors]
+        found = [place for place in places if low <= place <= high]
+        if len(found) <= 6:
+            break
+    return [(place, f"{10**place:.3g}") for place in (found if len(found) > 1 else (low, high))]
+
+
+def _marks(places: Sequence[float]) -> str:
+    parts, last = [], -math.inf
+    for number, x in enumerate(places, start=1):
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
+        if x - last >= 16:  # else numbers would overlap
+            parts.append(f'<text x="{x:.1f}" y="{_TOP - 5}" text-anchor="middle">{number}</text>')
+            last = x
+    return "".join(parts)
 
 
 def _pen(number: int) -> str:
@@ -105,6 +143,6 @@ def _legend(names: Sequence[str]) -> str:
 
 def _figure(title: str, spoken: str, body: str, legend: str) -> str:
     return (
-        f'<figure><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(f"{title}: {spoken}")}">{body}'
-        f"</svg>{legend}<figcaption>{escape(title)}</figcaption></figure>"
+        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-label="{escape(f"{title}: {spoken}")}">{body}</svg>{legend}</figure>'
     )

@@ -16,7 +16,7 @@ Value = str | float | int | None
 
 
 class Column(NamedTuple):
-    """A column of a table. Numbers are shown with `digits`, fractions as percent; bars show them as lengths of 0..1."""
+    """A column of a table. Numbers are shown with `digits`, fractions as percent; a bar shows 0..1 as a length."""
 
     name: str
     percent: bool = False
@@ -30,8 +30,6 @@ class Picture(NamedTuple):
     data: bytes
     alt: str
     caption: str
-    key: str = ""
-    """Further text that a filter finds."""
 
 
 def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> bytes:
@@ -71,22 +69,33 @@ def facts(values: Mapping[str, object]) -> str:
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Value]], filtered: bool = False) -> str:
     """A table whose columns sort; the first one names the row."""
+    rows = list(rows)
+    kinds = [_kind([row[number] for row in rows]) for number in range(len(columns))]
     head = "".join(
-        f'<th scope="col" aria-sort="none"><button type="button">{escape(column.name)}'
+        f'<th scope="col" aria-sort="none"{kind}><button type="button">{escape(column.name)}'
         '<span class="arrow" aria-hidden="true"></span></button></th>'
-        for column in columns
+        for column, kind in zip(columns, kinds, strict=True)
     )
     body = "".join(f"<tr>{''.join(_cells(columns, row))}</tr>" for row in rows)
-    search = _search(caption) if filtered else ""
+    search = _search("rows", caption) if filtered else ""
     return (
         f'<div class="block">{search}<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table class="sortable"><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<table class="sortable"><caption><span>{escape(caption)}</span></caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div></div>"
     )
 
 
-def _search(what: str) -> str:
-    return f'<label class="filter">Filter: <input type="search" aria-label="Filter {escape(what)}"></label>'
+def _kind(values: Iterable[Value]) -> str:
+    """The attribute of a heading that stands above numbers."""
+    return "" if any(isinstance(value, str) for value in values) else ' class="number"'
+
+
+def _search(what: str, where: str) -> str:
+    """A field that filters what stands below it, and how many are left of it."""
+    return (
+        f'<div class="filter"><label>Filter {what}: <input type="search" aria-label="Filter {what}: {escape(where)}">'
+        "</label> <output></output></div>"
+    )
 
 
 def _cells(columns: Sequence[Column], row: Sequence[Value]) -> Iterable[str]:
@@ -94,7 +103,7 @@ def _cells(columns: Sequence[Column], row: Sequence[Value]) -> Iterable[str]:
         if number == 0:
             yield f'<th scope="row">{escape(value)}</th>'
         elif value is None:
-            yield '<td data-value="-1">–</td>'
+            yield '<td class="number" data-value="-Infinity">–</td>'
         elif isinstance(value, str):
             yield f"<td>{escape(value)}</td>"
         else:
@@ -103,12 +112,14 @@ def _cells(columns: Sequence[Column], row: Sequence[Value]) -> Iterable[str]:
 
 def _number(column: Column, value: float) -> str:
     if column.percent:
-        text = f"{100 * value:.{column.digits}f} %"
+        text = f"{100 * value:z.{column.digits}f} %"
+    elif isinstance(value, int):
+        text = f"{value:,d}"
     else:
-        text = f"{value:,d}" if isinstance(value, int) else f"{value:.{column.digits}g}"
-    share = min(max(value, 0.0), 1.0)
-    bar = f'<span class="bar" style="width:{100 * share:.1f}%" aria-hidden="true"></span>' if column.bar else ""
-    return f'<td class="number" data-value="{value!r}">{bar}<span>{text}</span></td>'
+        text = f"{value:.{column.digits}{'f' if column.bar else 'g'}}"
+    width = 100 * min(max(value, 0.0), 1.0)
+    bar = f'<span class="bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span>' if column.bar else ""
+    return f'<td class="number" data-value="{value!r}">{text}{bar}</td>'
 
 
 def heat_map(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
@@ -121,7 +132,7 @@ def heat_map(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="heat">'
-        f"<caption>{escape(caption)}</caption><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
         "</table></div>"
     )
 
@@ -131,28 +142,34 @@ def _heat_cell(share: float) -> str:
     return f'<td class="cell" style="--share:{share:.3f}">{text}</td>'
 
 
-def gallery(pictures: Sequence[Picture], budget: int, filtered: bool = False) -> str:
+def gallery(name: str, pictures: Sequence[Picture], budget: int, filtered: bool = False) -> str:
     """Pictures as far as they fit into `budget` bytes of the page, scaled down to share it fairly."""
     figures, left = [], budget
     for number, picture in enumerate(pictures):
-        encoded = _jpeg(picture.data, left // (len(pictures) - number))
-        if encoded is None:
+        image = _jpeg(picture.data, left // (len(pictures) - number))
+        if image is None:
             continue
-        left -= len(encoded)
+        left -= len(image.encoded)
         figures.append(
-            f'<figure data-key="{escape(picture.key)}"><img src="data:image/jpeg;base64,{encoded}" '
-            f'alt="{escape(picture.alt)}" loading="lazy"><figcaption>{escape(picture.caption)}</figcaption></figure>'
+            f'<figure><img src="data:image/jpeg;base64,{image.encoded}" width="{image.width}" height="{image.height}" '
+            f'alt="{escape(picture.alt)}"><figcaption>{escape(picture.caption)}</figcaption></figure>'
         )
-    search = _search("pictures") if filtered else ""
+    search = _search("pictures", name) if filtered else ""
     return f'<div class="block">{search}<div class="gallery">{"".join(figures)}</div></div>' if figures else ""
 
 
-def _jpeg(data: bytes, limit: int) -> str | None:
-    """Base64 of a JPEG of at most `limit` characters; None where no size of it is that small, or it is no picture."""
+class _Jpeg(NamedTuple):
+    encoded: str
+    width: int
+    height: int
+
+
+def _jpeg(data: bytes, limit: int) -> _Jpeg | None:
+    """A JPEG of at most `limit` characters of base64; None where no size of it is that small, or it is no picture."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     while image is not None and min(image.shape[:2]) >= 32:
         encoded = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())
         if len(encoded) <= limit:
-            return encoded.decode()
+            return _Jpeg(encoded.decode(), image.shape[1], image.shape[0])
         image = cv2.resize(image, None, fx=0.7, fy=0.7, interpolation=cv2.INTER_AREA)
     return None

@@ -11,6 +11,7 @@ from pipelines.report.training import PICTURE_BYTES, Sections
 from pipelines.tally import Suspect
 
 _ROWS = 1000
+_NAMES = {"tta": "Test-time augmentation"}
 
 
 def sections(uri: str, manifest: Manifest) -> Sections:
@@ -25,14 +26,19 @@ def sections(uri: str, manifest: Manifest) -> Sections:
 
 
 def _overview(uri: str, manifest: Manifest, found: Mapping[str, Any]) -> str:
-    rows = ", ".join(f"{count} {split}" for split, count in manifest.num_rows().items())
+    rows = ", ".join(f"{count:,} {split}" for split, count in manifest.num_rows().items())
     text: dict[str, object] = {"Rows": rows, "Classes": manifest.taxonomy, "Bad rows": manifest.num_quarantined}
     for name, value in manifest.lineage.items():
         if value is not None:
-            shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            text[name.replace("_", " ").capitalize()] = shown
-    hint = "" if found else page.note("This data set was not relabelled: `relabel` makes a version that is.")
+            text[_NAMES.get(name, name.replace("_", " ").capitalize())] = _text(value)
+    hint = "" if found else page.note("This data set was not relabelled; the command relabel makes a version that is.")
     return hint + page.facts(text)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _changes(found: Mapping[str, Any]) -> str:
@@ -48,8 +54,8 @@ def _changes(found: Mapping[str, Any]) -> str:
         Column("Of all", percent=True, digits=4),
     ]  # fmt: skip
     facts = {
-        "Rows": found["num_rows"],
-        "Rows with another label": found["num_changed"],
+        "Rows": f"{found['num_rows']:,}",
+        "Rows with another label": f"{found['num_changed']:,}",
         "Pixels that changed": f"{found['num_changed_pixels']:,} ({100 * found['num_changed_pixels'] / pixels:.2f} %)",
     }
     return page.facts(facts) + page.table("Confused pairs of classes", columns, rows, filtered=True)
@@ -81,6 +87,6 @@ def _pictures(uri: str, worst: list[Suspect]) -> str:
     for suspect, data in zip(worst, storage.read_many(uris), strict=False):  # both in order, worst first
         if isinstance(data, bytes):
             alt = f"{suspect.id}: image, label before, label after and what differs, side by side"
-            shown.append(Picture(data, alt, f"{suspect.id}, quality {suspect.quality:.3f}", suspect.id))
+            shown.append(Picture(data, alt, f"{suspect.id}, quality {suspect.quality:.3f}"))
     text = page.note("From left to right: image, label before, label after, and in red what differs.")
-    return text + page.gallery(shown, PICTURE_BYTES, filtered=True)
+    return text + page.gallery("suspects", shown, PICTURE_BYTES, filtered=True)

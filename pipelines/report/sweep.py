@@ -22,8 +22,9 @@ def sections(uri: str, config: TuneConfig) -> training.Sections:
     ]
     if best is not None:
         run = trials.out_of(uri, int(best))
-        history = run_directory.read_metrics(run)
-        found.append((f"Curves of the best trial, {best}", training.curves(config, history)))
+        settings = run_directory.read_config(run) or config  # cycles of a length of its own, where that is searched
+        drawn = training.curves(settings, run_directory.read_metrics(run))
+        found.append((f"Curves of the best trial, {best}", drawn))
     model = storage.join(uri, "model")
     return [*found, *training.evaluations(uri), ("Exported model", training.lineage(model))]
 

@@ -9,21 +9,24 @@ for (const table of document.querySelectorAll("table.sortable")) {
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {
     const rows = [...table.tBodies[0].rows];
     const numeric = rows.every((row) => typeof key(row, column) === "number");
-    const down = head.getAttribute("aria-sort") === (numeric ? "none" : "ascending") ||
-      (numeric && head.getAttribute("aria-sort") === "ascending");
+    const sorted = head.getAttribute("aria-sort");
+    const down = sorted === "ascending" || (numeric && sorted === "none"); // of numbers the largest are sought
     rows.sort((a, b) => {
       const [x, y] = [key(a, column), key(b, column)];
-      return (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y))) * (down ? -1 : 1);
+      return (numeric ? x - y : String(x).localeCompare(String(y))) * (down ? -1 : 1);
     });
     heads.forEach((other) => other.setAttribute("aria-sort", "none"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
     table.tBodies[0].append(...rows);
   }));
 }
-for (const input of document.querySelectorAll(".filter input")) {
-  const items = [...input.closest(".block").querySelectorAll("tbody tr, figure")];
+for (const filter of document.querySelectorAll(".filter")) {
+  const input = filter.querySelector("input");
+  const items = [...filter.parentElement.querySelectorAll("tbody tr, figure")];
   input.addEventListener("input", () => {
-    const wanted = input.value.toLowerCase();
-    for (const item of items) item.hidden = !`${item.textContent} ${item.dataset.key || ""}`.toLowerCase().includes(wanted);
+    const wanted = input.value.trim().toLowerCase();
+    for (const item of items) item.hidden = !item.textContent.toLowerCase().includes(wanted);
+    const left = items.filter((item) => !item.hidden).length;
+    filter.querySelector("output").textContent = wanted && `${left} of ${items.length}`;
   });
 }

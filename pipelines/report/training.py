@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dmlcsr.weights import ModelCard
-from pipelines import models, run_directory, status, storage
+from pipelines import models, run_directory, status, storage, trials
 from pipelines.config import StatusConfig
 from pipelines.errors import UserError
 from pipelines.report import charts, page
 from pipelines.report.page import Column, Picture
-from pipelines.training_config import TrainConfig
+from pipelines.training_config import TrainConfig, TuneConfig
 
 Sections = list[tuple[str, str]]
 PICTURE_BYTES = 3_500_000
@@ -34,24 +34,42 @@ def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
     environment = storage.join(uri, run_directory.ENVIRONMENT)
     software = storage.read_json(environment) if storage.exists(environment) else {}
     score = state["val_mean_f1"]
-    text = {
+    searched = trials.searched(config.search) if isinstance(config, TuneConfig) else {}
+
+    def shown(name: str, value: float) -> str:
+        low, high = searched.get(name, (value, value))
+        return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+    rate, cycle_epochs = shown("lr", config.optimizer.lr), shown("cycle_epochs", config.csr.cycle_epochs)
+    in_cycles = f", then {config.csr.num_cycles} x {cycle_epochs} in cycles" if config.csr.num_cycles else ""
+    weights = {name: shown(name, value) for name, value in config.loss if name != "edge_radius"}
+    versions = {"python": software.get("python", "–")} | software.get("packages", {})
+    text: dict[str, object] = {
         "State": state["state"],
         "Epochs": f"{state['epochs']} of {state['num_epochs']}",
         "Best validation mean F1": "–" if score is None else f"{100 * score:.2f} %",
         "Data": config.data,
         "Network": f"ResNet-{config.model.depth}, width {config.model.width:g}, {config.input.size} pixels",
-        "Optimiser": f"{config.optimizer.name}, rate {config.optimizer.lr:g}, batch size {config.optimizer.batch_size}",
-        "Loss weights": ", ".join(f"{name} {value:g}" for name, value in config.loss.model_dump().items()),
+        "Optimiser": f"{config.optimizer.name}, rate {rate}, batch size {config.optimizer.batch_size}",
+        "Schedule": f"{config.schedule.epochs} epochs{in_cycles}",
+        "Loss weights": _listed(weights),
+        "Edge radius": config.loss.edge_radius,
         "Seed": config.seed,
         "Started from": config.init or "random weights",
-        "Software": ", ".join(f"{name} {version}" for name, version in software.get("packages", {}).items()) or "–",
+        "Workers": f"{config.workers.num_workers}, {'each with a GPU' if config.workers.use_gpu else 'without GPUs'}",
+        "Machine": software.get("platform", "–"),
+        "Software": _listed(versions),
     }
     hint = "" if state["state"] == "finished" else page.note("This run is not finished; the page shows what there is.")
     return hint + page.facts(text)
 
 
+def _listed(values: Mapping[str, object]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
+
+
 def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
-    """Validation F1, loss parts, learning rate; the ends of cycles are marked."""
+    """Validation F1, loss parts, learning rate; the starts of cycles are marked."""
 
     def line(key: str, factor: float = 1) -> list[tuple[float, float]]:
         return [(record["epoch"], factor * record[key]) for record in history if record.get(key) is not None]
@@ -62,29 +80,46 @@ def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
     keys = [key for key in (history[0] if history else ()) if key.startswith("loss_")]
     drawn = [
         charts.line_chart("Validation mean F1, %", {"student": line("val_mean_f1", 100)}, "epoch", marks),
-        charts.line_chart("Loss", {key[5:].replace("_", " "): line(key) for key in keys}, "epoch", marks),
+        charts.line_chart(
+            "Loss: the weighted total, and its parts unweighted",
+            {key[5:].replace("_", " "): line(key) for key in keys},
+            "epoch",
+            marks,
+        ),
         charts.line_chart("Learning rate at the end of the epoch", {"rate": line("lr")}, "epoch", marks),
         charts.line_chart("Images per second", {"speed": line("images_per_second")}, "epoch", marks),
     ]
-    text = page.note("Dashed verticals: where a cycle begins.") if marks else ""
+    ends = ", ".join(f"{mark}" for mark in marks)
+    text = page.note(f"Numbered verticals: where cycles begin (epoch {ends}).") if marks else ""
     return f'{text}<div class="charts">{"".join(drawn)}</div>' if any(drawn) else ""
 
 
 def cycles(state: Mapping[str, Any]) -> str:
-    """Student against ensemble, per cycle of each trial."""
-    rows = []
+    """Student against ensemble, per cycle of each trial; drawn where there is one trial."""
+    rows: list[tuple[page.Value, ...]] = []
+    drawn = ""
+    alone = len(state["trials"]) == 1
     for name, trial in state["trials"].items():
-        for cycle, student in trial.get("students", {}).items():
-            ensemble = trial["ensembles"].get(cycle)
-            made = ", ".join(f"{share:.2f} {who}" for who, share in trial["lineage"].get(cycle, {}).items())
-            rows.append(
-                (f"{name} / {cycle}", student, ensemble, None if ensemble is None else ensemble - student, made)
-            )
+        students, ensembles = trial.get("students", {}), trial.get("ensembles", {})
+        for cycle, student in students.items():
+            ensemble = ensembles.get(cycle)
+            made = _shares(trial["lineage"].get(cycle, {}))
+            difference = None if ensemble is None else ensemble - student
+            rows.append((f"{cycle}" if alone else f"{name} / {cycle}", student, ensemble, difference, made))
+        if alone:
+            lines = {
+                who: [(float(cycle), 100 * score) for cycle, score in scores.items()]
+                for who, scores in (("student", students), ("ensemble", ensembles))
+            }
+            drawn = charts.line_chart("Validation mean F1 at the end of each cycle, %", lines, "cycle")
     columns = [
-        Column("Trial / cycle"), Column("Student F1", percent=True), Column("Ensemble F1", percent=True),
-        Column("Difference", percent=True), Column("Ensemble made of"),
+        Column("Cycle" if alone else "Trial / cycle"), Column("Student F1", percent=True),
+        Column("Ensemble F1", percent=True), Column("Difference", percent=True), Column("Ensemble made of"),
     ]  # fmt: skip
-    return page.table("Student against ensemble; cycle 0 is the warm phase", columns, rows) if rows else ""
+    if not rows:
+        return ""
+    table = page.table("Student against ensemble; cycle 0 is the warm phase", columns, rows)
+    return f'<div class="charts">{drawn}</div>{table}'
 
 
 def evaluations(uri: str) -> Sections:
@@ -131,15 +166,24 @@ def confusion(uri: str) -> str:
 
 
 def pictures(folder: str, budget: int) -> str:
+    """The best and the worst images, as `evaluate` has drawn and ranked them."""
     place = storage.join(folder, "overlays")
     uris = [] if storage.is_empty(place) else storage.list_files(place)
-    shown = []
+    if not uris:
+        return ""
+    ranking = list(csv.DictReader(io.StringIO(storage.read_bytes(storage.join(folder, "images.csv")).decode())))
+    shown: dict[str, list[Picture]] = {"best": [], "worst": []}
     for uri, data in zip(uris, storage.read_many(uris), strict=True):
-        name = uri.rpartition("/")[2].removesuffix(".png").replace("-", " ")
+        kind, _, number = uri.rpartition("/")[2].removesuffix(".png").partition("-")
         if isinstance(data, bytes):
-            shown.append(Picture(data, f"{name}: image, truth, prediction and errors side by side", name))
-    text = page.note("From left to right: image, truth, prediction, and in red what differs.")
-    return text + page.gallery(shown, budget) if shown else ""
+            image = ranking[int(number) - 1 if kind == "best" else -int(number)]
+            caption = f"{image['id']}, mean F1 {100 * float(image['mean_f1']):.2f} %"
+            alt = f"{kind} {int(number)}, {caption}: image, truth, prediction and errors side by side"
+            shown[kind].append(Picture(data, alt, caption))
+    galleries = "".join(
+        f"<h3>{kind.capitalize()}</h3>{page.gallery(kind, chosen, budget // 2)}" for kind, chosen in shown.items()
+    )
+    return page.note("From left to right: image, truth, prediction, and in red what differs.") + galleries
 
 
 def lineage(uri: str) -> str:
@@ -148,15 +192,24 @@ def lineage(uri: str) -> str:
         card: ModelCard = models.read_card(uri)
     except UserError:
         return page.note("No model was exported yet.")
-    made, epoch, cycle = (card.lineage.get(key) for key in ("coefficients", "epoch", "cycle"))
-    origin = f"ensemble of cycle {cycle}" if epoch is None else f"epoch {epoch}"
+    made, epoch, cycle, teachers = (card.lineage.get(key) for key in ("coefficients", "epoch", "cycle", "teachers"))
+    origin = f"ensemble of cycle {cycle}" if epoch is None else f"student of epoch {epoch}"
+    taught = [f"cycle {number} by {_shares(teacher['coefficients'])}" for number, teacher in (teachers or {}).items()]
     return page.facts(
         {
             "Weights": origin,
-            "Shares": ", ".join(f"{share:.3f} {who}" for who, share in made.items()) if made else "one student",
+            "Shares": _shares(made) if made else "one student",
+            "Taught": "; ".join(taught) or "by nobody within the run",
             "Validation mean F1": f"{100 * card.metrics.get('val_mean_f1', float('nan')):.2f} %",
+            "Run": card.lineage.get("run", "–"),
+            "Data": card.lineage.get("data", "–"),
             "Data digest": str(card.lineage.get("data_digest", "–"))[:16],
-            "Has learned from": ", ".join(str(origin)[:16] for origin in card.lineage.get("origins", ())) or "–",
+            "Data it has learned from": ", ".join(str(digest)[:16] for digest in card.lineage.get("origins", ()))
+            or "–",
             "SHA-256 of the weights": models.weights_digest(uri),
         }
     )
+
+
+def _shares(coefficients: Mapping[str, float]) -> str:
+    return ", ".join(f"{share:.2f} {who}" for who, share in coefficients.items())

@@ -21,7 +21,7 @@ def test_nothing_of_the_data_becomes_markup():
     body += page.facts({HOSTILE: HOSTILE}) + page.note(HOSTILE) + page.heat_map(HOSTILE, [HOSTILE], [[1]])
     body += charts.line_chart(HOSTILE, {HOSTILE: [(0, 1), (1, 2)], "b": [(0, 1)]}, HOSTILE)
     body += charts.scatter(HOSTILE, [(1, 1)], HOSTILE, HOSTILE)
-    body += page.gallery([Picture(noise(64), HOSTILE, HOSTILE, HOSTILE)], 100_000)
+    body += page.gallery(HOSTILE, [Picture(noise(64), HOSTILE, HOSTILE)], 100_000, filtered=True)
     made = page.page(HOSTILE, HOSTILE, [(HOSTILE, body)]).decode()
     assert "<script>alert" not in made
     assert made.count("<script>") == 1, "its own"
@@ -40,14 +40,14 @@ def noise(side):
 
 @given(st.integers(0, 12), st.integers(10_000, 300_000))
 def test_pictures_keep_to_their_budget(count, budget):
-    made = page.gallery([Picture(noise(200), "alt", "caption")] * count, budget)
+    made = page.gallery("g", [Picture(noise(200), "alt", "caption")] * count, budget)
     shown = re.findall(r"base64,([^\"]+)", made)
     assert sum(map(len, shown)) <= budget
     assert len(shown) == count or budget / max(count, 1) < 5_000, "all are there, smaller where they must be"
 
 
 def test_what_is_no_picture_is_left_out():
-    assert page.gallery([Picture(b"no image", "alt", "caption")], 10_000) == ""
+    assert page.gallery("g", [Picture(b"no image", "alt", "caption")], 10_000) == ""
 
 
 numbers = st.floats(-1e6, 1e6) | st.sampled_from([math.nan, math.inf, -math.inf])
@@ -64,6 +64,19 @@ def test_charts_take_any_numbers(series):
 def test_one_point_and_one_value_are_drawn():
     assert "<circle" in charts.line_chart("t", {"a": [(1, 5)]}, "epoch")
     assert charts.scatter("t", [(1e-3, 2), (1e-3, 2)], "rate", "F1").count("<circle") == 2
+
+
+def test_axes_end_at_round_numbers_and_below_zero_only_where_values_are():
+    made = charts.line_chart("t", {"rate": [(1, 0.00193), (2, 0.0000123), (3, 0.0009)]}, "epoch")
+    assert re.findall(r">([^<>]+)</text>", made) == [
+        "0", "0.0005", "0.001", "0.0015", "0.002", "1", "2", "3", "epoch"
+    ]  # fmt: skip
+
+
+def test_a_column_without_a_value_is_aligned_as_numbers_and_sorts_below_them():
+    made = page.table("t", [Column("class"), Column("F1", percent=True)], [("skin", 0.5), ("hat", None)])
+    assert made.count('class="number"') == 3, "the heading and both cells"
+    assert 'data-value="-Infinity">–<' in made
 
 
 def test_where_there_is_nothing_the_user_is_told(tmp_path, capsys):
