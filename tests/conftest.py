@@ -4,7 +4,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,14 +56,28 @@ def run_command(*arguments: object, timeout: float = 300, **environment: str) ->
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
+@contextmanager
+def variables(values: Mapping[str, str]) -> Iterator[None]:
+    """This process and its children have these variables, and so reach this S3 server, for the time of a `with` block.
+
+    A client keeps to the server it was made for: none is used again.
+    """
+    from pipelines.s3 import PatientS3FileSystem
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setenv(name, value)
+        PatientS3FileSystem.clear_instance_cache()
+        yield
+    PatientS3FileSystem.clear_instance_cache()
+
+
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A bucket on a real S3 server, `s3://bucket`; this process and its children have the credentials."""
     from cluster.object_store import client, object_store
 
-    with object_store(tmp_path_factory.mktemp("store") / "objects") as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment.items():
-            patch.setenv(name, value)
+    with object_store(tmp_path_factory.mktemp("store") / "objects") as store, variables(store.environment):
         client(store.environment).mkdir("faces")
         yield "s3://faces"
 

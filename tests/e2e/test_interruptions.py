@@ -10,7 +10,7 @@ import pytest
 
 from cluster.object_store import ObjectStore, client, object_store
 from pipelines import dataset
-from tests.conftest import ROOT, command_line, run_command
+from tests.conftest import ROOT, command_line, run_command, variables
 
 PAIRS = ("ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--json")
 
@@ -93,9 +93,7 @@ def test_an_ingest_outlasts_a_store_that_is_killed_and_comes_back(store, undistu
     outlasts(store, 3, "mortal/data/unfinished", tmp_path / "log", *arguments)
     done = run_command(*arguments, **store.environment)
     assert done.code == 0 and done.result["num_rows"] == undisturbed.num_rows()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment.items():
-            patch.setenv(name, value)
+    with variables(store.environment):
         found = {split: [file.num_rows for file in files] for split, files in dataset.read_manifest(out).splits.items()}
     assert found == {split: [file.num_rows for file in files] for split, files in undisturbed.splits.items()}
 

@@ -11,7 +11,7 @@ import pytest
 from cluster.object_store import ObjectStore, client, object_store
 from pipelines import dataset, owner, storage
 from pipelines.dataset import Manifest
-from tests.conftest import run_command
+from tests.conftest import run_command, variables
 from tests.e2e.proxy import Proxy, proxy
 from tests.e2e.test_interruptions import started, wait_for
 from tests.e2e.test_relabel import untrained_model
@@ -23,9 +23,7 @@ OUTAGE_SECONDS = 30.0
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """A server; this process reaches it too, and no other one."""
-    with object_store(tmp_path_factory.mktemp("faulty") / "objects") as store, pytest.MonkeyPatch.context() as patch:
-        for name, value in store.environment.items():
-            patch.setenv(name, value)
+    with object_store(tmp_path_factory.mktemp("faulty") / "objects") as store, variables(store.environment):
         client(store.environment).mkdir("faulty")
         yield store
 
@@ -77,34 +75,32 @@ def test_a_data_set_made_through_resets_in_mid_upload_and_503_is_that_of_a_sound
     assert "the object store does not answer" in log.read_text()
 
 
-def test_a_run_whose_record_was_written_but_not_answered_is_its_own(store, faulty, monkeypatch):
-    monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
-    storage.s3.PatientS3FileSystem.clear_instance_cache()  # the client of the other endpoint
-    with faulty.failing("lost_answer", every=2), owner.ownership("s3://faulty/owned"):
+def test_a_run_whose_record_was_written_but_not_answered_is_its_own(store, faulty):
+    with (
+        variables({"AWS_ENDPOINT_URL": faulty.endpoint}),
+        faulty.failing("lost_answer", every=2),
+        owner.ownership("s3://faulty/owned"),
+    ):
         found = owner.current("s3://faulty/owned")
         assert found is not None and found.pid == os.getpid()
     assert faulty.hits["lost_answer"]
-    storage.s3.PatientS3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", ["reset", "lost_answer"])
-def test_uploads_in_parts_arrive_whole(store, faulty, monkeypatch, tmp_path, fault):
+def test_uploads_in_parts_arrive_whole(store, faulty, tmp_path, fault):
     """Two ways: as we write objects, and as Ray Train uploads checkpoints."""
     import pyarrow.fs
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", faulty.endpoint)
-    storage.s3.PatientS3FileSystem.clear_instance_cache()
     content = os.urandom(120 << 20)
     (tmp_path / "weights").write_bytes(content)
-    fs, path = storage.arrow_filesystem(f"s3://faulty/{fault}/uploaded")
-    with faulty.failing(fault, every=2):
+    with variables({"AWS_ENDPOINT_URL": faulty.endpoint}), faulty.failing(fault, every=2):
+        fs, path = storage.arrow_filesystem(f"s3://faulty/{fault}/uploaded")
         storage.write_bytes(f"s3://faulty/{fault}/written", content)
         pyarrow.fs.copy_files(str(tmp_path), path, pyarrow.fs.LocalFileSystem(), fs)
     assert faulty.hits[fault] >= 6  # the first of two tries of each part, at least
     for name in ("written", "uploaded/weights"):
         assert client(store.environment).cat_file(f"faulty/{fault}/{name}") == content
-    storage.s3.PatientS3FileSystem.clear_instance_cache()
 
 
 @pytest.mark.faults

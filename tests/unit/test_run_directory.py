@@ -10,8 +10,8 @@ from torch.optim import SGD, AdamW
 from pipelines import checkpoint, outcome, run_directory, storage
 from pipelines.config import SynthConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
-from pipelines.s3 import PatientS3FileSystem
 from pipelines.training_config import TrainConfig
+from tests.conftest import variables
 
 
 def config(out, **more):
@@ -117,14 +117,11 @@ def test_damaged_json_is_one_sentence(tmp_path, content):
         storage.read_json(str(tmp_path / "x.json"))
 
 
-def test_credentials_that_are_refused_and_buckets_that_are_missing_are_one_sentence(s3, monkeypatch):
+def test_credentials_that_are_refused_and_buckets_that_are_missing_are_one_sentence(s3):
     with pytest.raises(UserError, match="does not exist"):
         storage.read_bytes(f"{s3}-other/file")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-    PatientS3FileSystem.clear_instance_cache()
-    with pytest.raises(UserError, match="credentials"):
+    with variables({"AWS_SECRET_ACCESS_KEY": "wrong"}), pytest.raises(UserError, match="credentials"):
         storage.read_bytes(f"{s3}/file")
-    PatientS3FileSystem.clear_instance_cache()
 
 
 def synth_config(out):
