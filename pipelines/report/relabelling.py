@@ -3,26 +3,31 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import storage, suspects
+from pipelines import dataset, storage, suspects
 from pipelines.dataset import Manifest
+from pipelines.errors import UserError
 from pipelines.report import page
 from pipelines.report.page import Column, Picture
 from pipelines.report.training import PICTURE_BYTES, Sections
 from pipelines.tally import Suspect
 
-_ROWS = 1000
+_PICTURES = 60
+"""At most: more would be too small to see something."""
 _NAMES = {"tta": "Test-time augmentation"}
 
 
 def sections(uri: str, manifest: Manifest) -> Sections:
-    """Of a data set; one that was not relabelled has only its overview."""
+    """Of a data set; one that was not relabelled has only its overview. Raises UserError where it is damaged."""
     found: Mapping[str, Any] = manifest.relabelled or {}
-    return [
-        ("What was made", _overview(uri, manifest, found)),
-        ("What changed", _changes(found)),
-        ("Quality of the labels before", _quality(found)),
-        ("Suspects", _suspects(uri) if found else ""),
-    ]
+    try:
+        return [
+            ("What was made", _overview(uri, manifest, found)),
+            ("What changed", _changes(found)),
+            ("Quality of the labels before", _quality(found)),
+            ("Suspects", _suspects(uri) if found else ""),
+        ]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{uri}/{dataset.MANIFEST} is damaged at `relabelled`: {error!r}") from error
 
 
 def _overview(uri: str, manifest: Manifest, found: Mapping[str, Any]) -> str:
@@ -70,7 +75,7 @@ def _quality(found: Mapping[str, Any]) -> str:
 
 
 def _suspects(uri: str) -> str:
-    worst = [Suspect(*item) for item in storage.read_json(storage.join(uri, suspects.WORST))["worst"][:_ROWS]]
+    worst = suspects.worst(uri)
     if not worst:
         return page.note("No row had a label before.")
     columns = [Column("Row"), Column("Quality", digits=3, bar=True), Column("File"), Column("Row of the file")]
@@ -80,7 +85,7 @@ def _suspects(uri: str) -> str:
 
 def _pictures(uri: str, worst: list[Suspect]) -> str:
     folder = storage.join(uri, suspects.FOLDER, "overlays")
-    uris = [] if storage.is_empty(folder) else storage.list_files(folder)
+    uris = [] if storage.is_empty(folder) else storage.list_files(folder)[:_PICTURES]
     if not uris:
         return page.note("Pictures: the same relabel command with --suspects N adds those of the N worst rows.")
     shown = []

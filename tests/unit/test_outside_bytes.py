@@ -39,6 +39,7 @@ from pipelines import (
     packing,
     plain_yaml,
     reading,
+    report,
     run_directory,
     sources,
     splits,
@@ -46,7 +47,7 @@ from pipelines import (
     suspects,
 )  # fmt: skip
 from pipelines.checks import BadSampleError
-from pipelines.config import IngestConfig
+from pipelines.config import IngestConfig, ReportConfig
 from pipelines.dataset import Row
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.images import encode_png
@@ -227,6 +228,22 @@ def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
     (folder / suspects.WORST).write_bytes(content)
     with suppress(UserError):
         assert all(isinstance(suspect.quality, float) for suspect in suspects.worst(str(folder)))
+
+
+RELABELLED = {
+    "num_rows": 5, "num_changed": 2, "num_pixels": 100, "num_changed_pixels": 7,
+    "changed_pixels": {"skin > hair": 7}, "mean_quality": 0.5, "class_quality": {"skin": 0.5},
+}  # fmt: skip
+
+
+@given(relabelled=changed(RELABELLED), lineage=changed({"command": "relabel", "splits": ["train"], "tta": False}))
+def test_a_page_about_a_data_set_is_written_or_refused(data, tmp_path_factory, relabelled, lineage):
+    folder = tmp_path_factory.mktemp("reported")
+    content = storage.read_json(f"{data}/dataset.json") | {"relabelled": relabelled, "lineage": lineage}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / suspects.WORST).write_text('{"worst": [[0.5, "row/1", "train/part-00000.parquet", 1]]}')
+    with suppress(UserError):
+        report.run(ReportConfig(run=str(folder), out=f"{folder}/page.html"))
 
 
 # Lists in raw folders.
