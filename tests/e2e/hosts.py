@@ -1,6 +1,6 @@
-"""The whole circle on four hosts with addresses of their own, undisturbed and disturbed: kept script, needs root.
+"""The whole circle on five hosts with addresses of their own, undisturbed and disturbed: kept script, needs root.
 
-python -m tests.e2e.hosts [--folder FOLDER] [--down-seconds 100]     about ten minutes
+python -m tests.e2e.hosts [--folder FOLDER] [--down-seconds 100]     about eight minutes
 
 The hosts are network namespaces of this machine: a laptop, a Ray head without CPUs, two workers, and an S3 server. Raw
 faces -> ingest -> train (two workers, one a host) -> relabel, each by `ray job submit` from the laptop. Then again with
