@@ -9,8 +9,6 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-MAX_BYTES = 4_500_000
-"""Of a page; pictures take what the rest leaves."""
 _QUALITY = 80
 Value = str | float | int | None
 
