@@ -131,6 +131,7 @@ def _ray_start(options: Sequence[str], environment: Mapping[str, str], log: Path
     """`ray start` in a process group of its own: all of it can be ended by the group's id."""
     everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK} | dict(environment)
     del everything["RAY_ADDRESS"]  # for the command line of jobs only: it would send `ray start` elsewhere
+    everything["NPY_DISABLE_CPU_FEATURES"] = "X86_V4"  # see pipelines/__init__.py
     everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # actors that outlive their driver would take all of it
     # Jobs go to this port of the node's agent, which is a fixed one by default: another cluster's may be there.
     agent = f"--dashboard-agent-listen-port={free_port()}"
