@@ -178,9 +178,7 @@ def _in_tasks(
     if num_tasks is not None:
         ahead = _CHUNKS_AHEAD * (num_tasks + 1) * chunk_bytes
         # Not `TaskPoolStrategy(size=...)`: it would keep Ray from fusing the two steps into one task per chunk.
-        # One task more than should run: it waits on the node for the core that becomes free, while Ray Data looks
-        # for finished tasks only every 0.1 s.
-        limits = ExecutionResources(cpu=num_tasks + 1, object_store_memory=ahead)
+        limits = ExecutionResources(cpu=num_tasks, object_store_memory=ahead)
         chunks.context.execution_options.resource_limits = limits
         chunks.context.target_max_block_size = 2 * chunk_bytes  # what Ray expects of a task that has not answered yet
         chunks.context.custom_execution_callback_classes = [_Pause]
