@@ -11,8 +11,8 @@ if "RAY_ADDRESS" not in os.environ:
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 # Every cluster asks for a token, also one that a benchmark or a notebook starts. Ray reads this when it is imported.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
-# On AMD's Zen 4 NumPy's AVX-512 sort, on which the Lovasz loss lives, takes five times as long as its AVX2 sort (131,072
-# int64: 5.1 against 1.0 ms). NumPy reads this when it is imported; processes of a local cluster inherit it.
+# On AMD's Zen 4 NumPy's AVX-512 sort, on which the Lovasz loss lives, takes five times as long as its AVX2 sort
+# (131,072 int64: 5.1 against 1.0 ms). NumPy reads this when it is imported; processes of a local cluster inherit it.
 os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "X86_V4")
 
 STARTED = time.time()

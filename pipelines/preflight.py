@@ -85,18 +85,26 @@ def machine() -> Capacity:
 
 
 def disk_problems() -> list[str]:
-    """Of the folder where this node's objects go when its memory is full."""
+    """Of the folders where this node's logs go, and its objects when its memory is full."""
     node = getattr(worker, "_global_node", None)
     if node is None:
         return []
-    folder = node.get_session_dir_path()
-    usage = shutil.disk_usage(folder)
+    spilled = os.environ.get("RAY_object_spilling_directory")  # noqa: SIM112 (Ray's own name)
+    folders = [spilled, node.get_session_dir_path()]
+    return [problem for folder in folders if folder and (problem := _disk_problem(folder))]
+
+
+def _disk_problem(folder: str) -> str | None:
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError as error:
+        return f"Ray's folder {folder} cannot be used: {error.strerror}"
     if usage.used < _FULL * usage.total:
-        return []
-    return [
+        return None
+    return (
         f"the disk of {folder} is {usage.used / usage.total:.0%} full and Ray spills nothing to it from {_FULL:.0%} "
-        "on; free some space, or start Ray with --temp-dir on another disk"
-    ]
+        "on; free some space, or start Ray with --temp-dir or --object-spilling-directory on another disk"
+    )
 
 
 def _gib(count: int) -> str:

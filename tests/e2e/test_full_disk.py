@@ -1,4 +1,4 @@
-"""A really full file system under Ray's session folder, which holds what it spills: before a command, and during it."""
+"""A really full file system under the folder to which Ray spills, and under its session folder with all its logs."""
 
 import errno
 import hashlib
@@ -60,17 +60,40 @@ def test_a_disk_that_is_full_before_the_command_is_one_sentence(disk, data, tmp_
     assert "full and Ray spills nothing to it from 95% on; free some space" in done.stderr.splitlines()[-1]
 
 
-def test_a_disk_that_fills_up_during_a_training_changes_nothing(disk, data, tmp_path):
-    weights = []
-    for name in ("calm", "full"):
-        out, log = tmp_path / name, tmp_path / f"{name}.log"
-        # As little memory for objects as Ray allows: less than the decoding would like to keep ready.
-        store = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(80 << 20)}
-        process = started(log, *TRAIN, "--data", data, "--out", out, RAY_TMPDIR=str(disk), **store)
-        wait_for((out / "metrics.jsonl").exists, process, log)
-        if name == "full":
-            fill(disk)
-        assert process.wait(300) == 0, log.read_text()
-        weights.append(hashlib.sha256((out / "model/model.safetensors").read_bytes()).hexdigest())
-    assert weights[0] == weights[1]
+# As little memory for objects as Ray allows: less than the decoding would like to keep ready.
+STORE = {"RAY_DEFAULT_OBJECT_STORE_MAX_MEMORY_BYTES": str(80 << 20)}
+
+
+def digest(run: Path) -> str:
+    """Of the weights that a run has exported."""
+    return hashlib.sha256((run / "model/model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("calm") / "run"
+    done = run_command(*TRAIN, "--data", data, "--out", out, **STORE)
+    assert done.code == 0, done.stderr
+    return digest(out)
+
+
+def test_a_spill_folder_that_fills_up_during_a_training_changes_nothing(disk, data, undisturbed, tmp_path):
+    out, log = tmp_path / "run", tmp_path / "log"
+    process = started(log, *TRAIN, "--data", data, "--out", out, RAY_object_spilling_directory=str(disk), **STORE)
+    wait_for((out / "metrics.jsonl").exists, process, log)
+    fill(disk)
+    assert process.wait(300) == 0, log.read_text()
+    assert digest(out) == undisturbed
     assert os.statvfs(disk).f_bavail == 0
+
+
+def test_a_training_whose_logs_find_no_space_goes_on_when_there_is_some(disk, data, undisturbed, tmp_path):
+    """Ray's processes end where they cannot write their logs; it starts them again and again."""
+    out, log = tmp_path / "run", tmp_path / "log"
+    process = started(log, *TRAIN, "--data", data, "--out", out, RAY_TMPDIR=str(disk), **STORE)
+    wait_for((out / "metrics.jsonl").exists, process, log)
+    fill(disk)
+    wait_for(lambda: "A worker died" in log.read_text(), process, log)
+    (disk / "filler").unlink()
+    assert process.wait(300) == 0, log.read_text()
+    assert digest(out) == undisturbed
