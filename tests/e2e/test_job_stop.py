@@ -122,10 +122,12 @@ def test_of_two_jobs_on_one_run_the_second_is_refused_and_the_first_goes_on(s3, 
     with ray_head(tmp_path / "head", num_cpus=4) as head:
         submitted(head, "first", command, "--no-wait")
         wait_for_epoch(out, 1, head, "first")
+        driver = psutil.Process(status(out)["owner"]["pid"])
+        driver.suspend()  # a fast machine would be done before the second one begins
         refused = submitted(head, "second", command, check=False)
+        driver.resume()
         deadline = time.monotonic() + 200
-        pid = status(out)["owner"]["pid"]
-        assert f"is being run by process {pid} on" in refused and "Traceback" not in refused
+        assert f"is being run by process {driver.pid} on" in refused and "Traceback" not in refused
         while (state := status(out)["state"]) == "running":  # each look takes a second or more
             assert time.monotonic() < deadline
         assert state == "finished"
