@@ -216,7 +216,7 @@ Benchmark = Literal["stream", "loss", "step", "relabel", "cycle", "start"]
 
 
 class BenchConfig(Config):
-    """Measure speed on this machine, each number as a ratio within one run; about twenty minutes on 2 cores."""
+    """Measure speed on this machine, each number as a ratio within one run; about twelve minutes on 2 cores."""
 
     out: Uri
     """The JSON file that is written."""
