@@ -217,7 +217,8 @@ def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
     shards = relabel.make_shards("train", reading.open_split(mixed, manifest, "train"), manifest)
     assert [shard.items for shard in shards] == [[number, number + 1] for number in range(8)]
     files = tuple(
-        dataset.DataFile(path=f"train/{number}", num_rows=4096, num_bytes=600 << 20, sha256="") for number in range(20)
+        dataset.DataFile(path=f"train/part-{number:05d}.parquet", num_rows=4096, num_bytes=600 << 20, sha256="")
+        for number in range(20)
     )
     large = manifest.model_copy(update={"splits": {"train": files}})
     shards = relabel.make_shards("train", reading.open_split(mixed, large, "train"), large)
