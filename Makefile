@@ -28,7 +28,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not faults" tests/e2e
 
 test-faults: $(READY)
-	$(BIN)/python -m pytest --hypothesis-profile=thorough tests/unit/test_outside_data.py tests/unit/test_outside_runs.py
+	$(BIN)/python -m pytest --hypothesis-profile=thorough tests/unit/project/test_outside_data.py tests/unit/project/test_outside_runs.py
 	$(BIN)/python -m pytest -m faults tests/pipelines
 	$(BIN)/python -m pytest -m faults tests/e2e
 
@@ -36,6 +36,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(READY)
 	$(BIN)/python ray_job.py bench --out bench.json

@@ -11,15 +11,16 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from pipelines import config as configs
+from pipelines.config import commands as configs
+from pipelines.config.base import Config
+from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
-from pipelines.training_config import TrainConfig, TuneConfig
 
 
 class Command(NamedTuple):
     """A command: its configuration and the module whose `run` does it and `summary` tells it to people."""
 
-    config: type[configs.Config]
+    config: type[Config]
     module: str
     with_presets: bool = False
     writes: bool = True
@@ -27,18 +28,18 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "synth": Command(configs.SynthConfig, "pipelines.synth"),
-    "ingest": Command(configs.IngestConfig, "pipelines.ingest"),
-    "train": Command(TrainConfig, "pipelines.train", with_presets=True),
-    "tune": Command(TuneConfig, "pipelines.tune", with_presets=True),
-    "evaluate": Command(configs.EvaluateConfig, "pipelines.evaluate"),
-    "relabel": Command(configs.RelabelConfig, "pipelines.relabel"),
-    "predict": Command(configs.PredictConfig, "pipelines.predict"),
+    "synth": Command(configs.SynthConfig, "pipelines.ingest.synth"),
+    "ingest": Command(configs.IngestConfig, "pipelines.ingest.ingest"),
+    "train": Command(TrainConfig, "pipelines.training.train", with_presets=True),
+    "tune": Command(TuneConfig, "pipelines.tuning.tune", with_presets=True),
+    "evaluate": Command(configs.EvaluateConfig, "pipelines.inference.evaluate"),
+    "relabel": Command(configs.RelabelConfig, "pipelines.relabeling.relabel"),
+    "predict": Command(configs.PredictConfig, "pipelines.inference.predict"),
     "report": Command(configs.ReportConfig, "pipelines.report", writes=False),
-    "export": Command(configs.ExportConfig, "pipelines.export", writes=False),
+    "export": Command(configs.ExportConfig, "pipelines.models.export", writes=False),
     "bench": Command(configs.BenchConfig, "pipelines.bench", writes=False),
     "status": Command(configs.StatusConfig, "pipelines.status", writes=False),
-    "import-weights": Command(configs.ImportWeightsConfig, "pipelines.import_weights"),
+    "import-weights": Command(configs.ImportWeightsConfig, "pipelines.models.import_weights"),
 }
 
 
@@ -56,7 +57,8 @@ def usage() -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Runs one command and prints its result. Raises what the command raises."""
-    from pipelines import console, options
+    from pipelines.config import options
+    from pipelines.run import console
 
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
@@ -71,22 +73,22 @@ def run(argv: Sequence[str]) -> None:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
-    with console.opened("verbose" in flags):
+    with console.logging_to_console("verbose" in flags):
         result, summary = planned(name, config) if is_plan else done(name, config)
     print(json.dumps(result) if "json" in flags else summary, flush=True)
 
 
-def done(name: str, config: configs.Config) -> tuple[dict[str, Any], str]:
+def done(name: str, config: Config) -> tuple[dict[str, Any], str]:
     """Runs a command; its result for machines and for people."""
-    from pipelines import outcome
+    from pipelines.run import result_file
 
     module = importlib.import_module(COMMANDS[name].module)
     is_committed = COMMANDS[name].writes
-    result: dict[str, Any] = outcome.committed(name, config, module.run) if is_committed else module.run(config)
+    result: dict[str, Any] = result_file.committed(name, config, module.run) if is_committed else module.run(config)
     return result, module.summary(result)
 
 
-def planned(name: str, config: configs.Config) -> tuple[dict[str, Any], str]:
+def planned(name: str, config: Config) -> tuple[dict[str, Any], str]:
     """The same for its plan."""
     from pipelines import plan
 
@@ -112,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     if "--verbose" not in sys.argv:
-        from pipelines import console
+        from pipelines.run import console
 
         console.silence_native_code()
     sys.exit(main(sys.argv[1:]))

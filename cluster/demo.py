@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cluster.local import BUCKET, Stack
 from cluster.object_store import client
-from pipelines import evaluate
+from pipelines.inference import evaluate
 
 logger = logging.getLogger(__name__)
 PROJECT = Path(__file__).parent.parent

@@ -4,12 +4,19 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pipelines import actors, dataset, models, preflight, reading, sources, starting_point, storage, train, tune
-from pipelines.config import Config, EvaluateConfig, IngestConfig, PredictConfig, RelabelConfig, Split, SynthConfig
+from pipelines import storage
+from pipelines.config.base import Config, Split
+from pipelines.config.commands import EvaluateConfig, IngestConfig, PredictConfig, RelabelConfig, SynthConfig
+from pipelines.config.training import TrainConfig, TuneConfig
+from pipelines.data import dataset, row_groups
 from pipelines.errors import UserError
-from pipelines.preflight import Needs
-from pipelines.session import ray_session
-from pipelines.training_config import TrainConfig, TuneConfig
+from pipelines.ingest import raw_files
+from pipelines.models import actors, model_directory, setup
+from pipelines.run import preflight
+from pipelines.run.preflight import Needs
+from pipelines.run.session import ray_session
+from pipelines.training import train
+from pipelines.tuning import tune
 
 Work = dict[str, int]
 
@@ -83,7 +90,7 @@ def _train(config: TrainConfig) -> Plan:
     manifest = dataset.read_manifest(config.data)
     train.check_inputs(config, manifest)
     workers, rows = config.workers.num_workers, manifest.num_rows()
-    steps = starting_point.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulate
+    steps = setup.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulate
     at_once = train.needed(config)
     work = {
         "training_rows": rows.get("train", 0),
@@ -101,10 +108,10 @@ def _train(config: TrainConfig) -> Plan:
 
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     manifest = dataset.read_manifest(config.data)
-    _, card = models.read_model(config.model)
-    models.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    _, card = model_directory.read_model(config.model)
+    model_directory.require_taxonomy(config.model, card, config.data, manifest.class_set)
     splits = config.splits if isinstance(config, RelabelConfig) else (config.split,)
-    sources_ = [reading.open_split(config.data, manifest, split) for split in splits]
+    sources_ = [row_groups.open_split(config.data, manifest, split) for split in splits]
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
     if not work["rows"]:
         raise UserError(f"{config.data} has no {' or '.join(splits)} rows")
@@ -112,12 +119,12 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
 
 
 def _predict(config: PredictConfig) -> Plan:
-    models.read_model(config.model)
-    return Plan(Needs(*actors.needed(config.actors)), {"images": len(sources.list_images(config.images))})
+    model_directory.read_model(config.model)
+    return Plan(Needs(*actors.needed(config.actors)), {"images": len(raw_files.list_images(config.images))})
 
 
 def _ingest(config: IngestConfig) -> Plan:
-    listing = sources.list_source(config)
+    listing = raw_files.list_source(config)
     samples = {f"{split}_samples": len(found) for split, found in listing.samples.items()}
     return Plan(Needs(1), {**samples, "rejected_samples": len(listing.rejected)})
 

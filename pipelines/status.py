@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from pipelines import outcome, owner, run_directory, trials
-from pipelines.config import StatusConfig
+from pipelines.config.commands import StatusConfig
+from pipelines.config.training import TuneConfig
 from pipelines.errors import UserError
-from pipelines.ledger import Ledger
-from pipelines.training_config import TuneConfig
-from pipelines.trials import METRIC
+from pipelines.regulation.ledger import Ledger
+from pipelines.run import lock, result_file, run_directory
+from pipelines.tuning import trials
+from pipelines.tuning.trials import METRIC
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
@@ -19,7 +20,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
     settings = run_directory.read_config(config.run)
     if settings is None:
         raise UserError(f"{config.run} holds no run: it has no {run_directory.CONFIG}")
-    driver = owner.current(config.run)
+    driver = lock.current(config.run)
     ledger = Ledger(config.run).summary()
     if isinstance(settings, TuneConfig):
         command, entries = "tune", trials.table(settings)
@@ -45,11 +46,11 @@ def run(config: StatusConfig) -> dict[str, Any]:
 
 
 def _state(run_uri: str, command: str, is_owned: bool) -> str:
-    if outcome.finished_result(run_uri, command) is not None:
+    if result_file.finished_result(run_uri, command) is not None:
         return "finished"
     if is_owned:
         return "running"
-    return "failed" if outcome.read(run_uri).get("exit_code") else "interrupted"
+    return "failed" if result_file.read(run_uri).get("exit_code") else "interrupted"
 
 
 def summary(result: dict[str, Any]) -> str:

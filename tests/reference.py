@@ -4,7 +4,7 @@ python -m tests.reference > docs/reference.md
 """
 
 import ray_job
-from pipelines import options
+from pipelines.config import options
 
 INTRODUCTION = """# Commands and their options
 

@@ -12,7 +12,7 @@ import sys
 from typing import Any, NamedTuple
 
 from pipelines import storage
-from pipelines.config import BenchConfig
+from pipelines.config.commands import BenchConfig
 from pipelines.errors import RunFailedError
 
 logger = logging.getLogger(__name__)

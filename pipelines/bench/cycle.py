@@ -11,8 +11,8 @@ import re
 import statistics
 import tempfile
 
-from pipelines import run_directory
 from pipelines.bench.start import command
+from pipelines.run import run_directory
 
 TRAIN = [
     "--preset", "cpu-small", "--input.size", "64", "--schedule.epochs", "2", "--schedule.warmup-epochs", "1",

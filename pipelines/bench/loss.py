@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmlcsr.losses import LossWeights, dml_loss
-from dmlcsr.softmax_terms import weighted_terms
+from dmlcsr.losses.softmax_terms import weighted_terms
 
 CLASSES, IGNORE = 19, 255
 SIZES = ((2, 473), (8, 128))

@@ -28,12 +28,16 @@ from dmlcsr.refine import Policy, refine
 from dmlcsr.synthetic import face_id
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import console, dataset, models, packing, relabel, synth
-from pipelines.actors import load_predictor
-from pipelines.config import ActorsConfig, RelabelConfig, SynthConfig
-from pipelines.dataset import Row
-from pipelines.images import decode_image, decode_label, encode_png
-from pipelines.session import ray_session
+from pipelines.config.commands import ActorsConfig, RelabelConfig, SynthConfig
+from pipelines.data import dataset, packing
+from pipelines.data.dataset import Row
+from pipelines.data.images import decode_image, decode_label, encode_png
+from pipelines.ingest import synth
+from pipelines.models import model_directory
+from pipelines.models.actors import load_predictor
+from pipelines.relabeling import relabel
+from pipelines.run import console
+from pipelines.run.session import ray_session
 
 ACTORS, BATCH = 2, 8
 KNOWN = 64
@@ -62,7 +66,7 @@ def write_model(out: str, width: float, size: int) -> None:
     torch.manual_seed(0)
     architecture = Architecture(num_classes=19, depth=18, width=width)
     card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=size))
-    models.write_model(out, FaceParser(architecture).eval(), card)
+    model_directory.write_model(out, FaceParser(architecture).eval(), card)
 
 
 def seconds_of_parts(model: str, image_size: int, repeats: int = 4) -> dict[str, float]:
@@ -129,7 +133,7 @@ def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
 def peak_memory(model: str, data: str, out: str, num_rows: int) -> None:
     """Prints time, files, and the peak resident memory of this process, the driver."""
     begin = time.monotonic()
-    with console.opened(verbose=False):
+    with console.logging_to_console(verbose=False):
         run(model, data, out, ActorsConfig(min_actors=ACTORS, max_actors=ACTORS, batch_size=64))
     sizes = [file.num_bytes / 2**20 for file in dataset.read_manifest(out).splits["train"]]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

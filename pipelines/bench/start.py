@@ -19,7 +19,7 @@ from typing import Any
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
-from pipelines.session import ray_session
+from pipelines.run.session import ray_session
 
 COMMAND = Path(__file__).parents[2] / "ray_job.py"
 TRAIN = ["--preset", "cpu-smoke", "--schedule.epochs", "3", "--schedule.warmup-epochs", "1"]

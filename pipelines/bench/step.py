@@ -21,12 +21,15 @@ from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import Tensor
 
 from dmlcsr.predict import normalize
-from pipelines import dataset, options, orchestrator, synth
-from pipelines.config import SynthConfig
-from pipelines.dataset import Manifest
-from pipelines.session import ray_session
-from pipelines.train_loop import Worker
-from pipelines.training_config import TrainConfig
+from pipelines.config import options
+from pipelines.config.commands import SynthConfig
+from pipelines.config.training import TrainConfig
+from pipelines.data import dataset
+from pipelines.data.dataset import Manifest
+from pipelines.ingest import synth
+from pipelines.regulation import orchestrator
+from pipelines.run.session import ray_session
+from pipelines.training.loop import Worker
 
 
 def bare_step(worker: Worker, pixels: Tensor) -> None:

@@ -28,11 +28,11 @@ from torch.utils.data import DataLoader, Dataset
 from dmlcsr.augment import Augmentation, canvas_to_image, decode_factor, draw_pose
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import dataset, reading
-from pipelines.dataset import Manifest, Row
-from pipelines.images import encode_png
-from pipelines.session import ray_session
-from pipelines.stream import TrainStream
+from pipelines.data import dataset, row_groups
+from pipelines.data.dataset import Manifest, Row
+from pipelines.data.images import encode_png
+from pipelines.data.stream import TrainStream
+from pipelines.run.session import ray_session
 
 SIDE, CANVAS, BATCH, TASKS = 1024, 473, 8, 2
 NUM_ROWS, NUM_UNIQUE = 640, 48
@@ -107,7 +107,7 @@ def plain_batches(folder: Path) -> Iterator[Any]:
 
 def train_stream(folder: Path) -> TrainStream:
     uri = str(folder / "packed")
-    source = reading.open_split(uri, dataset.read_manifest(uri), "train")
+    source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
     return TrainStream(
         source=source, augmentation=Augmentation(), size=CANVAS, batch_size=BATCH, seed=0, rank=0, world_size=1
     )

@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from pipelines import dataset, run_directory, storage
-from pipelines.config import ReportConfig
+from pipelines import storage
+from pipelines.config.commands import ReportConfig
+from pipelines.config.training import TuneConfig
+from pipelines.data import dataset
 from pipelines.errors import UserError
 from pipelines.report import page, relabelling, sweep, training
-from pipelines.training_config import TuneConfig
+from pipelines.run import run_directory
 
 
 def run(config: ReportConfig) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines import dataset, storage, suspects
-from pipelines.dataset import Manifest
+from pipelines import storage
+from pipelines.data import dataset
+from pipelines.data.dataset import Manifest
 from pipelines.errors import UserError
+from pipelines.relabeling import suspects
+from pipelines.relabeling.counts import Suspect
 from pipelines.report import page
 from pipelines.report.page import Column, Picture
 from pipelines.report.training import PICTURE_BYTES, Sections
-from pipelines.tally import Suspect
 
 _PICTURES = 60
 """At most: more would be too small to see something."""

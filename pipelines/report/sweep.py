@@ -2,18 +2,20 @@
 
 from typing import Any
 
-from pipelines import outcome, run_directory, status, storage, trials
-from pipelines.config import StatusConfig
+from pipelines import status, storage
+from pipelines.config.commands import StatusConfig
+from pipelines.config.training import TuneConfig
 from pipelines.report import charts, page, training
 from pipelines.report.page import Column
-from pipelines.training_config import TuneConfig
+from pipelines.run import result_file, run_directory
+from pipelines.tuning import trials
 
 
 def sections(uri: str, config: TuneConfig) -> training.Sections:
     """Of a sweep."""
     state = status.run(StatusConfig(run=uri))
     entries = list(state["trials"].values())
-    best = (outcome.finished_result(uri, "tune") or {}).get("best_trial")
+    best = (result_file.finished_result(uri, "tune") or {}).get("best_trial")
     found: training.Sections = [
         ("What was run", training.overview(uri, config, state)),
         ("Trials", _trials(entries, best)),

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dmlcsr.weights import ModelCard
-from pipelines import models, run_directory, status, storage, trials
-from pipelines.config import StatusConfig
+from pipelines import status, storage
+from pipelines.config.commands import StatusConfig
+from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import UserError
+from pipelines.models import model_directory
 from pipelines.report import charts, page
 from pipelines.report.page import Column, Picture
-from pipelines.training_config import TrainConfig, TuneConfig
+from pipelines.run import run_directory
+from pipelines.tuning import trials
 
 Sections = list[tuple[str, str]]
 PICTURE_BYTES = 3_500_000
@@ -189,7 +192,7 @@ def pictures(folder: str, budget: int) -> str:
 def lineage(uri: str) -> str:
     """Where the exported weights come from."""
     try:
-        card: ModelCard = models.read_card(uri)
+        card: ModelCard = model_directory.read_card(uri)
     except UserError:
         return page.note("No model was exported yet.")
     made, epoch, cycle, teachers = (card.lineage.get(key) for key in ("coefficients", "epoch", "cycle", "teachers"))
@@ -206,7 +209,7 @@ def lineage(uri: str) -> str:
             "Data digest": str(card.lineage.get("data_digest", "–"))[:16],
             "Data it has learned from": ", ".join(str(digest)[:16] for digest in card.lineage.get("origins", ()))
             or "–",
-            "SHA-256 of the weights": models.weights_digest(uri),
+            "SHA-256 of the weights": model_directory.weights_digest(uri),
         }
     )
 

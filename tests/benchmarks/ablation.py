@@ -28,10 +28,12 @@ from torch import Tensor
 from cluster.head import Head, ray_head
 from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor
-from pipelines import averaging, checkpoint, dataset, outcome, reading, run_directory, starting_point
-from pipelines.images import decode_image, decode_label
-from pipelines.ledger import Ensemble, Ledger, Student
-from pipelines.training_config import TrainConfig
+from pipelines.config.training import TrainConfig
+from pipelines.data import dataset, row_groups
+from pipelines.data.images import decode_image, decode_label
+from pipelines.models import checkpoint, setup, weight_files
+from pipelines.regulation.ledger import Ensemble, Ledger, Student
+from pipelines.run import result_file, run_directory
 
 ROOT = Path(__file__).parent.parent
 NOTHING = {"model.ddgcn": False, "loss.binary": 0, "loss.category": 0, "loss.binary-attention": 0}
@@ -84,7 +86,7 @@ class Study:
 
     def synth(self, name: str, seed: int, noise: float, num_images: int | None = None) -> str:
         out, s = str(self.settings.folder / "data" / name), self.settings
-        if outcome.finished_result(out, "synth") is None:
+        if result_file.finished_result(out, "synth") is None:
             self.command(
                 "synth", "--out", out, "--num-images", num_images or s.num_images, "--image-size", s.image_size,
                 "--seed", seed, "--label-noise", noise,
@@ -112,7 +114,7 @@ class Study:
     def train(self, seed: int, name: str, flags: Mapping[str, Any]) -> str:
         """One training; returns its run directory."""
         out = self.out(seed, name)
-        if outcome.finished_result(out, "train") is None:
+        if result_file.finished_result(out, "train") is None:
             options = [part for key, value in flags.items() for part in (f"--{key}", value)]
             self.command(
                 "train", "--data", self.data(seed), "--out", out, "--seed", seed, *options, *self.settings.more
@@ -152,9 +154,9 @@ class Study:
         """Mean F1 on the test labels of what the run exported, chosen on its validation split."""
         test, split = self.test()
         out = f"{run}/test-scores"
-        if outcome.finished_result(out, "evaluate") is None:
+        if result_file.finished_result(out, "evaluate") is None:
             self.command("evaluate", "--model", run, "--data", test, "--split", split, "--out", out)
-        result = outcome.finished_result(out, "evaluate")
+        result = result_file.finished_result(out, "evaluate")
         assert result is not None
         score: float = result["mean_f1"]
         return score
@@ -162,7 +164,7 @@ class Study:
 
 def memorised(config: TrainConfig, state: Mapping[str, Tensor], exact: str) -> tuple[float, float]:
     """On the corrupted pixels of the training labels: the share predicted as they say, and as they should."""
-    card = starting_point.model_card(config, dataset.read_manifest(config.data).class_set)
+    card = setup.model_card(config, dataset.read_manifest(config.data).class_set)
     network = DMLCSR(card.architecture)
     network.load_state_dict(dict(state))
     predictor = Predictor(network.decoupled(), card)
@@ -178,8 +180,8 @@ def memorised(config: TrainConfig, state: Mapping[str, Tensor], exact: str) -> t
 
 
 def _training_rows(uri: str) -> list[dict[str, Any]]:
-    source = reading.open_split(uri, dataset.read_manifest(uri), "train")
-    return reading.read_rows(source, reading.pieces_of(source, None, 0, 0, source.num_rows), ("image", "label"))
+    source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
+    return row_groups.read_rows(source, row_groups.pieces_of(source, None, 0, 0, source.num_rows), ("image", "label"))
 
 
 def _config(run: str) -> TrainConfig:
@@ -196,7 +198,7 @@ def explore(study: Study, lengths: Sequence[int]) -> Iterator[str]:
         runs = list(pool.map(lambda length: study.warm(0, FULL, length), lengths))
     yield f"{'epochs':>7}{'validation %':>14}{'as noisy %':>12}{'as exact %':>12}"
     for length, run in zip(lengths, runs, strict=True):
-        last = starting_point.last_checkpoint(run)
+        last = setup.last_checkpoint(run)
         with last.as_directory() as folder:
             state = checkpoint.load_network(Path(folder))
         shares = memorised(_config(run), state, exact) if exact else (float("nan"),) * 2
@@ -210,7 +212,7 @@ def curve(study: Study, seed: int, run: str) -> Iterator[str]:
     ledger = Ledger(run)
     for kind in (Student, Ensemble):
         for record in ledger.of(kind, "train"):
-            shares = memorised(_config(run), averaging.read_weights(record.weights), exact) if exact else (0.0, 0.0)
+            shares = memorised(_config(run), weight_files.read_weights(record.weights), exact) if exact else (0.0, 0.0)
             who = f"seed {seed}, {Path(run).name:<20} {kind.__name__.lower():<9} {record.cycle:>2}"
             noisy, right = (f"{100 * share:.1f}" for share in shares)
             yield f"{who}: validation {100 * record.val_mean_f1:.2f}, as noisy {noisy}, as exact {right}"

@@ -25,8 +25,8 @@ import numpy as np
 from cluster.object_store import client, object_store
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import sources
-from pipelines.config import IngestConfig
+from pipelines.config.commands import IngestConfig
+from pipelines.ingest import raw_files
 
 ROOT = Path(__file__).parent.parent
 NUM_FACES, SIDE = 64, 64
@@ -70,7 +70,7 @@ def measure(source: str, out: str) -> dict[str, Any]:
     """Seconds of the listing, and of the whole command."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
-    listing = sources.list_source(IngestConfig(format="celebamask_hq", source=source, out=out))
+    listing = raw_files.list_source(IngestConfig(format="celebamask_hq", source=source, out=out))
     listed = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     num_samples = sum(map(len, listing.samples.values()))

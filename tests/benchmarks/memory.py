@@ -24,9 +24,11 @@ from typing import Any
 
 from cluster.object_store import client, object_store
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import dataset, synth
-from pipelines.config import Split, SynthConfig
-from pipelines.dataset import Manifest, Row
+from pipelines.config.base import Split
+from pipelines.config.commands import SynthConfig
+from pipelines.data import dataset
+from pipelines.data.dataset import Manifest, Row
+from pipelines.ingest import synth
 
 NUM_IMAGES, FACTOR, IMAGE_SIZE = 600, 10, 128
 """Of every ten images eight are for training and one for validation."""

@@ -18,16 +18,17 @@ from pathlib import Path
 
 import ray
 
-from pipelines import orchestrator, tasks
-from pipelines.ledger import Average, Ensemble, Ledger, Record, Student, Teacher, Trial, Weights
-from pipelines.session import ray_session
+from pipelines.models.weights_reference import WeightsReference
+from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation.ledger import Average, Ensemble, Ledger, Record, Student, Teacher, Trial
+from pipelines.run.session import ray_session
 
 TRIALS, CYCLES, ANSWERS = 200, 20, 100
 
 
 def records(trial: str) -> Iterator[Record]:
     """All that a trial leaves in a ledger."""
-    weights = Weights(uri=f"s3://bucket/runs/sweep/cycles/{trial}/000-ensemble.safetensors", sha256="0" * 64)
+    weights = WeightsReference(uri=f"s3://bucket/runs/sweep/cycles/{trial}/000-ensemble.safetensors", sha256="0" * 64)
     yield Trial(trial=trial, architecture={"depth": 101, "width": 1.0}, taxonomy="lapa", num_cycles=CYCLES)
     for cycle in range(CYCLES + 1):
         shares = {f"{trial}/{number}": 1 / (cycle + 1) for number in range(cycle + 1)}

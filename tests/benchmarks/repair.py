@@ -23,11 +23,18 @@ import numpy.typing as npt
 
 from dmlcsr.metrics import Counts, scores
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import console, dataset, evaluate, options, outcome, reading, relabel, storage, synth, train
-from pipelines.config import ActorsConfig, EvaluateConfig, RelabelConfig, SynthConfig
-from pipelines.images import decode_label
-from pipelines.session import ray_session
-from pipelines.training_config import TrainConfig
+from pipelines import storage
+from pipelines.config import options
+from pipelines.config.commands import ActorsConfig, EvaluateConfig, RelabelConfig, SynthConfig
+from pipelines.config.training import TrainConfig
+from pipelines.data import dataset, row_groups
+from pipelines.data.images import decode_label
+from pipelines.inference import evaluate
+from pipelines.ingest import synth
+from pipelines.relabeling import relabel
+from pipelines.run import console, result_file
+from pipelines.run.session import ray_session
+from pipelines.training import train
 
 NOISE = 0.4
 VERSIONS: Mapping[str, Mapping[str, Any]] = {
@@ -48,8 +55,8 @@ def with_folds(num_folds: int) -> Mapping[str, Mapping[str, Any]]:
 
 def rows_of(uri: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The training rows of a data set."""
-    source = reading.open_split(uri, dataset.read_manifest(uri), "train")
-    return reading.read_rows(source, reading.pieces_of(source, None, 0, 0, source.num_rows), columns)
+    source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
+    return row_groups.read_rows(source, row_groups.pieces_of(source, None, 0, 0, source.num_rows), columns)
 
 
 def against_exact(uri: str, exact: str) -> Row:
@@ -84,7 +91,7 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
         return storage.join(folder, f"seed-{seed}", name)
 
     def done(command: str, config: Any, run: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return outcome.finished_result(config.out, command) or outcome.committed(command, config, run)
+        return result_file.finished_result(config.out, command) or result_file.committed(command, config, run)
 
     sizes = {"num_images": arguments.num_images, "image_size": arguments.image_size, "seed": seed}
     for name, noise in (("noisy", NOISE), ("exact", 0.0)):
@@ -161,7 +168,7 @@ def main() -> None:
     given = ["--preset", "cpu-small", "--data", "/", "--out", "/", "--schedule.epochs", str(arguments.epochs), *more]
     recipe = options.resolve(TrainConfig, options.parse("train", TrainConfig, given, with_presets=True))
     results = []
-    with console.opened(verbose=False), ray_session(num_cpus=4):
+    with console.logging_to_console(verbose=False), ray_session(num_cpus=4):
         logging.getLogger("pipelines").setLevel(logging.WARNING)
         for seed in range(arguments.seeds):
             results.append(study(arguments.folder, seed, arguments, recipe))

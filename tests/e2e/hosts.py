@@ -30,9 +30,9 @@ import pyarrow.parquet as pq
 import s3fs
 
 from cluster.head import Head, alive_nodes
-from cluster.hosts import Host, network
 from cluster.object_store import client
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
+from tests.support.namespaces import Host, network
 
 BIN = Path(sys.executable).parent
 NUM_IMAGES = 240

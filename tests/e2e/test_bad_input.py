@@ -12,10 +12,13 @@ import ray_job
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
-from pipelines import dataset, models, packing, storage
-from pipelines.dataset import Manifest, Row
-from pipelines.images import encode_png
-from tests.conftest import Finished, run_command
+from pipelines import storage
+from pipelines.config.base import SPLITS
+from pipelines.data import dataset, packing
+from pipelines.data.dataset import Manifest, Row
+from pipelines.data.images import encode_png
+from pipelines.models import model_directory
+from tests.support.commands import Finished, run_command
 
 
 def refused(done: Finished, *parts: str) -> None:
@@ -46,7 +49,7 @@ def data(tmp_path_factory):
         Row(id=f"{n}", image=png, label=encode_png(np.eye(32, dtype=np.uint8)), height=32, width=32, meta="{}")
         for n in range(4)
     ]
-    files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in dataset.SPLITS}
+    files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in SPLITS}
     classes = dataset.get_taxonomy("celebamask_hq").classes
     manifest = Manifest(taxonomy="celebamask_hq", classes=classes, splits=files, digest=dataset.digest_of(files))
     dataset.commit(out, manifest.model_dump(mode="json"))
@@ -83,7 +86,7 @@ def test_a_data_set_whose_manifest_cannot_be_used(data, tmp_path, kind, run_here
 def test_a_model_of_another_taxonomy(data, tmp_path, run_here):
     architecture = Architecture(num_classes=11, depth=18, width=0.125)
     card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
-    models.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
+    model_directory.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
     done = run_here("evaluate", "--model", tmp_path / "model", "--data", data, "--out", tmp_path / "scores")
     refused(done, "lapa", "celebamask_hq")
     assert not (tmp_path / "scores").exists()
@@ -150,7 +153,7 @@ def test_a_relabelling_with_too_many_bad_rows_ends_with_its_sentence(tmp_path):
     packing.commit(data, CELEBAMASK_HQ, {"train": [file]}, [], {})
     architecture = Architecture(num_classes=19, depth=18, width=0.125)
     card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
-    models.write_model(str(tmp_path / "model"), FaceParser(architecture).eval(), card)
+    model_directory.write_model(str(tmp_path / "model"), FaceParser(architecture).eval(), card)
     done = run_command("relabel", "--model", tmp_path / "model", "--data", data, "--out", out)
     assert done.code == 2 and "rows of" in done.stderr.strip().splitlines()[-1], done.stderr
     assert json.loads((out / "result.json").read_text())["exit_code"] == 2

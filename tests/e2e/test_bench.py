@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.conftest import run_command
+from tests.support.commands import run_command
 
 
 @pytest.mark.faults

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import dataset, models
-from tests.conftest import ROOT, command_line, run_command
+from pipelines.data import dataset
+from pipelines.models import model_directory
+from tests.support.commands import ROOT, command_line, run_command
 
 
 def test_help_lists_every_command_and_each_has_its_own():
@@ -76,7 +77,7 @@ def undisturbed(data, tmp_path_factory):
 
 def digest(run: Path) -> str:
     """Of the exported weights; shorter than they are where a comparison fails."""
-    return hashlib.sha256((run / "model" / models.WEIGHTS).read_bytes()).hexdigest()
+    return hashlib.sha256((run / "model" / model_directory.WEIGHTS).read_bytes()).hexdigest()
 
 
 def test_the_last_line_of_train_is_its_result_and_it_is_committed(undisturbed):

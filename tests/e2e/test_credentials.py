@@ -15,7 +15,7 @@ import pytest
 
 from cluster.head import Head, start_head, stop_head
 from cluster.object_store import client
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 CIRCLE = """
 python ray_job.py synth --num-images 60 --image-size 48 --label-noise 0.5 --out {0}/data

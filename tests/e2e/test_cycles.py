@@ -5,8 +5,7 @@ import hashlib
 import pytest
 
 from cluster.object_store import client, object_store
-from tests.conftest import run_command
-from tests.e2e.test_interruptions import outlasts, started, wait_for
+from tests.support.commands import outlasts, run_command, started, wait_for
 
 CSR = ("--preset", "cpu-smoke", "--schedule.epochs", 2, "--csr.num-cycles", 2, "--csr.cycle-epochs", 1, "--json")
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run_command
-from tests.e2e.test_interruptions import started, wait_for
+from tests.support.commands import run_command, started, wait_for
 
 pytestmark = pytest.mark.faults
 DISK_BYTES = 256 << 20

@@ -1,16 +1,10 @@
 """What happens to commands whose driver, or whose object store, is killed with -9 in the middle."""
 
-import os
-import subprocess
-import time
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from cluster.object_store import ObjectStore, client, object_store
-from pipelines import dataset
-from tests.conftest import ROOT, command_line, run_command, variables
+from cluster.object_store import client, object_store
+from pipelines.data import dataset
+from tests.support.commands import outlasts, run_command, started, variables, wait_for
 
 PAIRS = ("ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--json")
 
@@ -30,21 +24,6 @@ def undisturbed(raw, tmp_path_factory):
     done = run_command(*PAIRS, "--source", raw, "--out", out)
     assert done.code == 0, done.stderr
     return dataset.read_manifest(str(out))
-
-
-def started(log: Path, *arguments: object, **environment: str) -> "subprocess.Popen[bytes]":
-    env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
-    with log.open("w") as file:
-        return subprocess.Popen(command_line(*arguments), stdout=file, stderr=file, cwd=ROOT, env=env)
-
-
-def wait_for(
-    condition: Callable[[], object], process: "subprocess.Popen[bytes]", log: Path, seconds: float = 200
-) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
-        time.sleep(0.02)
 
 
 def test_an_ingest_killed_with_9_continues_without_doing_finished_files_again(raw, undisturbed, tmp_path):
@@ -73,18 +52,6 @@ def store(raw, tmp_path_factory):
         fs.mkdir("mortal")
         fs.put(str(raw), "mortal/raw", recursive=True)
         yield store
-
-
-def outlasts(store: ObjectStore, seconds: float, begun: str, log: Path, *arguments: object) -> None:
-    """The command ends well though the store is killed once `begun` is there and comes back after `seconds`."""
-    fs = client(store.environment)
-    process = started(log, *arguments, **store.environment)
-    wait_for(lambda: fs.exists(begun) and fs.find(begun), process, log)
-    store.kill()
-    time.sleep(seconds)  # the outage itself
-    store.start()
-    assert process.wait(300) == 0, log.read_text()
-    assert "does not answer" in log.read_text()
 
 
 def test_an_ingest_outlasts_a_store_that_is_killed_and_comes_back(store, undisturbed, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.head import Head, ray_head, start_head, stop_head
 from cluster.object_store import client
-from tests.conftest import ROOT, run_command
+from tests.support.commands import ROOT, run_command
 
 TRAIN = ("train", "--preset", "cpu-smoke", "--schedule.epochs", "6", "--csr.num-cycles", "1", "--csr.cycle-epochs", "2")
 GRACE_SECONDS = 3

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.local import BUCKET, Stack
 from cluster.object_store import client
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 
 from cluster.head import alive_nodes, ray_head, ray_node
 from cluster.object_store import client
-from tests.conftest import run_command
-from tests.e2e.test_interruptions import started, wait_for
+from tests.support.commands import run_command, started, wait_for
 
 TRAIN = ("train", "--preset", "cpu-smoke", "--schedule.epochs", 6, "--csr.num-cycles", 1, "--csr.cycle-epochs", 2)
 

@@ -6,9 +6,9 @@ import numpy as np
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import storage
-from pipelines.images import encode_png
-from tests.conftest import run_command
-from tests.e2e.test_relabel import untrained_model
+from pipelines.data.images import encode_png
+from tests.support.commands import run_command
+from tests.support.networks import untrained_model
 
 
 def test_photos_on_s3_become_labels_overlays_and_cut_outs_on_s3(s3):

@@ -5,14 +5,11 @@ import os
 import signal
 
 import pytest
-import torch
 
 from cluster.head import ray_head, ray_node
 from cluster.object_store import client, object_store
-from dmlcsr.model import Architecture, FaceParser
-from dmlcsr.weights import ModelCard, Preprocessing, pack_model
-from tests.conftest import run_command
-from tests.e2e.test_interruptions import outlasts, started, wait_for
+from tests.support.commands import outlasts, run_command, started, wait_for
+from tests.support.networks import untrained_model
 
 NUM_FILES = 15  # of 240 training rows in groups of 16
 
@@ -26,13 +23,6 @@ def inputs(s3):
     for name, content in untrained_model().items():  # not by `pipelines.storage`, which knows one server a process
         client(os.environ).pipe_file(f"{model.removeprefix('s3://')}/{name}", content)
     return "relabel", "--data", data, "--model", model, "--json"
-
-
-def untrained_model():
-    torch.manual_seed(0)
-    architecture = Architecture(num_classes=19, depth=18, width=0.25)
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=128))
-    return pack_model(FaceParser(architecture).eval(), card)
 
 
 @pytest.fixture(scope="module")

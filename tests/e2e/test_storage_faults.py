@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from cluster.object_store import ObjectStore, client, object_store
-from pipelines import dataset, owner, storage
-from pipelines.dataset import Manifest
-from tests.conftest import run_command, variables
-from tests.e2e.proxy import Proxy, proxy
-from tests.e2e.test_interruptions import started, wait_for
-from tests.e2e.test_relabel import untrained_model
+from pipelines import storage
+from pipelines.data import dataset
+from pipelines.data.dataset import Manifest
+from pipelines.run import lock
+from tests.support.commands import run_command, started, variables, wait_for
+from tests.support.networks import untrained_model
+from tests.support.proxy import Proxy, proxy
 
 SYNTH = ("--image-size", 64, "--label-noise", 0.4)
 OUTAGE_SECONDS = 30.0
@@ -79,9 +80,9 @@ def test_a_run_whose_record_was_written_but_not_answered_is_its_own(store, fault
     with (
         variables({"AWS_ENDPOINT_URL": faulty.endpoint}),
         faulty.failing("lost_answer", every=2),
-        owner.ownership("s3://faulty/owned"),
+        lock.ownership("s3://faulty/owned"),
     ):
-        found = owner.current("s3://faulty/owned")
+        found = lock.current("s3://faulty/owned")
         assert found is not None and found.pid == os.getpid()
     assert faulty.hits["lost_answer"]
 

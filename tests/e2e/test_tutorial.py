@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from cluster.head import ray_head
-from tests.conftest import ROOT
+from tests.support.commands import ROOT
 
 SMALLER = {"--num-images 600": "--num-images 60", "--image-size 128": "--image-size 48", "cpu-small": "cpu-smoke"}
 

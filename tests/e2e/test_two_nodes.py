@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cluster.head import Head, alive_nodes, ray_head, ray_node
-from tests.conftest import run_command
+from tests.support.commands import run_command
 
 
 @pytest.fixture(scope="module")

@@ -4,19 +4,11 @@ import numpy as np
 import pytest
 
 from dmlcsr.taxonomy import CELEBAMASK_HQ
-from pipelines import dataset, images, packing, relabel, synth
-from pipelines.config import RelabelConfig, SynthConfig
-from tests.pipelines.relabelling import (
-    BAD,
-    HALF,
-    NARROW,
-    NUM_ROWS,
-    SUSPECTS,
-    UNLABELLED,
-    narrow,
-    read_split,
-    write_model,
-)
+from pipelines.config.commands import RelabelConfig, SynthConfig
+from pipelines.data import dataset, images, packing
+from pipelines.ingest import synth
+from pipelines.relabeling import relabel
+from tests.support.relabelling import BAD, HALF, NARROW, NUM_ROWS, SUSPECTS, UNLABELLED, narrow, read_split, write_model
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,12 @@
+"""The five losses of DML-CSR, from logits to one differentiable scalar (docs/method.md, section 4)."""
+
+from dmlcsr.losses.dml_loss import (
+    DistillationTargets,
+    LossParts,
+    LossWeights,
+    binary_weights,
+    category_weights,
+    dml_loss,
+)
+
+__all__ = ["DistillationTargets", "LossParts", "LossWeights", "binary_weights", "category_weights", "dml_loss"]

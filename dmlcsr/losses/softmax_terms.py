@@ -1,0 +1,178 @@
+"""Weighted sums of per-pixel cross-entropies and the Lovasz-softmax loss, with one softmax for all of them.
+
+A cross-entropy term is described by its plane: (B, H, W) weights of the pixels, which already hold class
+weights and means, so that the term is sum_i plane_i * nll_i. The softmax of the upsampled logits s exists only to
+be reduced to a few scalars, so the gradient is computed beside the values and no graph of full-size tensors is
+kept. With p = softmax(s), g = d Lovasz / d p and the planes times their factors:
+
+    d total / d s = p * sum(planes) - onehot(label) * sum(planes) + p * (g - <p, g>)
+"""
+
+import math
+import threading
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dmlcsr.losses.lovasz import lovasz_and_gradient
+from dmlcsr.losses.upsample import BilinearResize
+from dmlcsr.taxonomy import IGNORE
+
+_CHUNK = 1 << 20
+"""Values at label size that are evaluated together; smaller chunks cost calls, larger ones miss the cache."""
+
+_SAFE = 32.0
+"""Logits between minus this and zero need no maximum subtracted: no exponential of them vanishes in float32."""
+
+
+def weighted_terms(
+    logits: Tensor,
+    label: Tensor,
+    planes: Tensor,
+    factors: Sequence[float],
+    *,
+    target: Tensor | None = None,
+    lovasz_factor: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(differentiable total, detached terms): total = sum of factor * term.
+
+    `logits` (B, C, h, w) are upsampled to `label` (B, H, W), uint8 with 255 = ignore, in float32 at least.
+    `planes` (K, B, H, W), zero on ignored pixels, and K `factors` describe the cross-entropy terms. With a
+    `target` (B, C, H, W) of probabilities the first term is of KL(target || softmax) instead. With a
+    `lovasz_factor` the Lovasz-softmax loss is one more term, the last. Terms: (K,) or (K + 1,).
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    planes = planes.to(logits.dtype)
+    with_gradient = torch.is_grad_enabled() and logits.requires_grad
+    # Lovasz pools the batch; without it fewer images at a time take less memory and stay in the cache.
+    size = len(label) if lovasz_factor is not None else max(1, _CHUNK // (logits.shape[1] * label[0].numel()))
+    chunks = [slice(start, start + size) for start in range(0, len(label), size)]
+    with torch.no_grad():
+        resize = BilinearResize.between(logits.shape[2:], label.shape[1:], logits)
+        results = [
+            _Chunk(resize, logits[c], label[c], planes[:, c], factors, None if target is None else target[c])
+            .evaluate(lovasz_factor, with_gradient)
+            for c in chunks
+        ]  # fmt: skip
+        terms = torch.stack([terms for terms, _ in results]).sum(0)
+        all_factors = factors if lovasz_factor is None else (*factors, lovasz_factor)
+        total = _weighted_sum(all_factors, terms)
+    if with_gradient:
+        gradient = torch.cat([gradient for _, gradient in results if gradient is not None])
+        total = cast(Tensor, _WithGradient.apply(logits, total, gradient))  # type: ignore[no-untyped-call]
+    return total, terms
+
+
+class _WithGradient(torch.autograd.Function):
+    """A scalar whose gradient with respect to `logits` is already known."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * grad_output, None, None
+
+
+def _weighted_sum(factors: Sequence[float], parts: Tensor) -> Tensor:
+    """Sum of factor * part over the first axis; the factors stay on the host."""
+    total = parts.new_zeros(parts.shape[1:])
+    for factor, part in zip(factors, parts, strict=True):
+        total += factor * part
+    return total
+
+
+class _Chunk:
+    """Images that are evaluated together; arguments as of `weighted_terms`. Used once: it works in place."""
+
+    def __init__(
+        self,
+        resize: BilinearResize,
+        logits: Tensor,
+        label: Tensor,
+        planes: Tensor,
+        factors: Sequence[float],
+        target: Tensor | None,
+    ) -> None:
+        (batch, classes), (height, width) = logits.shape[:2], label.shape[1:]
+        # Less the maximum at each source pixel, which changes no softmax, logits are mostly in the range of exp.
+        logits = logits - logits.amax(1, keepdim=True)
+        self.bounded = logits.device.type == "cpu" and logits.min().item() > -_SAFE
+        self.resize, self.label, self.planes, self.factors = resize, label, planes, factors
+        self.values = resize(logits, _scratch("values", (batch, height, classes, width), logits)).transpose(1, 2)
+        """(B, H, C, W), contiguous: logits, then exponentials, at last the gradient."""
+        self.target = None if target is None else target.transpose(1, 2).to(self.values.dtype)
+        self.index = _flat_index(label, logits.shape[1])
+
+    def evaluate(self, lovasz_factor: float | None, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """(terms, gradient with respect to the logits given, if asked for)."""
+        terms, total = self._exponentials()
+        if lovasz_factor is None:
+            return terms, self._gradient(total, None) if with_gradient else None
+        self.values /= total[:, :, None]
+        probs = self.values.transpose(1, 2)
+        out = _scratch("gradient", probs.transpose(0, 1).shape, probs)
+        loss, gradient = lovasz_and_gradient(probs, self.label, out=out)
+        terms = torch.cat([terms, loss[None]])
+        return terms, self._gradient(None, gradient.transpose(1, 2), lovasz_factor) if with_gradient else None
+
+    def _exponentials(self) -> tuple[Tensor, Tensor]:
+        """(K,) cross-entropy terms and (B, H, W) sums of the exponentials, which replace the logits."""
+        values = self.values
+        if not self.bounded:
+            values -= values.amax(2, keepdim=True)
+        nll = -values.view(-1).index_select(0, self.index).view(self.label.shape)[None]
+        if self.target is not None:  # KL = sum t log t - sum t log p, in the first plane only
+            soft = torch.xlogy(self.target, self.target).sum(2) - (self.target * values).sum(2)
+            nll = torch.cat([soft[None], nll.expand(len(self.planes) - 1, -1, -1, -1)])
+        total = values.exp_().sum(2)
+        return (self.planes * (nll + total.log())).flatten(1).sum(1), total
+
+    def _gradient(self, total: Tensor | None, lovasz_gradient: Tensor | None, lovasz_factor: float = 0.0) -> Tensor:
+        """Gradient with respect to the logits before upsampling; replaces the values.
+
+        They are exponentials with the sum `total`, or probabilities where there is a `lovasz_gradient` (B, H, C, W).
+        """
+        values, plane = self.values, _weighted_sum(self.factors, self.planes)
+        hard = plane if self.target is None else plane - self.factors[0] * self.planes[0]
+        if total is not None:
+            values *= (plane / total)[:, :, None]
+        if lovasz_gradient is not None:
+            weighted = lovasz_gradient.mul_(values)
+            values *= (plane - lovasz_factor * weighted.sum(2))[:, :, None]
+            values.add_(weighted, alpha=lovasz_factor)
+        values.view(-1).scatter_add_(0, self.index, -hard.flatten())
+        if self.target is not None:
+            values.addcmul_(self.target, (plane - hard)[:, :, None], value=-1)
+        return self.resize.transposed(values.transpose(1, 2))
+
+
+_kept = threading.local()
+
+
+def _scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Uninitialised memory for this step. A CPU thread keeps and reuses it: fresh pages cost more than the sums."""
+    if like.device.type != "cpu":
+        return like.new_empty(*shape)
+    size, buffer = math.prod(shape), cast(Tensor | None, getattr(_kept, name, None))
+    if buffer is None or buffer.numel() < size or buffer.dtype != like.dtype:
+        with torch.inference_mode(False):
+            buffer = torch.empty(size, dtype=like.dtype)
+        setattr(_kept, name, buffer)
+    return buffer[:size].view(*shape)
+
+
+def _flat_index(label: Tensor, num_classes: int) -> Tensor:
+    """(B * H * W,) positions of each pixel's class, 0 if ignored, in contiguous (B, H, C, W). Faster than gather."""
+    label = label.masked_fill(label == IGNORE, 0)
+    torch._assert_async(label.max() < num_classes, f"labels must be below {num_classes} or {IGNORE}")
+    batch, height, width = label.shape
+    rows = torch.arange(0, batch * height * num_classes * width, num_classes * width, device=label.device)
+    index = rows.view(batch, height, 1) + torch.arange(width, device=label.device)
+    return index.add_(label, alpha=width).flatten()

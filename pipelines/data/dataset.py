@@ -1,0 +1,215 @@
+"""The packed data set: `<uri>/{train,val,test}/*.parquet` and `dataset.json`, which is written last.
+
+A data set is immutable once its `dataset.json` exists. Images and labels stay encoded; row groups are small so
+that a shuffled epoch can read any of them on its own.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import islice
+from typing import Annotated, Any, Literal, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from dmlcsr.taxonomy import Taxonomy, get_taxonomy
+from pipelines import storage
+from pipelines.config.base import Split
+from pipelines.errors import OutputTakenError, UserError
+
+MANIFEST = "dataset.json"
+CLAIM = "unfinished.json"
+"""Present while a build runs or after it was cut off; holds the lineage the build was started with."""
+RECEIPTS = "unfinished"
+"""Folder of what is known of each finished shard, as long as the build is not."""
+ROWS_PER_GROUP = 16
+"""At most; a few MB of 1024x1024 JPEGs. The unit that the shuffle of an epoch moves."""
+GROUPS_PER_FILE = 16
+MAX_ROWS_PER_FILE = 10_000_000
+"""A manifest may claim any number, and some memory is needed for each row group."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.binary(), nullable=False),
+        pa.field("label", pa.binary()),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("meta", pa.string(), nullable=False),
+    ]
+)
+
+
+class Row(TypedDict):
+    """One face crop. `label` is a PNG of uint8 ids (255 = ignore) or None; `meta` is a JSON object."""
+
+    id: str
+    image: bytes
+    label: bytes | None
+    height: int
+    width: int
+    meta: str
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataFile(_Strict):
+    """One Parquet file; `path` is relative to the data set, and leads nowhere else."""
+
+    path: Annotated[str, Field(pattern=r"^(train|val|test)/[\w-]+\.parquet$")]
+    num_rows: Annotated[int, Field(gt=0, le=MAX_ROWS_PER_FILE)]
+    num_bytes: PositiveInt
+    sha256: str
+
+
+class Manifest(_Strict):
+    """`dataset.json`: what the data set holds and where it came from."""
+
+    format_version: Literal[1] = 1
+    taxonomy: str
+    classes: tuple[str, ...]
+    rows_per_group: PositiveInt = ROWS_PER_GROUP
+    splits: Mapping[Split, tuple[DataFile, ...]]
+    num_quarantined: NonNegativeInt = 0
+    reasons: Mapping[str, int] = {}
+    num_mirrored: NonNegativeInt = 0
+    lineage: Mapping[str, Any] = {}
+    relabelled: Mapping[str, Any] = {}
+    """What `relabel` did to the rows of `lineage["data"]`; empty for a data set of another command."""
+    digest: str
+
+    def num_rows(self) -> dict[str, int]:
+        return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
+
+    @property
+    def origin(self) -> str:
+        """The digest of the data set whose images these are; relabelled versions of one data set share it."""
+        return str(self.lineage.get("origin", self.digest))
+
+    @cached_property
+    def class_set(self) -> Taxonomy:
+        return get_taxonomy(self.taxonomy)
+
+
+def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
+    """sha256 over the names and contents of all files; equal digests mean equal rows in equal order."""
+    lines = sorted(f"{file.path} {file.sha256}\n" for files in splits.values() for file in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+RELABELLED_SCHEMA = (
+    SCHEMA.append(pa.field("label_previous", pa.binary()))
+    .append(pa.field("quality", pa.float32()))
+    .append(pa.field("class_quality", pa.list_(pa.float32())))
+    .append(pa.field("changed", pa.float32(), nullable=False))
+    .append(pa.field("confidence", pa.float32(), nullable=False))
+    .append(pa.field("rule", pa.string(), nullable=False))
+)
+
+
+class RelabelledRow(Row):
+    """A row with a new label, and what is known of the one before.
+
+    `quality` (0 wrong .. 1) and `class_quality` (K of them, None where the class has no pixel) are of the label before,
+    None where there was none; `changed` is a share of pixels; `confidence` is the mean over pixels of the teacher's
+    highest probability; `rule` is what decided: the policy, or `unlabelled`.
+    """
+
+    label_previous: bytes | None
+    quality: float | None
+    class_quality: list[float | None] | None
+    changed: float
+    confidence: float
+    rule: str
+
+
+def write_file(
+    dataset: str,
+    path: str,
+    rows: Iterable[Row],
+    rows_per_group: int = ROWS_PER_GROUP,
+    schema: pa.Schema = SCHEMA,
+) -> DataFile | None:
+    """Packs rows into one Parquet file `dataset/path`, atomically; without a row none is written.
+
+    The same rows give the same bytes. Memory is needed for the file and one row group.
+    """
+    buffer, num_rows, remaining = io.BytesIO(), 0, iter(rows)
+    # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
+    with pq.ParquetWriter(buffer, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
+        while group := list(islice(remaining, rows_per_group)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+            num_rows += len(group)
+    if not num_rows:
+        return None
+    data = buffer.getvalue()
+    storage.write_bytes(storage.join(dataset, path), data)
+    return DataFile(path=path, num_rows=num_rows, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def read_manifest(dataset: str) -> Manifest:
+    """The committed manifest. Raises UserError where the folder is no finished data set of this version."""
+    uri = storage.join(dataset, MANIFEST)
+    if not storage.exists(uri):
+        raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
+    content = storage.read_json(uri)
+    if content.get("format_version") != 1:
+        raise UserError(f"{uri} has format version {content.get('format_version')!r}; this program reads 1")
+    try:
+        manifest = Manifest.model_validate(content)
+        taxonomy = manifest.class_set
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
+    except ValueError as error:
+        raise UserError(f"{uri}: {error}") from error
+    if manifest.classes != taxonomy.classes:
+        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy!r} of this program")
+    return manifest
+
+
+def is_finished(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) -> bool:
+    """Whether `marker` says that the build with this lineage is complete.
+
+    Raises OutputTakenError where another build is.
+    """
+    if not storage.exists(storage.join(out, marker)):
+        return False
+    if storage.read_json(storage.join(out, marker)).get("lineage") != json.loads(json.dumps(lineage)):
+        raise OutputTakenError(f"{out} already holds another data set; choose another --out or delete it")
+    if storage.exists(storage.join(out, CLAIM)):
+        _tidy(out)  # the kill came after the marker
+    return True
+
+
+def begin(out: str, lineage: Mapping[str, Any]) -> None:
+    """Claims `out` for a build with this lineage. One that was cut off continues, file by file.
+
+    Raises OutputTakenError where `out` holds another unfinished build, or other files.
+    """
+    lineage = json.loads(json.dumps(lineage))
+    claim = storage.join(out, CLAIM)
+    if storage.exists(claim):
+        if storage.read_json(claim) != lineage:
+            raise OutputTakenError(f"{out} holds an unfinished build of another data set; choose another --out")
+    elif not storage.is_empty(out):
+        raise OutputTakenError(f"{out} is not empty and holds no data set; choose another --out")
+    elif not storage.create_bytes(claim, json.dumps(lineage).encode()):
+        begin(out, lineage)  # another one was faster: it may be of the same build
+
+
+def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
+    """Makes the build exist: its marker, which holds the lineage, is written last; then claim and receipts go."""
+    storage.write_json(storage.join(out, marker), content)
+    _tidy(out)
+
+
+def _tidy(out: str) -> None:
+    storage.delete_folder(storage.join(out, RECEIPTS))
+    storage.delete(storage.join(out, CLAIM))

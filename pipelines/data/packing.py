@@ -1,0 +1,211 @@
+"""Writes data sets: shards of work become Parquet files on the workers of the cluster, then one manifest.
+
+Each shard that is done leaves a receipt on storage, so that a build that was cut off does none of them again.
+"""
+
+import hashlib
+import io
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypedDict
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray.data
+
+from dmlcsr.taxonomy import Taxonomy
+from pipelines import storage
+from pipelines.config.base import SPLITS, Split
+from pipelines.data import dataset
+from pipelines.data.dataset import DataFile, Manifest, Row
+from pipelines.errors import UserError
+from pipelines.run import console
+from pipelines.run.progress import tell_count
+
+logger = logging.getLogger(__name__)
+QUARANTINE, REMARKS = "quarantine", "remarks"
+"""Tables beside the data: samples that are not in it, and rows that are and may be wrong."""
+MIRRORED = "looks_mirrored"
+
+
+class Finding(TypedDict):
+    """What was found about a sample: the file or row it is about, the kind of finding, and the details."""
+
+    source: str
+    reason: str
+    detail: str
+
+
+class Batch(NamedTuple):
+    """What became of some items: rows, those that were refused, and what is to be said about rows."""
+
+    rows: list[Row]
+    rejected: list[Finding]
+    remarks: list[Finding]
+
+
+class Shard(NamedTuple):
+    """What becomes one file: its split, its number inside the split, and the items to make rows from.
+
+    It travels as JSON: a tuple among the items arrives as a list.
+    """
+
+    split: Split
+    number: int
+    items: Sequence[Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}/part-{self.number:05d}"
+
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()
+
+
+MakeRows = Callable[[Sequence[Any]], Batch]
+
+
+def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
+    """Cuts each split's items into shards of one file each, in order."""
+    return [
+        Shard(split, start // size, values[start : start + size])
+        for split, values in items.items()
+        for start in range(0, len(values), size)
+    ]
+
+
+def map_shards(
+    out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]], verb: str = "packed"
+) -> Iterator[dict[str, Any]]:
+    """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come.
+
+    The answer to a shard of the same items that an earlier attempt at `out` finished is taken from its receipt.
+    """
+    if not shards:
+        return
+    num_kept = 0
+    tasks = shard_rows(shards).map(lambda row: with_receipt(out, row, work))
+    for done, row in enumerate(tasks.iter_rows(), start=1):
+        num_kept += row["is_kept"]
+        kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
+        tell_count(f"{verb} {done} of {len(shards)} files{kept}", done, len(shards))
+        yield json.loads(row["answer"])
+
+
+def shard_rows(shards: Sequence[Shard]) -> ray.data.Dataset:
+    """One block for each shard: a task fetches its own only."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards))
+
+
+def with_receipt(
+    out: str, row: dict[str, Any], work: Callable[[Shard], dict[str, Any]], receipts: str = dataset.RECEIPTS
+) -> dict[str, Any]:
+    """The answer to a shard, from `work` or, where an earlier attempt has finished it, from its receipt."""
+    console.forward_logs_to_driver()
+    shard = Shard(*json.loads(row["shard"]))
+    receipt = storage.join(out, receipts, f"{shard.name}.json")
+    found = storage.read_json(receipt) if storage.exists(receipt) else {}
+    is_kept = found.get("items") == shard.digest()
+    answer = found["answer"] if is_kept else work(shard)
+    if not is_kept:
+        storage.write_json(receipt, {"items": shard.digest(), "answer": answer})
+    return {"answer": json.dumps(answer), "is_kept": is_kept}
+
+
+def pack(
+    out: str,
+    items: Mapping[Split, Sequence[Any]],
+    make_rows: MakeRows,
+    taxonomy: Taxonomy,
+    lineage: Mapping[str, Any],
+    rejected: Sequence[Finding] = (),
+    rows_per_group: int = dataset.ROWS_PER_GROUP,
+) -> Manifest:
+    """Makes a whole data set at `out`, which `dataset.begin` has claimed, and commits it.
+
+    `make_rows` gets a row group's items at a time; `rejected` are samples that were refused before packing. Raises
+    UserError where no row at all is good.
+    """
+
+    def write(shard: Shard) -> dict[str, Any]:
+        bad: list[Finding] = []
+        remarks: list[Finding] = []
+
+        def rows() -> Iterable[Row]:
+            for start in range(0, len(shard.items), rows_per_group):
+                batch = make_rows(shard.items[start : start + rows_per_group])
+                bad.extend(batch.rejected)
+                remarks.extend(batch.remarks)
+                yield from batch.rows
+
+        file = dataset.write_file(out, f"{shard.name}.parquet", rows(), rows_per_group)
+        return {"split": shard.split, "file": file and file.model_dump(), "rejected": bad, "remarks": remarks}
+
+    files: dict[Split, list[DataFile]] = {split: [] for split in SPLITS}
+    bad, remarks = list(rejected), []
+    for answer in map_shards(out, make_shards(items, rows_per_group * dataset.GROUPS_PER_FILE), write):
+        if answer["file"]:
+            files[answer["split"]].append(DataFile.model_validate(answer["file"]))
+        bad.extend(answer["rejected"])
+        remarks.extend(answer["remarks"])
+    write_findings(out, REMARKS, remarks)
+    num_mirrored = sum(remark["reason"] == MIRRORED for remark in remarks)
+    return commit(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, num_mirrored=num_mirrored)
+
+
+def commit(
+    out: str,
+    taxonomy: Taxonomy,
+    files: Mapping[Split, Sequence[DataFile]],
+    rejected: Sequence[Finding],
+    lineage: Mapping[str, Any],
+    **more: Any,
+) -> Manifest:
+    """Commits a data set whose files are written: its quarantine table, then its manifest with `more` fields.
+
+    Raises UserError where no row at all is good.
+    """
+    if not any(files.values()):
+        reason = in_words(rejected[0]) if rejected else "the source is empty"
+        raise UserError(f"no sample could be used; the first reason: {reason}")
+    write_findings(out, QUARANTINE, rejected)
+    splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
+    manifest = Manifest(
+        taxonomy=taxonomy.name,
+        classes=taxonomy.classes,
+        splits=splits,
+        num_quarantined=len(rejected),
+        reasons=dict(sorted(Counter(sample["reason"] for sample in rejected).items())),
+        lineage=dict(lineage),
+        digest=dataset.digest_of(splits),
+        **more,
+    )
+    dataset.commit(out, manifest.model_dump(mode="json"))
+    return manifest
+
+
+def in_words(finding: Finding) -> str:
+    """For a sentence."""
+    return printable("{source}: {reason} ({detail})".format(**finding))
+
+
+def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:
+    """Writes `<table>/part-00000.parquet`, sorted; none where there is nothing to say."""
+    uri = storage.join(out, table, "part-00000.parquet")
+    if not findings:
+        storage.delete(uri)  # an earlier, unfinished attempt may have left one
+        return
+    rows = sorted(findings, key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
+    shown = [{name: printable(str(value)) for name, value in row.items()} for row in rows]
+    schema = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail")])
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(shown, schema=schema), buffer)
+    storage.write_bytes(uri, buffer.getvalue())
+
+
+def printable(text: str) -> str:
+    """With control characters, and bytes of file names that are no text, as escapes."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -1,0 +1,141 @@
+"""Reads any rows of a split: which row groups they are in, in the order of an epoch, and what is stored there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import storage
+from pipelines.config.base import Split
+from pipelines.data.dataset import SCHEMA, Manifest
+from pipelines.errors import UserError
+
+Integers = npt.NDArray[np.int64]
+
+
+class Piece(NamedTuple):
+    """Rows `start` to `stop` of a row group."""
+
+    file: int
+    group: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """One split of a data set, with what is needed to find any row group of it.
+
+    Travels with every task, so it holds nothing for each row group: there may be hundreds of thousands of them.
+    """
+
+    files: tuple[str, ...]
+    file_rows: tuple[int, ...]
+    rows_per_group: int
+    """Rows of every row group but the last of its file."""
+    taxonomy: str
+    digest: str
+    left_out: tuple[int, int] | None = None
+    """(k, K), k from 1: every K-th row group from the k-th is not read."""
+
+    @property
+    def num_rows(self) -> int:
+        return int(groups_of(self).num_rows.sum())
+
+
+def fold_of(group: Any, num_folds: int) -> Any:
+    """The folds, from 1, of row groups by their numbers in the split."""
+    return group % num_folds + 1
+
+
+def open_split(uri: str, manifest: Manifest, split: Split, left_out: tuple[int, int] | None = None) -> Source:
+    files = manifest.splits.get(split, ())
+    uris = tuple(storage.join(uri, file.path) for file in files)
+    counts = tuple(file.num_rows for file in files)
+    return Source(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest, left_out)
+
+
+class Groups(NamedTuple):
+    """Row groups of a split, in order, as arrays (G,): number of the file, number in the file, rows."""
+
+    file: Integers
+    group: Integers
+    num_rows: Integers
+
+
+@lru_cache(maxsize=4)
+def groups_of(source: Source) -> Groups:
+    """All row groups of a split that are read."""
+    rows = np.array(source.file_rows, np.int64)
+    counts = -(-rows // source.rows_per_group)
+    file = np.repeat(np.arange(len(rows)), counts)
+    group = np.arange(len(file)) - (np.cumsum(counts) - counts)[file]
+    if source.left_out is not None:
+        fold, num_folds = source.left_out
+        kept = fold_of(np.arange(len(file)), num_folds) != fold
+        file, group = file[kept], group[kept]
+    return Groups(file, group, np.minimum(source.rows_per_group, rows[file] - group * source.rows_per_group))
+
+
+@lru_cache(maxsize=4)
+def _sequence(source: Source, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
+    """The order of the groups (natural without a seed), and where each begins in the epoch's sequence of rows."""
+    lengths = groups_of(source).num_rows
+    order = np.arange(len(lengths))
+    if seed is not None:
+        order = np.random.default_rng([seed, epoch]).permutation(order)
+    return order, np.concatenate([[0], np.cumsum(lengths[order])])
+
+
+def pieces_of(source: Source, seed: int | None, epoch: int, start: int, stop: int) -> list[Piece]:
+    """The pieces of row groups that make rows `start` to `stop` of an epoch's sequence."""
+    order, begins = _sequence(source, seed, epoch)
+    first = int(np.searchsorted(begins, start, side="right")) - 1
+    last = int(np.searchsorted(begins, stop))
+    groups = groups_of(source)
+    return [
+        Piece(
+            file=int(groups.file[index]),
+            group=int(groups.group[index]),
+            start=max(0, start - begin),
+            stop=min(int(groups.num_rows[index]), stop - begin),
+        )
+        for index, begin in zip(order[first:last].tolist(), begins[first:last].tolist(), strict=True)
+    ]
+
+
+@lru_cache(maxsize=64)
+def _open(uri: str, digest: str) -> pq.ParquetFile:
+    """An open file of a data set; the digest tells apart two data sets that were at the same place in turn."""
+    file = pq.ParquetFile(storage.open_input(uri), pre_buffer=True)
+    if not SCHEMA.equals(pa.schema(list(file.schema_arrow)[: len(SCHEMA)])):
+        raise UserError(f"{uri} is no file of a data set: it has other columns")
+    return file
+
+
+def _read_group(file: pq.ParquetFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
+    """Rows of a row group. Raises ValueError where there are fewer, or where they are not stored as this program does:
+    a few compressed bytes could stand for any number."""
+    group = file.metadata.row_group(piece.group)
+    stored = [group.column(index) for index in range(group.num_columns)]
+    if any(column.compression != "UNCOMPRESSED" or column.has_dictionary_page for column in stored):
+        raise ValueError(f"row group {piece.group} is compressed, and data sets are not")
+    table: pa.Table = file.read_row_group(piece.group, columns=list(columns))
+    if table.num_rows < piece.stop or not set(columns) <= set(table.column_names):
+        raise ValueError(f"row group {piece.group} has not the rows and columns that the manifest promises")
+    return table.slice(piece.start, piece.stop - piece.start)
+
+
+def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of the pieces, in order. Raises UserError where a file cannot be read."""
+    rows: list[dict[str, Any]] = []
+    for piece in pieces:
+        uri = source.files[piece.file]
+        with storage.user_errors("read", uri):
+            rows += _read_group(_open(uri, source.digest), piece, columns).to_pylist()
+    return rows

@@ -1,0 +1,170 @@
+"""`evaluate`: an actor pool predicts a split at label resolution; counts are summed, no label map travels."""
+
+import csv
+import io
+import json
+import logging
+from pathlib import PurePosixPath
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from dmlcsr.metrics import Counts, Scores, scores
+from dmlcsr.predict import Predictor
+from dmlcsr.weights import ModelCard
+from pipelines import storage
+from pipelines.config.commands import EvaluateConfig
+from pipelines.data import dataset, images, row_groups, stream
+from pipelines.data.images import encode_png
+from pipelines.data.row_groups import Source
+from pipelines.data.stream import Batch
+from pipelines.errors import UserError
+from pipelines.inference.overlay import comparison
+from pipelines.models import model_directory
+from pipelines.models.actors import ModelActor, batch_pool, needed
+from pipelines.run import result_file
+from pipelines.run.progress import tell_count
+from pipelines.run.session import ray_session
+
+logger = logging.getLogger(__name__)
+SCORES = "scores.json"
+
+
+class ImageScore(NamedTuple):
+    """Mean F1 of one image over the classes it shows; `row` is its number in the split."""
+
+    mean_f1: float
+    row: int
+    id: str
+
+
+class ScoreActor(ModelActor):
+    """Batch of decoded rows -> one row with the counts of the batch and each image's own score.
+
+    Rows without a label count nowhere.
+    """
+
+    def __call__(self, batch: Batch) -> Batch:
+        taxonomy = self.predictor.taxonomy
+        batch = {name: values[[data is not None for data in batch["label"]]] for name, values in batch.items()}
+        labels = [images.decode_label(data) for data in batch["label"]]
+        predictions = self.predictor.label_maps(batch["image"], [label.shape for label in labels])
+        total = Counts(taxonomy.num_classes)
+        scored = []
+        for row, name, label, prediction in zip(batch["row"], batch["id"], labels, predictions, strict=True):
+            counts = Counts(taxonomy.num_classes)
+            counts.add(label, prediction)
+            total += counts
+            scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, int(row), str(name)))
+        answer = {"counts": total.to_dict(), "images": scored}
+        return {"answer": np.array([json.dumps(answer)], object)}
+
+
+def run(config: EvaluateConfig) -> dict[str, Any]:
+    """Scores the split; `as_result` of it, and `out`."""
+    manifest = dataset.read_manifest(config.data)
+    parser, card = model_directory.read_model(config.model)
+    model_directory.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    source = row_groups.open_split(config.data, manifest, config.split)
+    if source.num_rows == 0:
+        raise UserError(f"{config.data} has no {config.split} rows")
+    out = config.out or default_out(config)
+    result_file.claim(out, "evaluate")
+    with ray_session(*needed(config.actors)):
+        counts, ranking = score_split(config, source, card)
+    result = as_result(scores(counts, manifest.class_set))
+    write_outputs(out, config, result, counts, ranking)
+    predictor = Predictor(parser, card, "cpu", config.tta)
+    write_overlays(out, config.num_overlays, source, predictor, ranking)
+    return result | {"out": out}
+
+
+def as_result(measured: Scores) -> dict[str, Any]:
+    """The scores under the names of the command line's contract: `boundary_iou` is the mean over the classes."""
+    values: dict[str, Any] = measured.to_dict()
+    values["boundary_iou_per_class"] = values.pop("boundary_iou")
+    values["boundary_iou"] = values.pop("mean_boundary_iou")
+    return values
+
+
+def default_out(config: EvaluateConfig) -> str:
+    """`<run>/evaluation/<data>-<split>`, beside the model directory; `-tta` is appended with test-time averaging."""
+    run_uri = model_directory.locate(config.model).removesuffix("/model")
+    name = f"{PurePosixPath(config.data).name}-{config.split}{'-tta' if config.tta else ''}"
+    return storage.join(run_uri, "evaluation", name)
+
+
+def score_split(config: EvaluateConfig, source: Source, card: ModelCard) -> tuple[Counts, list[ImageScore]]:
+    """Counts of the whole split, and each image's score, best first."""
+    rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
+    arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
+    answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **batch_pool(config.actors))
+    counts = Counts(card.architecture.num_classes)
+    ranking: list[ImageScore] = []
+    for row in answers.iter_rows():
+        answer = json.loads(row["answer"])
+        counts += Counts.from_dict(answer["counts"])
+        ranking += [ImageScore(*image) for image in answer["images"]]
+        tell_count(f"scored {len(ranking)} of {source.num_rows} images", len(ranking), source.num_rows)
+    return counts, sorted(ranking, reverse=True)
+
+
+def write_outputs(
+    out: str, config: EvaluateConfig, result: dict[str, Any], counts: Counts, ranking: list[ImageScore]
+) -> None:
+    """`scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
+    header = {"model": config.model, "data": config.data, "split": config.split, "tta": config.tta}
+    storage.write_json(storage.join(out, SCORES), header | result)
+    names = list(result["f1"])
+    rows = [["", *names], *([name, *map(str, row)] for name, row in zip(names, counts.confusion, strict=True))]
+    _write_csv(storage.join(out, "confusion.csv"), rows)
+    _write_csv(
+        storage.join(out, "images.csv"),
+        [["id", "mean_f1"], *([image.id, f"{image.mean_f1:.6f}"] for image in ranking)],
+    )
+
+
+def _write_csv(uri: str, rows: list[list[str]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    storage.write_bytes(uri, text.getvalue().encode())
+
+
+def write_overlays(out: str, num: int, source: Source, predictor: Predictor, ranking: list[ImageScore]) -> None:
+    """`overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the best and worst images."""
+    best, worst = ranking[:num], ranking[::-1][:num]
+    for kind, chosen in (("best", best), ("worst", worst)):
+        for number, image in enumerate(chosen, start=1):
+            picture = _picture(source, predictor, image.row)
+            storage.write_bytes(storage.join(out, "overlays", f"{kind}-{number:02d}.png"), picture)
+
+
+def _picture(source: Source, predictor: Predictor, number: int) -> bytes:
+    pieces = row_groups.pieces_of(source, None, 0, number, number + 1)
+    (row,) = row_groups.read_rows(source, pieces, ("image", "label"))
+    image, label = images.decode_image(row["image"]), images.decode_label(row["label"])
+    predicted = predictor.label_map(image)
+    large = cv2.resize(label, predicted.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    wrong = (large != predicted) & (large < predictor.taxonomy.num_classes)
+    return encode_png(comparison(image, label, predicted, wrong, predictor.taxonomy))
+
+
+def table(result: dict[str, Any]) -> str:
+    """Scores per class in percent, for the terminal."""
+    lines = [f"{'class':<16}{'F1 %':>8}{'IoU %':>8}{'boundary %':>12}"]
+    for name in result["f1"]:
+        values = (result["f1"][name], result["iou"][name], result["boundary_iou_per_class"][name])
+        lines.append(f"{name:<16}" + "".join(_percent(v, w) for v, w in zip(values, (8, 8, 12), strict=True)))
+    return "\n".join(lines)
+
+
+def _percent(value: float | None, width: int) -> str:
+    return f"{'-' if value is None else format(100 * value, '.2f'):>{width}}"
+
+
+def summary(result: dict[str, Any]) -> str:
+    names = ("mean_f1", "mean_iou", "boundary_iou", "pixel_accuracy", "overall")
+    means = [f"{name.replace('_', ' ')} {100 * result[name]:.2f} %" for name in names if result[name] is not None]
+    means.append(f"{result['num_images']} images")
+    return f"{table(result)}\n{', '.join(means)}\nscores, confusion matrix and overlays are in {result['out']}"

@@ -1,0 +1,1 @@
+"""Raw faces become packed data sets: published formats, paired folders, procedural faces."""

@@ -1,0 +1,160 @@
+"""`ingest`: raw faces become a packed data set; what cannot be used goes to the quarantine table."""
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from dmlcsr.quality import looks_mirrored
+from dmlcsr.taxonomy import Taxonomy, get_taxonomy, remap_lut
+from pipelines import storage
+from pipelines.config.commands import IngestConfig
+from pipelines.data import dataset, packing
+from pipelines.data.dataset import Row
+from pipelines.data.images import encode_png
+from pipelines.data.packing import Batch, Finding
+from pipelines.errors import UserError
+from pipelines.ingest import checks, label_files, raw_files
+from pipelines.ingest.checks import BadSampleError
+from pipelines.ingest.formats import LABEL, LAYOUTS
+from pipelines.ingest.raw_files import RawSample
+from pipelines.run.session import ray_session
+
+logger = logging.getLogger(__name__)
+
+
+class Rules(NamedTuple):
+    """How labels are read: composed of their files, checked against `taxonomy`, rewritten by `lut` if there is one."""
+
+    taxonomy: Taxonomy
+    compose: Callable[[dict[str, bytes]], label_files.Label]
+    lut: npt.NDArray[np.uint8] | None
+
+
+def run(config: IngestConfig) -> dict[str, Any]:
+    """Packs the source; `{"out", "num_rows", "num_quarantined", "reasons", "num_mirrored"}`."""
+    source_taxonomy = _taxonomy(config)
+    target = get_taxonomy(config.remap_to) if config.remap_to else source_taxonomy
+    rules = Rules(source_taxonomy, _composer(config), _lut(source_taxonomy, target))
+    lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
+    if not dataset.is_finished(config.out, lineage):
+        listing = raw_files.list_source(config)
+        dataset.begin(config.out, lineage)
+        logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
+
+        def make_rows(items: Sequence[Any]) -> Batch:
+            return pack_samples([RawSample(*item) for item in items], rules)
+
+        size = rows_per_group(listing)
+        with ray_session(num_cpus=1):
+            packing.pack(config.out, listing.samples, make_rows, target, lineage, listing.rejected, size)
+    manifest = dataset.read_manifest(config.out)
+    return {
+        "out": config.out,
+        "num_rows": manifest.num_rows(),
+        "num_quarantined": manifest.num_quarantined,
+        "reasons": dict(manifest.reasons),
+        "num_mirrored": manifest.num_mirrored,
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
+    lines = [f"packed {counts} rows into {result['out']}"]
+    if result["num_quarantined"]:
+        lines.append(f"{result['num_quarantined']} bad samples are in {result['out']}/{packing.QUARANTINE}:")
+        lines += [f"  {count} {reason}" for reason, count in result["reasons"].items()]
+    if result["num_mirrored"]:
+        where = f"{result['out']}/{packing.REMARKS}"
+        lines.append(f"{result['num_mirrored']} rows look mirrored: left/right ids not swapped; see {where}")
+    return "\n".join(lines)
+
+
+def _taxonomy(config: IngestConfig) -> Taxonomy:
+    own = LAYOUTS[config.format].taxonomy
+    if own is None and config.taxonomy is None:
+        raise UserError("--taxonomy is required for --format pairs: what do the label ids mean?")
+    if own is not None and config.taxonomy not in (None, own.name):
+        raise UserError(f"--taxonomy {config.taxonomy}: the labels of {config.format} have a taxonomy of their own")
+    return own or get_taxonomy(str(config.taxonomy))
+
+
+def _composer(config: IngestConfig) -> Callable[[dict[str, bytes]], label_files.Label]:
+    if config.format == "celebamask_hq":
+        return partial(label_files.paint_parts, order=config.paint_order)
+    return label_files.most_probable if config.format == "helen" else label_files.single
+
+
+def _lut(source: Taxonomy, target: Taxonomy) -> npt.NDArray[np.uint8] | None:
+    if source == target:
+        return None
+    try:
+        return remap_lut(source, target)
+    except ValueError as error:
+        raise UserError(f"--remap-to: {error}") from error
+
+
+_SAMPLED = 32
+_GROUP_BYTES = 8 << 20
+
+
+def rows_per_group(listing: raw_files.Listing) -> int:
+    """Rows of a row group: a few MB of images, judged by the first few samples of the shuffled order."""
+    first = [sample.image for samples in listing.samples.values() for sample in samples[:_SAMPLED]]
+    sizes = [len(data) for data in storage.read_many(first) if isinstance(data, bytes)]
+    mean = sum(sizes) / len(sizes) if sizes else 0
+    return int(np.clip(_GROUP_BYTES // max(mean, 1), 1, dataset.ROWS_PER_GROUP))
+
+
+def pack_samples(samples: Sequence[RawSample], rules: Rules) -> Batch:
+    """Reads a few samples, all their files at once, and checks and packs each."""
+    cv2.setNumThreads(1)
+    uris = [uri for sample in samples for uri in (sample.image, *(part for _, part in sample.label))]
+    files = dict(zip(uris, storage.read_many(uris), strict=True))
+    batch = Batch([], [], [])
+    for sample in samples:
+        try:
+            row, mirrored = make_row(sample, rules, files)
+        except BadSampleError as error:
+            batch.rejected.append(Finding(source=sample.image, reason=error.reason, detail=str(error)))
+            continue
+        batch.rows.append(row)
+        if mirrored:
+            detail = "more left parts lie right of their partner than left of it"
+            batch.remarks.append(Finding(source=sample.id, reason=packing.MIRRORED, detail=detail))
+    return batch
+
+
+def make_row(sample: RawSample, rules: Rules, files: dict[str, bytes | UserError]) -> tuple[Row, bool]:
+    """Checks one sample and packs it; whether its label looks mirrored.
+
+    Image bytes stay untouched; labels are re-encoded only where they are composed, or changed. Raises BadSampleError
+    with the reason where the sample cannot be used.
+    """
+    image = _content(files, sample.image)
+    size = checks.check_image(image)
+    parts = {role: _content(files, uri) for role, uri in sample.label}
+    label = rules.compose(parts)
+    checks.check_label(label, size, rules.taxonomy)
+    mirrored = looks_mirrored(label, rules.taxonomy)
+    encoded = parts.get(LABEL)
+    if rules.lut is not None or encoded is None or not checks.is_plain_png(encoded):
+        encoded = encode_png(label if rules.lut is None else rules.lut[label])
+    elif not checks.opencv_decodes(encoded):
+        raise BadSampleError("undecodable", "OpenCV cannot decode this label; its end may be missing")
+    meta = json.dumps({"source": sample.image})
+    return Row(id=sample.id, image=image, label=encoded, height=size[0], width=size[1], meta=meta), mirrored
+
+
+def _content(files: dict[str, bytes | UserError], uri: str) -> bytes:
+    data = files[uri]
+    if isinstance(data, UserError):
+        raise BadSampleError("unreadable", str(data))
+    if not data:
+        raise BadSampleError("empty_file", f"{uri} has no content")
+    return data

@@ -1,0 +1,78 @@
+"""Label maps from what data sets publish: one file of ids, masks to paint over each other, or probability maps."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from dmlcsr.taxonomy import CELEBAMASK_HQ
+from pipelines.ingest.checks import BadSampleError, decode_ids, open_image
+from pipelines.ingest.formats import LABEL
+
+Label = npt.NDArray[np.uint8]
+PaintOrder = Literal["ids", "accessories_last"]
+PAINT_ORDERS: Mapping[PaintOrder, tuple[str, ...]] = {
+    "ids": CELEBAMASK_HQ.classes[1:],
+    "accessories_last": (
+        "cloth", "neck", "skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip",
+        "l_lip", "hair", "eye_g", "hat", "ear_r", "neck_l",
+    ),
+}  # fmt: skip
+"""Two published orders; later paints over earlier. Scores of accessories differ by tens of points between them."""
+
+
+def single(files: Mapping[str, bytes]) -> Label:
+    """(H, W) ids of the one file. Raises BadSampleError where it holds none."""
+    return decode_ids(files[LABEL])
+
+
+def paint_parts(masks: Mapping[str, bytes], order: PaintOrder) -> Label:
+    """(H, W) CelebAMask-HQ ids of the encoded masks of its parts; a mask pixel above 0 belongs to the part.
+
+    Raises BadSampleError where a mask is damaged or the masks differ in size.
+    """
+    label: Label | None = None
+    for part in PAINT_ORDERS[order]:
+        if part not in masks:
+            continue
+        mask = _above_zero(_open(masks, part))
+        if label is None:
+            label = np.zeros(mask.shape, np.uint8)
+        if mask.shape != label.shape:
+            raise BadSampleError("label_size", f"mask {part} has {mask.shape}, the others {label.shape} rows, columns")
+        label[mask] = CELEBAMASK_HQ.classes.index(part)
+    assert label is not None
+    return label
+
+
+def most_probable(maps: Mapping[str, bytes]) -> Label:
+    """(H, W) ids of encoded 8-bit probability maps, one for each class in order; the lowest id wins a tie.
+
+    Raises BadSampleError where a map is damaged or the maps differ in size.
+    """
+    pixels = [np.asarray(_open(maps, name).convert("L")) for name in sorted(maps)]
+    if len({values.shape for values in pixels}) > 1:
+        raise BadSampleError("label_size", "the probability maps differ in size")
+    best, label = pixels[0].copy(), np.zeros(pixels[0].shape, np.uint8)
+    for number, values in enumerate(pixels[1:], start=1):
+        label[values > best] = number
+        cv2.max(values, best, dst=best)
+    return label
+
+
+def _open(files: Mapping[str, bytes], name: str) -> Image.Image:
+    try:
+        return open_image(files[name])
+    except BadSampleError as error:
+        raise BadSampleError(error.reason, f"part {name}: {error}") from error
+
+
+def _above_zero(mask: Image.Image) -> npt.NDArray[np.bool_]:
+    values = np.asarray(mask)
+    if values.ndim == 2:
+        return np.asarray(values > 0)
+    colors = values[..., :1] if mask.mode == "LA" else values[..., :3]  # a fourth channel is opacity
+    return np.asarray(np.bitwise_or.reduce(colors, axis=2) > 0)

@@ -1,0 +1,163 @@
+"""Lists a raw data set once: which files make which sample, and in which split. Reads names only, no pixels."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from pipelines import storage
+from pipelines.config.base import SPLITS, Split
+from pipelines.config.commands import IngestConfig
+from pipelines.data.packing import Finding, printable
+from pipelines.errors import UserError
+from pipelines.ingest import splits
+from pipelines.ingest.formats import IMAGE, LABEL, LAYOUTS, Layout
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+
+
+class RawSample(NamedTuple):
+    """One face before packing: the URI of its image, and (role, URI) of what its label is made of."""
+
+    id: str
+    image: str
+    label: tuple[tuple[str, str], ...]
+
+
+class Listing(NamedTuple):
+    """What a source holds; `rejected` are files without a partner, ids that occur twice, names that cannot be used."""
+
+    samples: Mapping[Split, list[RawSample]]
+    rejected: list[Finding]
+
+
+def list_images(uri: str) -> list[str]:
+    """All image files at or below `uri`, sorted. Raises UserError where there is no such place."""
+    return [name for name in storage.list_files(uri) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
+
+
+def list_source(config: IngestConfig) -> Listing:
+    """All samples of the source by split, in an order that only the seed decides.
+
+    Raises UserError, with what was expected and what was found, where the folder does not look like the format.
+    """
+    layout = LAYOUTS[config.format]
+    files = storage.list_files(config.source)
+    samples, rejected = _match(config.source, layout, files)
+    if config.format in ("pairs", "lapa"):
+        samples, rejected = _apply_lists(config.source, files, samples, rejected)
+    if not samples:
+        first = f"; the first problem: {rejected[0]['reason']}, {rejected[0]['detail']}" if rejected else ""
+        raise UserError(
+            f"{config.source} holds no {config.format} samples: expected {layout.expected}; "
+            f"found {_found(config.source, files)}{first}"
+        )
+    split_of = splits.assign(config, [sample.id for sample in samples])
+    # The data set's order is a shuffle of its own, so that a row group holds no neighbours of the source.
+    samples.sort(key=lambda sample: splits.rank(sample.id, config.seed))
+    by_split: dict[Split, list[RawSample]] = {split: [] for split in SPLITS}
+    for sample in samples:
+        if sample.id in split_of:
+            by_split[split_of[sample.id]].append(sample)
+        else:
+            rejected.append(Finding(source=sample.image, reason="no_split", detail=f"no split names id {sample.id}"))
+    return Listing(by_split, rejected)
+
+
+def _found(root: str, files: Sequence[str]) -> str:
+    """The kinds of files and a few names, for somebody who gave the wrong folder."""
+    if not files:
+        return "nothing"
+    kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files)
+    some = printable(", ".join(_below(root, name).as_posix() for name in files[:3]))
+    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.most_common(4))} (such as {some})"
+
+
+def _below(root: str, file: str) -> PurePosixPath:
+    return PurePosixPath(file.removeprefix(root).lstrip("/"))
+
+
+def _match(root: str, layout: Layout, files: Sequence[str]) -> tuple[list[RawSample], list[Finding]]:
+    """Joins the files of each sample."""
+    found: dict[str, dict[str, list[str]]] = {}
+    rejected = []
+    for file in files:
+        path = _below(root, file)
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        if _is_bad(path):
+            rejected.append(Finding(source=file, reason="bad_name", detail="`..` or a control character in its name"))
+            continue
+        place = layout.place(path)
+        if place is None:
+            continue
+        if place.role not in (IMAGE, *layout.roles):
+            detail = f"{place.role!r} is no part of a label; parts are {', '.join(layout.roles)}"
+            rejected.append(Finding(source=file, reason="unknown_part", detail=detail))
+            continue
+        found.setdefault(place.id, {}).setdefault(place.role, []).append(file)
+    samples = []
+    for name, roles in found.items():
+        problem = _problem(layout, name, roles)
+        if problem is None:
+            label = tuple((role, roles[role][0]) for role in layout.roles if role in roles)
+            samples.append(RawSample(name, roles[IMAGE][0], label))
+        else:
+            reason, detail, sources = problem
+            rejected += [Finding(source=file, reason=reason, detail=detail) for file in sources]
+    return samples, rejected
+
+
+def _is_bad(path: PurePosixPath) -> bool:
+    """A name that could lead out of a folder, or that no table or terminal can show."""
+    return ".." in path.parts or not str(path).isprintable()
+
+
+def _problem(layout: Layout, name: str, roles: Mapping[str, Sequence[str]]) -> tuple[str, str, Sequence[str]] | None:
+    """Why the files of one id make no sample: reason, detail, and the files to list; None where they make one."""
+    twice = [file for files in roles.values() if len(files) > 1 for file in files]
+    if twice:
+        return "duplicate_id", f"several files have id {name}", twice
+    first = [next(iter(roles.values()))[0]]
+    if IMAGE not in roles:
+        return "label_without_image", f"no partner for id {name}", first
+    missing = [role for role in layout.roles if role not in roles]
+    if len(missing) == len(layout.roles):
+        return "image_without_label", f"no partner for id {name}", first
+    if missing and layout.needs_all:
+        return "incomplete_label", f"id {name} has no {', '.join(missing)}", roles[IMAGE]
+    return None
+
+
+def _apply_lists(
+    root: str, files: Sequence[str], samples: list[RawSample], rejected: list[Finding]
+) -> tuple[list[RawSample], list[Finding]]:
+    """Where `<split>_list.txt` is there, the split is what its lines name and nothing else."""
+    for split in SPLITS:
+        uri = storage.join(root, f"{split}_list.txt")
+        if uri in files:
+            folder = storage.join(root, split) + "/"
+            listed, bad = _read_list(uri, folder, split)
+            samples = [sample for sample in samples if not sample.image.startswith(folder)] + listed
+            rejected = [finding for finding in rejected if not finding["source"].startswith(folder)] + bad
+    return samples, rejected
+
+
+def _read_list(uri: str, folder: str, split: Split) -> tuple[list[RawSample], list[Finding]]:
+    """Lines `images/x.jpg labels/x.png`; the same pair twice is one sample."""
+    samples: dict[str, RawSample] = {}
+    rejected = []
+    for number, line in enumerate(storage.read_bytes(uri).decode(errors="replace").splitlines(), start=1):
+        names = [PurePosixPath(name) for name in line.split()]
+        if not names:
+            continue
+        if len(names) != 2 or any(_is_bad(name) for name in names):
+            detail = f"expected `images/x.jpg labels/x.png`, got {line[:80]!r}"
+            rejected.append(Finding(source=f"{uri}:{number}", reason="bad_line", detail=detail))
+            continue
+        name = f"{split}/{names[0].with_suffix('').as_posix().removeprefix('images/')}"
+        sample = RawSample(name, f"{folder}{names[0]}", ((LABEL, f"{folder}{names[1]}"),))
+        if samples.setdefault(name, sample) != sample:
+            detail = f"id {name} was listed before with other files"
+            rejected.append(Finding(source=f"{uri}:{number}", reason="duplicate_id", detail=detail))
+    return list(samples.values()), rejected

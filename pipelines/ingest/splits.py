@@ -1,0 +1,119 @@
+"""Which sample is in which split: the published splits, a split file, or shares."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+from pipelines import storage
+from pipelines.config.base import SPLITS, Split
+from pipelines.config.commands import IngestConfig, SplitShares
+from pipelines.errors import UserError
+
+CELEBA_MAPPING, CELEBA_PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
+CELEBA_FIRST_VAL, CELEBA_FIRST_TEST = 162770, 182637
+"""Where CelebA's validation and test images begin, by their 0-based number."""
+CELEBA_COUNTS = {"train": 24183, "val": 2993, "test": 2824}
+HELEN_LISTS: Mapping[str, Split] = {"exemplars.txt": "train", "tuning.txt": "val", "testing.txt": "test"}
+
+
+def assign(config: IngestConfig, ids: Iterable[str]) -> Mapping[str, Split]:
+    """The split of each sample; ids that are not in the answer belong to none.
+
+    Raises UserError where a file that says so is missing or damaged.
+    """
+    if config.split_file is not None:
+        return from_file(config.split_file)
+    if config.format == "face_synthetics":
+        return by_shares(ids, config.splits, config.seed)
+    if config.format == "celebamask_hq":
+        return celeba(config.source)
+    if config.format == "helen":
+        return helen(config.source)
+    return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
+
+
+def rank(name: str, seed: int) -> bytes:
+    """A place in a shuffle that only the name and the seed decide."""
+    return hashlib.sha256(f"{seed}/{name}".encode(errors="backslashreplace")).digest()
+
+
+def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:
+    """Exact shares of a shuffle by hash, so that the split depends on ids and seed alone."""
+    parts = [shares.get(split, 0.0) for split in SPLITS]
+    ordered = sorted(ids, key=lambda name: rank(name, seed + 1))
+    bounds = [round(len(ordered) * sum(parts[: i + 1]) / sum(parts)) for i in range(3)]
+    return {
+        name: next(split for split, bound in zip(SPLITS, bounds, strict=True) if position < bound)
+        for position, name in enumerate(ordered)
+    }
+
+
+def _lines(uri: str) -> Iterable[tuple[int, str]]:
+    """Numbered lines that are not blank."""
+    text = storage.read_bytes(uri).decode(errors="replace")
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def from_file(uri: str) -> dict[str, Split]:
+    """Lines `<id> <train|val|test>`."""
+    named: Mapping[str, Split] = {split: split for split in SPLITS}
+    splits: dict[str, Split] = {}
+    for number, line in _lines(uri):
+        name, _, split = line.rpartition(" ")
+        if split not in named:
+            raise UserError(f"{uri}, line {number}: expected `<id> <train|val|test>`, got {line[:80]!r}")
+        splits[name.strip()] = named[split]
+    return splits
+
+
+def helen(source: str) -> dict[str, Split]:
+    """Lines `<number> , <name>` of exemplars.txt, tuning.txt and testing.txt. An image in two of them is in none."""
+    found: dict[str, set[Split]] = {}
+    for file, split in HELEN_LISTS.items():
+        uri = storage.join(source, file)
+        for number, line in _lines(uri):
+            _, comma, name = line.partition(",")
+            if not comma or not name.strip():
+                raise UserError(f"{uri}, line {number}: expected `<number> , <name>`, got {line[:80]!r}")
+            found.setdefault(name.strip(), set()).add(split)
+    return {name: splits.pop() for name, splits in found.items() if len(splits) == 1}
+
+
+def celeba(source: str) -> dict[str, Split]:
+    """The official split: CelebA's own of the image that each one was made from.
+
+    Raises UserError where the mapping is not there or gives other counts than the published ones for the full set.
+    """
+    mapping = storage.join(source, CELEBA_MAPPING)
+    if not storage.exists(mapping):
+        raise UserError(f"{mapping} is missing: it decides the official split; add it, or give --split-file")
+    partition = _celeba_partition(storage.join(source, CELEBA_PARTITION))
+    lines = list(_lines(mapping))
+    columns = {name: position for position, name in enumerate(lines[0][1].split())} if lines else {}
+    splits: dict[str, Split] = {}
+    for number, line in lines[1:]:
+        try:
+            values = line.split()
+            index, original = int(values[columns["idx"]]), int(values[columns["orig_idx"]])
+            name = values[columns["orig_file"]]
+            splits[f"{index:05d}"] = partition[name] if partition else _celeba_split(original)
+        except (LookupError, ValueError) as error:
+            raise UserError(f"{mapping}, line {number}: cannot be read ({error!r}): {line[:80]!r}") from error
+    counts = Counter(splits.values())
+    if len(splits) == sum(CELEBA_COUNTS.values()) and counts != CELEBA_COUNTS:
+        raise UserError(f"{mapping} gives {dict(counts)}; the published split has {CELEBA_COUNTS}: it is damaged")
+    return splits
+
+
+def _celeba_split(number: int) -> Split:
+    return SPLITS[(number >= CELEBA_FIRST_VAL) + (number >= CELEBA_FIRST_TEST)]
+
+
+def _celeba_partition(uri: str) -> dict[str, Split]:
+    """Lines `<file> <0|1|2>` of CelebA's own list; empty where it is not there."""
+    if not storage.exists(uri):
+        return {}
+    try:
+        return {line.split()[0]: SPLITS[int(line.split()[1])] for _, line in _lines(uri)}
+    except (LookupError, ValueError) as error:
+        raise UserError(f"{uri} is damaged: expected lines `<file> <0|1|2>`") from error

@@ -1,0 +1,104 @@
+"""`synth`: a data set, or a raw folder, of procedural faces with exact labels."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+
+from dmlcsr.synthetic import corrupt_label, encode_image, face_id, is_corrupted, render_face
+from dmlcsr.taxonomy import CELEBAMASK_HQ
+from pipelines import storage
+from pipelines.config.base import SPLITS, Split
+from pipelines.config.commands import SynthConfig
+from pipelines.data import dataset, packing
+from pipelines.data.dataset import Row
+from pipelines.data.images import encode_png
+from pipelines.data.packing import Batch
+from pipelines.run.session import ray_session
+
+PAIRS_MARKER = "synth.json"
+"""Written last into a raw folder: it makes the folder complete."""
+
+
+def run(config: SynthConfig) -> dict[str, Any]:
+    """Writes the faces; `{"out", "num_rows"}`."""
+    lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
+    write = _write_packed if config.layout == "packed" else _write_pairs
+    return {"out": config.out, "num_rows": write(config, lineage)}
+
+
+def summary(result: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
+    return f"wrote {counts} faces to {result['out']}"
+
+
+def split_of(index: int) -> Split:
+    """Of every ten faces, eight train, one validates, one tests: growing a set moves no face."""
+    if index % 10 < 8:
+        return "train"
+    return "val" if index % 10 == 8 else "test"
+
+
+def _by_split(config: SynthConfig) -> dict[Split, list[tuple[Split, int]]]:
+    items: dict[Split, list[tuple[Split, int]]] = {split: [] for split in SPLITS}
+    for index in range(config.num_images):
+        items[split_of(index)].append((split_of(index), index))
+    return items
+
+
+def make_row(config: SynthConfig, split: Split, index: int) -> Row:
+    """One face; its training label is corrupted where the label-noise stream says so, and `meta` tells how."""
+    cv2.setNumThreads(1)
+    face = render_face(config.seed, index, config.image_size)
+    label, corruption = face.label, None
+    if split == "train" and is_corrupted(config.seed, index, config.label_noise):
+        label, corruption = corrupt_label(label, config.seed, index)
+    return Row(
+        id=face.id,
+        image=encode_image(face),
+        label=encode_png(label),
+        height=label.shape[0],
+        width=label.shape[1],
+        meta=json.dumps(face.meta | {"corruption": corruption}, sort_keys=True),
+    )
+
+
+def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
+    if dataset.is_finished(config.out, lineage):
+        return dataset.read_manifest(config.out).num_rows()
+    dataset.begin(config.out, lineage)
+
+    def make_rows(items: Sequence[tuple[Split, int]]) -> Batch:
+        return Batch([make_row(config, split, index) for split, index in items], [], [])
+
+    with ray_session(num_cpus=1):
+        manifest = packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
+    return manifest.num_rows()
+
+
+def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
+    """`<out>/<split>/{images,labels}/<id>.{jpg,png}`, `<out>/meta.jsonl`, and last `<out>/synth.json`."""
+    items = _by_split(config)
+    num_rows: dict[str, int] = {split: len(values) for split, values in items.items()}
+    if dataset.is_finished(config.out, lineage, PAIRS_MARKER):
+        return num_rows
+    dataset.begin(config.out, lineage)
+
+    def write(shard: packing.Shard) -> dict[str, Any]:
+        return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}
+
+    with ray_session(num_cpus=1):
+        shards = packing.make_shards(items, dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
+        lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
+    storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())
+    dataset.commit(config.out, {"lineage": lineage, "num_rows": num_rows}, PAIRS_MARKER)
+    return num_rows
+
+
+def _write_pair(config: SynthConfig, split: Split, index: int) -> str:
+    row = make_row(config, split, index)
+    folder = storage.join(config.out, split)
+    storage.write_bytes(storage.join(folder, "images", f"{row['id']}.jpg"), row["image"])
+    storage.write_bytes(storage.join(folder, "labels", f"{row['id']}.png"), row["label"] or b"")
+    return json.dumps({"id": face_id(config.seed, index), "split": split} | json.loads(row["meta"]))

@@ -1,0 +1,1 @@
+"""Networks on storage: model directories, checkpoints, weights, what a training starts from, actors that run them."""

@@ -1,0 +1,47 @@
+"""Ray Data actors that hold a model."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ray.data
+import torch
+
+from dmlcsr.predict import Predictor
+from pipelines.config.commands import ActorsConfig
+from pipelines.models import model_directory
+from pipelines.run import console
+
+
+class ModelActor:
+    """Loads a model once; subclasses say what is done with a batch."""
+
+    def __init__(self, model: str, use_gpu: bool, tta: bool) -> None:
+        self.predictor = load_predictor(model, use_gpu, tta)
+
+
+def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
+    """Loads the model of an actor."""
+    console.forward_logs_to_driver()
+    # One thread each: actors share the cores with the tasks that decode.
+    torch.set_num_threads(1)
+    parser, card = model_directory.read_model(model)
+    return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
+
+
+def needed(config: ActorsConfig) -> tuple[float, float]:
+    """CPUs, with one to read and decode, and GPUs that a pool needs at once."""
+    return config.min_actors + 1, config.min_actors * config.use_gpu
+
+
+def pool(config: ActorsConfig) -> Mapping[str, Any]:
+    """Arguments of `map` for an actor pool that grows between the configured bounds."""
+    return {
+        "compute": ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
+        "num_cpus": 1,
+        "num_gpus": 1 if config.use_gpu else 0,
+    }
+
+
+def batch_pool(config: ActorsConfig) -> Mapping[str, Any]:
+    """The same of `map_batches`, with batches as large as configured."""
+    return {**pool(config), "batch_size": config.batch_size, "batch_format": "numpy"}

@@ -1,0 +1,75 @@
+"""Training checkpoints as safetensors and JSON: reading one never unpickles.
+
+File names are fixed: two attempts that write the same checkpoint write the same files.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from pipelines.errors import UserError
+from pipelines.run import run_directory
+from pipelines.run.run_directory import Record
+
+NETWORK, OPTIMIZER, PROGRESS = "network.safetensors", "optimizer.safetensors", "progress.json"
+
+
+def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequence[Record]) -> None:
+    """Writes weights, optimiser state and what was measured in each epoch into an existing local folder."""
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / NETWORK)
+    tensors = {
+        f"{index}.{name}": torch.as_tensor(value).contiguous()
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+        if value is not None
+    }
+    save_file(tensors, folder / OPTIMIZER)
+    (folder / PROGRESS).write_text(json.dumps({"history": history}))
+
+
+def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[Record]:
+    """Restores both in place, on the device of the network's parameters; returns the history.
+
+    Raises UserError where a file is missing, damaged, or of another network.
+    """
+    with _user_errors():
+        network.load_state_dict(load_file(folder / NETWORK))
+        _restore(optimizer, load_file(folder / OPTIMIZER))
+        return run_directory.as_history(json.loads((folder / PROGRESS).read_bytes())["history"])
+
+
+def _restore(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, name = key.partition(".")
+        states.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], value)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": states, "param_groups": groups})
+
+
+def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Files hold plain tensors; a fused optimiser pairs numbers by their place in memory, so channels_last matters."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+
+
+def load_network(folder: Path) -> dict[str, Tensor]:
+    """The weights of the training network alone, with the same errors."""
+    with _user_errors():
+        return load_file(folder / NETWORK)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        raise UserError(f"a checkpoint of the run is damaged or of another network ({reason[:200]})") from error

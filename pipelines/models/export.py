@@ -1,0 +1,40 @@
+"""`export`: one deployable file of a model, checked against it before it is written."""
+
+from typing import Any
+
+from dmlcsr import export
+from dmlcsr.model import FaceParser
+from dmlcsr.weights import ModelCard
+from pipelines import storage
+from pipelines.config.commands import ExportConfig
+from pipelines.errors import UserError
+from pipelines.models import model_directory
+
+
+def run(config: ExportConfig) -> dict[str, Any]:
+    """`{"out", "max_abs_error"}`; nothing is written where the file is not the model."""
+    storage.check_writable(config.out)
+    parser, card = model_directory.read_model(config.model)
+    try:
+        data, error = _made(config, parser, card)
+    except ImportError as missing:
+        raise UserError(
+            f"--format onnx needs the package {missing.name}; install the extra: "
+            "pip install -c constraints.txt -e '.[onnx]'"
+        ) from missing
+    except ValueError as difference:
+        raise UserError(f"{config.model} cannot be exported: {difference}") from difference
+    storage.write_bytes(config.out, data)
+    return {"out": config.out, "max_abs_error": error}
+
+
+def summary(result: dict[str, Any]) -> str:
+    return f"wrote {result['out']}; its logits differ from the model's by at most {result['max_abs_error']:.1e}"
+
+
+def _made(config: ExportConfig, parser: FaceParser, card: ModelCard) -> tuple[bytes, float]:
+    if config.format == "safetensors":
+        data = export.to_safetensors(parser, card)
+        return data, export.safetensors_error(data, parser)
+    data = export.to_onnx(parser, card)
+    return data, export.onnx_error(data, parser, card.preprocessing.size)

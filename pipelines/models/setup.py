@@ -1,0 +1,116 @@
+"""What a training starts from: the network with its first weights, its card, its optimiser, its batches."""
+
+from dataclasses import replace
+
+import torch
+from ray.train import Checkpoint
+from ray.train.v2.api.result import Result
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from dmlcsr.augment import Augmentation
+from dmlcsr.model import DMLCSR, Architecture
+from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.weights import ModelCard, Preprocessing, load_matching
+from pipelines import storage
+from pipelines.config.training import OptimizerConfig, TrainConfig
+from pipelines.data import row_groups, stream
+from pipelines.data.dataset import Manifest
+from pipelines.errors import UserError
+from pipelines.models import model_directory
+from pipelines.run import run_directory
+
+CHECKPOINTS = "checkpoints"
+"""Where Ray Train keeps the checkpoints of a run, below its directory."""
+
+
+def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
+    """The training network with the weights it starts from: the same on every worker."""
+    torch.manual_seed(config.seed)
+    network = DMLCSR(model_card(config, taxonomy).architecture)
+    if config.init is not None:
+        load_matching(network, starting_weights(config.init, taxonomy))
+    return network
+
+
+def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
+    """Weights of a model directory; of one for other classes without its classifier, whose outputs mean others."""
+    parser, card = model_directory.read_model(uri)
+    state = parser.state_dict()
+    if card.taxonomy == taxonomy.name:
+        return state
+    return {name: value for name, value in state.items() if not name.startswith("parsing_head.classifier.")}
+
+
+def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
+    """The card of the exported model, without metrics and lineage.
+
+    With `--init` the pixels are prepared, and the residuals activated, as those weights were trained for.
+    """
+    architecture = Architecture(num_classes=taxonomy.num_classes, **config.model.model_dump())
+    preprocessing = Preprocessing(size=config.input.size)
+    if config.init is not None:
+        given = model_directory.read_card(config.init)
+        architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
+        preprocessing = replace(given.preprocessing, size=config.input.size)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy.name, preprocessing=preprocessing)
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
+    if config.name == "sgd":
+        decay = config.weight_decay
+        return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=decay, fused=True)
+    return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
+    """The training batches of one worker."""
+    return stream.TrainStream(
+        source=row_groups.open_split(config.data, manifest, "train", config.fold),
+        augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
+        size=config.input.size,
+        batch_size=config.optimizer.batch_size,
+        seed=config.seed,
+        rank=rank,
+        world_size=world_size,
+        group_batches=config.optimizer.accumulate,
+    )
+
+
+def check_warm(config: TrainConfig, taxonomy: Taxonomy) -> None:
+    """Raises UserError where `csr.warm` is no finished run of the same network, classes and warm phase."""
+    assert config.csr.warm is not None
+    warm = run_directory.read_config(config.csr.warm)
+    if warm is None:
+        raise UserError(f"--csr.warm {config.csr.warm} holds no run")
+    done, wanted = len(run_directory.read_metrics(config.csr.warm)), config.schedule.epochs
+    if (warm.num_epochs, done) != (wanted, wanted):
+        raise UserError(
+            f"--csr.warm {config.csr.warm} has {done} of {warm.num_epochs} epochs; schedule.epochs is {wanted}"
+        )
+    card, mine = model_directory.read_card(config.csr.warm), model_card(config, taxonomy)
+    same = (card.architecture, card.taxonomy, card.preprocessing) == (
+        mine.architecture, mine.taxonomy, mine.preprocessing
+    )  # fmt: skip
+    if not same or warm.optimizer.name != config.optimizer.name:
+        raise UserError(
+            f"--csr.warm {config.csr.warm} was trained with another `model`, `input.size`, `init`, `optimizer.name`, "
+            "or on other classes: give it the same"
+        )
+
+
+def warm_checkpoint(config: TrainConfig) -> Checkpoint | None:
+    """The last checkpoint of the run that `csr.warm` names, if it names one."""
+    return last_checkpoint(config.csr.warm) if config.csr.warm is not None else None
+
+
+def last_checkpoint(run: str) -> Checkpoint:
+    """Of a run's last epoch. Raises UserError where it has none."""
+    fs, path = storage.arrow_filesystem(storage.join(run, CHECKPOINTS))
+    try:
+        last = Result.from_path(path, fs).checkpoint
+    except RuntimeError as error:
+        raise UserError(f"{run} has no checkpoints: {error}") from error
+    if last is None:
+        raise UserError(f"{run} has no checkpoint")
+    return last

@@ -1,0 +1,1 @@
+"""`relabel`: better labels for a whole data set, exactly once, with a score of every old label."""

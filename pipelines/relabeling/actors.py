@@ -1,0 +1,219 @@
+"""Actors of `relabel`: a range of row groups in, one file of new labels (or what thresholds need) out.
+
+An actor does all of a file's work itself: reads, decodes one row group ahead in a thread, runs the model, scores,
+encodes, writes. So nothing travels but numbers, and a file is the unit that is done again after a kill.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from ray.util import metrics
+
+from dmlcsr.augment import Pose, warp_image
+from dmlcsr.predict import Prediction
+from dmlcsr.quality import ConfidenceSums, given_probabilities
+from dmlcsr.refine import Policy, Refined, refine
+from dmlcsr.taxonomy import get_taxonomy
+from pipelines.config.base import Split
+from pipelines.data import dataset, packing, row_groups
+from pipelines.data.dataset import RelabelledRow, Row
+from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
+from pipelines.data.packing import Finding, Shard
+from pipelines.data.row_groups import Piece, Source
+from pipelines.ingest import checks
+from pipelines.ingest.checks import BadSampleError
+from pipelines.models.actors import load_predictor
+from pipelines.relabeling.counts import Tally
+
+THRESHOLD_RECEIPTS = f"{dataset.RECEIPTS}/thresholds"
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What all actors of a relabelling know."""
+
+    out: str
+    sources: Mapping[Split, Source]
+    models: Sequence[str]
+    """One, or one for each fold of the row groups."""
+    policy: Policy
+    tta: bool
+    use_gpu: bool
+    batch_size: int
+    rows_per_group: int
+
+
+class Sample(NamedTuple):
+    """A decoded row; `label` is None where it has none."""
+
+    row: Row
+    canvas: Pixels
+    label: Pixels | None
+    size: tuple[int, int]
+    """(height, width) of the new label: of the old one, or of the image."""
+
+
+class Predicted(NamedTuple):
+    sample: Sample
+    prediction: Prediction
+
+
+class _PartActor:
+    """Predicts the rows of a shard, whose items are the first row group and the one after the last."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.predictors = [load_predictor(model, job.use_gpu, job.tta) for model in job.models]
+
+    def _predicted(self, shard: Shard) -> Iterator[Predicted | Finding]:
+        """Every row of the shard; the good ones in order."""
+        source = self.job.sources[shard.split]
+        groups = range(*shard.items)
+        waiting: list[Sample] = []
+        fold, size = 0, self.job.batch_size
+        for group, samples in zip(groups, _one_ahead(lambda group: self._load(source, group), groups), strict=True):
+            yield from (sample for sample in samples if isinstance(sample, dict))
+            if (following := row_groups.fold_of(group, len(self.predictors)) - 1) != fold:  # another model's rows
+                yield from self._predict(fold, waiting)
+                waiting, fold = [], following
+            waiting += [sample for sample in samples if isinstance(sample, Sample)]
+            while len(waiting) >= size:
+                yield from self._predict(fold, waiting[:size])
+                waiting = waiting[size:]
+        yield from self._predict(fold, waiting)
+
+    def _load(self, source: Source, group: int) -> list[Sample | Finding]:
+        groups = row_groups.groups_of(source)
+        piece = Piece(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
+        rows = row_groups.read_rows(source, [piece], dataset.SCHEMA.names)
+        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
+
+    def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:
+        if batch:
+            canvases = np.stack([sample.canvas for sample in batch])
+            yield from map(Predicted, batch, self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
+
+
+def _decoded(row: Row, size: int, taxonomy: str) -> Sample | Finding:
+    """The row as pixels, or why it is bad."""
+    try:
+        image = decode_image(row["image"])
+        label = None if row["label"] is None else decode_label(row["label"])
+        if label is not None:
+            checks.check_label(label, image.shape[:2], get_taxonomy(taxonomy))
+    except BadSampleError as error:
+        return Finding(source=row["id"], reason=error.reason, detail=str(error))
+    except ValueError as error:
+        return Finding(source=row["id"], reason="undecodable", detail=str(error))
+    wanted = image.shape[:2] if label is None else label.shape
+    return Sample(row, warp_image(image, size, Pose()), label, (wanted[0], wanted[1]))
+
+
+def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`map`, which does the next item in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        pending = None
+        for item in items:
+            following = thread.submit(work, item)
+            if pending is not None:
+                yield pending.result()
+            pending = following
+        if pending is not None:
+            yield pending.result()
+
+
+class ThresholdActor(_PartActor):
+    """Sums of the probabilities of given labels, for the thresholds of `suspect`."""
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return packing.with_receipt(self.job.out, row, self._sums, THRESHOLD_RECEIPTS)
+
+    def _sums(self, shard: Shard) -> dict[str, Any]:
+        num_classes = self.predictors[0].taxonomy.num_classes
+        sums, rejected, num_rows = ConfidenceSums.zeros(num_classes), [], 0
+        for item in self._predicted(shard):
+            num_rows += 1
+            if not isinstance(item, Predicted):
+                rejected.append(item)
+            elif item.sample.label is not None:
+                part = ConfidenceSums.zeros(num_classes)
+                for rows, probs in item.prediction.strips():
+                    label = torch.from_numpy(item.sample.label[rows]).to(probs.device)
+                    part.add(given_probabilities(label, probs))
+                if np.isfinite(part.total).all():  # else the second pass rejects the row
+                    sums += part
+        totals = {"total": sums.total.tolist(), "num_pixels": sums.num_pixels.tolist()}
+        return {**totals, "rejected": rejected, "num_rows": num_rows}
+
+
+class RefineActor(_PartActor):
+    """Writes the file of a shard with new labels; counts for Prometheus as it goes."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job)
+        self.rows = metrics.Counter("relabel_rows", "Rows that were relabelled.")
+        self.bad_rows = metrics.Counter("relabel_bad_rows", "Rows that went to quarantine.")
+        self.changed_pixels = metrics.Counter("relabel_changed_pixels", "Pixels that changed their class.")
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return packing.with_receipt(self.job.out, row, self._write)
+
+    def _write(self, shard: Shard) -> dict[str, Any]:
+        path = f"{shard.name}.parquet"
+        tally = Tally.zeros(self.predictors[0].taxonomy.num_classes)
+        rejected: list[Finding] = []
+        rows = self._rows(shard, path, tally, rejected)
+        file = dataset.write_file(self.job.out, path, rows, self.job.rows_per_group, dataset.RELABELLED_SCHEMA)
+        return {
+            "split": shard.split,
+            "file": file and file.model_dump(),
+            "rejected": rejected,
+            "tally": tally.to_dict(),
+            "num_rows": tally.num_rows + len(rejected),
+        }
+
+    def _rows(self, shard: Shard, path: str, tally: Tally, rejected: list[Finding]) -> Iterator[RelabelledRow]:
+        for item in self._predicted(shard):
+            answer = item if isinstance(item, dict) else self._refined(item)
+            if not isinstance(answer, Refined):
+                rejected.append(answer)
+                self.bad_rows.inc()
+                continue
+            assert isinstance(item, Predicted)
+            tally.add(answer, item.sample.row["id"], path)
+            self.rows.inc()
+            if num_changed := answer.num_changed:
+                self.changed_pixels.inc(num_changed)
+            yield _relabelled(item.sample.row, answer)
+
+    def _refined(self, item: Predicted) -> Refined | Finding:
+        try:
+            return refine(item.prediction.strips(), item.sample.label, self.job.policy)
+        except ValueError as error:
+            return Finding(source=item.sample.row["id"], reason="not_finite", detail=str(error))
+
+
+def _relabelled(row: Row, refined: Refined) -> RelabelledRow:
+    """A label that stays keeps its bytes."""
+    stays = row["label"] is not None and not refined.num_changed
+    scores = refined.quality
+    return RelabelledRow(
+        id=row["id"],
+        image=row["image"],
+        label=row["label"] if stays else encode_png(refined.label),
+        height=row["height"],
+        width=row["width"],
+        meta=row["meta"],
+        label_previous=row["label"],
+        quality=scores and scores.image,
+        class_quality=scores and scores.classes,
+        changed=refined.num_changed / refined.label.size,
+        confidence=refined.confidence,
+        rule=refined.rule,
+    )

@@ -1,0 +1,238 @@
+"""`relabel`: a whole data set gets better labels, exactly once, and every old label a score of how good it was.
+
+Each file of the new version is made by one actor from a fixed range of rows and leaves a receipt; the manifest is
+written last. Killed anywhere, the same command continues with the files that have no receipt.
+"""
+
+import hashlib
+import heapq
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from ray.util import metrics
+
+from dmlcsr.quality import ConfidenceSums
+from dmlcsr.refine import Policy
+from pipelines import storage
+from pipelines.config.base import SPLITS, Split
+from pipelines.config.commands import RelabelConfig
+from pipelines.data import dataset, packing, row_groups
+from pipelines.data.dataset import DataFile, Manifest
+from pipelines.data.packing import Finding, Shard
+from pipelines.data.row_groups import Source
+from pipelines.errors import UserError
+from pipelines.models import model_directory
+from pipelines.models.actors import needed, pool
+from pipelines.relabeling import folds, suspects
+from pipelines.relabeling.actors import Job, RefineActor, ThresholdActor
+from pipelines.relabeling.counts import MAX_SUSPECTS, Tally
+from pipelines.run import run_directory
+from pipelines.run.lock import ownership
+from pipelines.run.progress import RowProgress
+from pipelines.run.session import ray_session
+
+logger = logging.getLogger(__name__)
+FILE_BYTES = 128 << 20
+"""Size of an output file that is aimed at."""
+MIN_FILES = 16
+"""Files of a split that is smaller than as many full ones: enough for several actors, and little to do again."""
+
+
+def run(config: RelabelConfig) -> dict[str, Any]:
+    """Writes the new version; `{"out", "num_rows", "num_changed", "num_quarantined", "mean_quality", "resumed"}`.
+
+    `num_changed` counts rows; `mean_quality` is of the labels before, None where there were none.
+    """
+    manifest = dataset.read_manifest(config.data)
+    check_inputs(config, manifest)
+    lineage = lineage_of(config, manifest)
+    is_finished = dataset.is_finished(config.out, lineage)
+    resumed = not is_finished and storage.exists(storage.join(config.out, dataset.CLAIM))
+    if is_finished:
+        logger.info("%s is finished; nothing to do", config.out)
+    else:
+        dataset.begin(config.out, lineage)
+        with ownership(config.out):
+            if not dataset.is_finished(config.out, lineage):  # by a driver that was waited for
+                build(config, manifest, lineage)
+    made = dataset.read_manifest(config.out)
+    suspects.write(config.out, config.suspects, made.class_set)
+    return {
+        "out": config.out,
+        "num_rows": made.num_rows(),
+        "num_changed": made.relabelled["num_changed"],
+        "num_quarantined": made.num_quarantined,
+        "mean_quality": made.relabelled["mean_quality"],
+        "resumed": resumed,
+    }
+
+
+def summary(result: dict[str, Any]) -> str:
+    counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
+    quality = result["mean_quality"]
+    lines = [f"wrote {counts} rows to {result['out']}; {result['num_changed']} of them have another label now"]
+    if quality is not None:
+        lines.append(f"mean quality of the labels before: {quality:.3f} (0 wrong, 1 right)")
+    if result["num_quarantined"]:
+        lines.append(f"{result['num_quarantined']} bad rows are in {result['out']}/{packing.QUARANTINE}")
+    return "\n".join(lines)
+
+
+def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
+    """Raises UserError for what would only fail on the actors, and warns of a teacher that knows the labels."""
+    rows = manifest.num_rows()
+    if not any(rows.get(split) for split in config.splits):
+        raise UserError(f"{config.data} has no {' or '.join(config.splits)} rows to relabel")
+    if config.folds is not None:
+        folds.check(config, manifest)
+        return
+    _, card = model_directory.read_model(config.model)
+    model_directory.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    if model_directory.has_seen(card, manifest.origin):
+        logger.warning(
+            "%s was trained on the images and labels of %s: it may repeat their errors, and scores look better than "
+            "they are; --folds avoids it",
+            config.model,
+            config.data,
+        )
+
+
+def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
+    """What decides the rows: a finished version is that of the same lineage."""
+    names = ("model", "data", "policy", "splits", "folds", "tta")
+    teacher = folds.digest(config) if config.folds is not None else model_directory.weights_digest(config.model)
+    return {
+        "command": "relabel",
+        **config.model_dump(mode="json", include=set(names)),
+        "hard_weight": config.hard_weight if config.policy == "blend" else None,
+        "model_digest": teacher,
+        "data_digest": manifest.digest,
+        "origin": manifest.origin,
+    }
+
+
+def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) -> None:
+    """Makes the version that `dataset.begin` has claimed, and commits it."""
+    teachers = [config.model] if config.folds is None else folds.train_models(config)
+    sources = {split: row_groups.open_split(config.data, manifest, split) for split in config.splits}
+    shards = [shard for split, source in sources.items() for shard in make_shards(split, source, manifest)]
+    job = Job(
+        out=config.out,
+        sources=sources,
+        models=teachers,
+        policy=Policy(name=config.policy, hard_weight=config.hard_weight),
+        tta=config.tta,
+        use_gpu=config.actors.use_gpu,
+        batch_size=config.actors.batch_size,
+        rows_per_group=manifest.rows_per_group,
+    )
+    with ray_session(*needed(config.actors)):
+        files = copy_splits(config, manifest)
+        if config.policy == "suspect":
+            thresholds = tuple(estimate_thresholds(config, job, shards, manifest.class_set.num_classes))
+            job = replace(job, policy=replace(job.policy, thresholds=thresholds))
+        tally, rejected = Tally.zeros(manifest.class_set.num_classes), []
+        for answer in _answers(config, RefineActor, job, shards, "relabelled"):
+            tally += Tally.from_dict(answer["tally"])
+            rejected += answer["rejected"]
+            if answer["file"]:
+                files[answer["split"]].append(DataFile.model_validate(answer["file"]))
+    commit(config, manifest, lineage, job, files, tally, rejected)
+
+
+def make_shards(split: Split, source: Source, manifest: Manifest) -> list[Shard]:
+    """Ranges of whole row groups, as `[first, last + 1]`, for files of FILE_BYTES; the data set alone decides them."""
+    num_groups = len(row_groups.groups_of(source).num_rows)
+    if not num_groups:
+        return []
+    num_bytes = sum(file.num_bytes for file in manifest.splits[split])
+    num_files = min(num_groups, max(MIN_FILES, round(num_bytes / FILE_BYTES)))
+    bounds = [num_groups * part // num_files for part in range(num_files + 1)]
+    return [Shard(split, number, bounds[number : number + 2]) for number in range(num_files)]
+
+
+def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[DataFile]]:
+    """Copies the files of the splits that keep their labels; the files of all splits."""
+    files: dict[Split, list[DataFile]] = {split: [] for split in SPLITS}
+    kept = [(split, file) for split in SPLITS if split not in config.splits for file in manifest.splits.get(split, ())]
+    shards = [Shard(split, number, [file.model_dump()]) for number, (split, file) in enumerate(kept)]
+
+    def copy(shard: Shard) -> dict[str, Any]:
+        file = DataFile.model_validate(shard.items[0])
+        data = storage.read_bytes(storage.join(config.data, file.path))
+        if hashlib.sha256(data).hexdigest() != file.sha256:
+            raise UserError(f"{config.data}/{file.path} is not the file of its manifest; ingest the data again")
+        storage.write_bytes(storage.join(config.out, file.path), data)
+        return {"split": shard.split, "file": shard.items[0]}
+
+    for answer in packing.map_shards(config.out, shards, copy, "copied"):
+        files[answer["split"]].append(DataFile.model_validate(answer["file"]))
+    return files
+
+
+def _answers(
+    config: RelabelConfig, actor: type[Any], job: Job, shards: Sequence[Shard], verb: str
+) -> Iterator[dict[str, Any]]:
+    """The actor's answers to all shards as they come, with progress.
+
+    Raises UserError where the whole has too many bad rows, whatever is still to come.
+    """
+    num_rows, num_bad = sum(source.num_rows for source in job.sources.values()), 0
+    progress = RowProgress(verb, num_rows)
+    speed = metrics.Gauge("relabel_images_per_second", "Rows per second of the pass that runs.")
+    tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **pool(config.actors))
+    rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # not one file late
+    try:
+        for row in rows:
+            answer = json.loads(row["answer"][0])
+            progress.add(answer["num_rows"], bool(row["is_kept"][0]))
+            speed.set(progress.rate)
+            num_bad += len(answer["rejected"])
+            if num_bad > config.max_bad_fraction * num_rows:
+                raise UserError(
+                    f"{num_bad} of the {num_rows} rows of {config.data} are bad, more than --max-bad-fraction "
+                    f"{config.max_bad_fraction:g}; the last: {packing.in_words(answer['rejected'][-1])}; with a "
+                    "larger one the same command continues"
+                )
+            yield answer
+    finally:
+        rows.close()  # while there is a cluster: Ray Data would start another one to end its work
+
+
+def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard], num_classes: int) -> list[float]:
+    """Of each class: how probable the teacher finds it, on average, where it is the label."""
+    sums = ConfidenceSums.zeros(num_classes)
+    answers = _answers(config, ThresholdActor, job, shards, "estimated thresholds from")
+    # Sorted: a sum is rounded by the order of its parts, and that of their arrival may differ after a kill.
+    for answer in sorted(answers, key=lambda answer: answer["total"]):
+        sums += ConfidenceSums(np.array(answer["total"]), np.array(answer["num_pixels"]))
+    return sums.thresholds()
+
+
+def commit(
+    config: RelabelConfig,
+    manifest: Manifest,
+    lineage: dict[str, Any],
+    job: Job,
+    files: Mapping[Split, Sequence[DataFile]],
+    tally: Tally,
+    rejected: Sequence[Finding],
+) -> None:
+    """Writes what is known of the whole, and last the manifest."""
+    taxonomy = manifest.class_set
+    storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, tally.worst)})
+    relabelled = tally.summary(taxonomy) | {
+        "thresholds": dict(zip(taxonomy.classes, job.policy.thresholds, strict=False)) or None,
+        "models": [{"model": model, "weights_sha256": model_directory.weights_digest(model)} for model in job.models],
+        "trained_on_data": False
+        if config.folds
+        else model_directory.has_seen(model_directory.read_card(config.model), manifest.origin),
+        "software": run_directory.software(),
+    }
+    packing.commit(
+        config.out, taxonomy, files, rejected, lineage, rows_per_group=manifest.rows_per_group, relabelled=relabelled
+    )

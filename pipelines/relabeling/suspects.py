@@ -1,0 +1,225 @@
+"""The rows with the worst labels, for people: a gallery, and files that labelling tools import."""
+
+import html
+import io
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image
+from pydantic import TypeAdapter, ValidationError
+
+from dmlcsr.taxonomy import IGNORE, Taxonomy
+from pipelines import storage
+from pipelines.data import dataset, row_groups
+from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
+from pipelines.data.row_groups import Piece
+from pipelines.errors import UserError
+from pipelines.inference.overlay import comparison
+from pipelines.ingest import checks
+from pipelines.relabeling.counts import Suspect
+from pipelines.relabeling.masks import brush_rle, coco_counts
+
+logger = logging.getLogger(__name__)
+FOLDER = "suspects"
+WORST = "worst.json"
+"""Beside the manifest: the rows with the worst labels, worst first."""
+_WORST = TypeAdapter(list[Suspect])
+COCO, COCO_BEFORE = "coco.json", "coco_before.json"
+
+
+class Case(NamedTuple):
+    """A suspect with its picture and labels, both (H, W) ids of the picture's size."""
+
+    suspect: Suspect
+    file: str
+    """Name of the picture's file."""
+    encoded: bytes
+    image: Pixels
+    before: Pixels
+    after: Pixels
+
+
+def write(out: str, num: int, taxonomy: Taxonomy) -> None:
+    """Writes `suspects/` of a finished version, unless that many are there.
+
+    `index.html` and `overlays/` to look at, `images/`, `coco.json` (the labels after) and `coco_before.json`,
+    `label_studio.json` with both, and `label_studio.xml`, its labelling interface.
+    """
+    found = worst(out)[:num]
+    folder = storage.join(out, FOLDER)
+    marker = storage.join(folder, COCO)
+    if num and not found:
+        logger.info("no row had a label before: there are no suspects")
+    if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
+        return
+    storage.delete_folder(folder)
+    after, before = _Coco(taxonomy), _Coco(taxonomy)
+    tasks, entries = [], []
+    for case in _cases(out, found):
+        differs = case.before != case.after
+        picture = encode_png(comparison(case.image, case.before, case.after, differs, taxonomy))
+        storage.write_bytes(storage.join(folder, "overlays", f"{case.file}.png"), picture)
+        storage.write_bytes(storage.join(folder, "images", case.file), case.encoded)
+        after.add(case, case.after)
+        before.add(case, case.before)
+        tasks.append(json.dumps(_task(folder, case, taxonomy)))  # as text: lists of numbers take ten times as much
+        entries.append(_entry(case, float(differs.mean())))
+    storage.write_bytes(storage.join(folder, "label_studio.json"), f"[{','.join(tasks)}]".encode())
+    storage.write_bytes(storage.join(folder, "label_studio.xml"), _interface(taxonomy).encode())
+    storage.write_bytes(storage.join(folder, "index.html"), _page(entries).encode())
+    storage.write_bytes(storage.join(folder, COCO_BEFORE), before.text().encode())
+    storage.write_bytes(marker, after.text().encode())
+    logger.info("the %d rows with the worst labels are in %s", len(found), folder)
+
+
+def worst(out: str) -> list[Suspect]:
+    """The rows with the worst labels, worst first. Raises UserError where `worst.json` is missing or damaged."""
+    uri = storage.join(out, WORST)
+    try:
+        return _WORST.validate_python(storage.read_json(uri).get("worst"))
+    except ValidationError as error:
+        raise UserError(f"{uri} is damaged: {error.errors()[0]['msg']}") from error
+
+
+def _cases(out: str, found: Sequence[Suspect]) -> Iterator[Case]:
+    manifest = dataset.read_manifest(out)
+    size = manifest.rows_per_group
+    places = {file.path: (split, index) for split, files in manifest.splits.items() for index, file in enumerate(files)}
+    for number, suspect in enumerate(found, start=1):
+        if suspect.path not in places:
+            raise UserError(f"{out}/{WORST} is damaged: it names {suspect.path}, which is no file of the data set")
+        split, file = places[suspect.path]
+        place = Piece(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
+        source = row_groups.open_split(out, manifest, split)
+        (row,) = row_groups.read_rows(source, [place], ("id", "image", "label", "label_previous"))
+        image = decode_image(row["image"])
+        labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
+        encoded, suffix = _upright(row["image"], image)
+        name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]', '_', row['id'])}.{suffix}"
+        yield Case(suspect, name, encoded, image, *labels)
+
+
+def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:
+    """The bytes of a picture and the suffix of their format; a picture that an EXIF tag turns is encoded anew.
+
+    Not every tool reads the tag, and the labels are of the picture as it is seen.
+    """
+    opened = Image.open(io.BytesIO(encoded), formats=checks.FORMATS)
+    if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        return encode_png(image), "png"
+    kind = (opened.format or "").lower()
+    return encoded, {"jpeg": "jpg", "mpo": "jpg"}.get(kind, kind)
+
+
+def _as_large(label: Pixels, image: Pixels) -> Pixels:
+    size = (image.shape[1], image.shape[0])
+    return np.asarray(cv2.resize(label, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def _categories(taxonomy: Taxonomy) -> list[tuple[int, str]]:
+    """Ids and names of what masks show: all but the background, and what is ignored."""
+    return [*list(enumerate(taxonomy.classes))[1:], (IGNORE, "ignored")]
+
+
+class _Coco:
+    """A COCO file of masks as run lengths."""
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self.categories = _categories(taxonomy)
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[str] = []
+        """As text, like tasks."""
+
+    def add(self, case: Case, label: Pixels) -> None:
+        number = len(self.images) + 1
+        height, width = label.shape
+        self.images.append({"id": number, "file_name": case.file, "width": width, "height": height})
+        for category, _ in self.categories:
+            mask = label == category
+            if mask.any():
+                left, top, wide, high = cv2.boundingRect(mask.astype(np.uint8))
+                annotation = {
+                    "id": len(self.annotations) + 1,
+                    "image_id": number,
+                    "category_id": category,
+                    "segmentation": {"size": [height, width], "counts": coco_counts(mask)},
+                    "area": int(mask.sum()),
+                    "bbox": [left, top, wide, high],
+                    "iscrowd": 1,  # what says that the segmentation holds run lengths
+                }
+                self.annotations.append(json.dumps(annotation))
+
+    def text(self) -> str:
+        """The whole file."""
+        named = [{"id": number, "name": name, "supercategory": "face"} for number, name in self.categories]
+        head = json.dumps({"images": self.images, "categories": named})
+        return f'{head[:-1]}, "annotations": [{",".join(self.annotations)}]}}'
+
+
+def _task(folder: str, case: Case, taxonomy: Taxonomy) -> dict[str, Any]:
+    """A Label Studio task with two predictions, one for each label."""
+    is_remote = folder.startswith("s3://")
+    place = f"images/{case.file}"
+    image = storage.join(folder, place) if is_remote else f"/data/local-files/?d={place}"
+    return {
+        "data": {"image": image, "id": case.suspect.id, "quality": case.suspect.quality},
+        "predictions": [
+            {"model_version": version, "result": _regions(label, taxonomy)}
+            for version, label in (("label after", case.after), ("label before", case.before))
+        ],
+    }
+
+
+def _regions(label: Pixels, taxonomy: Taxonomy) -> list[dict[str, Any]]:
+    height, width = label.shape
+    return [
+        {
+            "id": f"class-{number}",
+            "from_name": "class",
+            "to_name": "image",
+            "type": "brushlabels",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": {"format": "rle", "rle": brush_rle(label == number), "brushlabels": [name]},
+        }
+        for number, name in _categories(taxonomy)
+        if (label == number).any()
+    ]
+
+
+def _interface(taxonomy: Taxonomy) -> str:
+    colors = {
+        number: "#{:02x}{:02x}{:02x}".format(*taxonomy.colorize(np.array([[number]], np.uint8))[0, 0])
+        for number, _ in _categories(taxonomy)
+    }
+    labels = "\n".join(
+        f'    <Label value="{html.escape(name)}" background="{colors[number]}"/>'
+        for number, name in _categories(taxonomy)
+    )
+    return (
+        '<View>\n  <Image name="image" value="$image" zoom="true"/>\n'
+        f'  <BrushLabels name="class" toName="image">\n{labels}\n  </BrushLabels>\n</View>\n'
+    )
+
+
+def _entry(case: Case, changed: float) -> str:
+    caption = f"{case.suspect.id}: quality {case.suspect.quality:.3f}, {changed:.1%} of the pixels changed"
+    picture = f'<img loading="lazy" src="overlays/{case.file}.png" alt="">'
+    return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def _page(entries: Sequence[str]) -> str:
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Worst labels</title>'
+        "<style>body{font:16px sans-serif;margin:2em auto;max-width:1400px}figure{margin:0 0 2em}"
+        "img{width:100%;image-rendering:pixelated}</style>"
+        f"<h1>The {len(entries)} worst labels</h1>"
+        "<p>From left to right: the image, the label before, the label after, and in red what changed.</p>"
+        f"{''.join(entries)}</html>"
+    )

@@ -1,0 +1,86 @@
+"""`result.json`: how a command ended, committed to its output.
+
+`ray job submit` merges the streams and turns every failure into exit code 1, so scripts read this file.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pipelines import storage
+from pipelines.config.base import Config
+from pipelines.errors import OutputTakenError, RunFailedError, UserError
+
+RESULT = "result.json"
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def committed(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, Any]]) -> dict[str, Any]:
+    """Runs the command and commits its result, or the reason why there is none, to its output."""
+    if (out := getattr(config, "out", None)) is not None:
+        storage.check_writable(out)
+    try:
+        result = run(config)
+    except OutputTakenError:
+        raise  # the output belongs to something else: nothing is written there
+    except (UserError, RunFailedError) as error:
+        _commit_failure(command, config, 2 if isinstance(error, UserError) else 1, str(error))
+        raise
+    except Exception as error:
+        _commit_failure(command, config, 1, f"{type(error).__name__}: {error}")
+        raise
+    write(command, result["out"] if "out" in result else result["run"], result, 0, "done")
+    return result
+
+
+def read(out: str) -> dict[str, Any]:
+    """The `result.json` of `out`; empty where there is none."""
+    uri = storage.join(out, RESULT)
+    content: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {}
+    return content
+
+
+def finished_result(out: str, command: str) -> dict[str, Any] | None:
+    """The result that this command left at `out` when it finished, or None."""
+    content = read(out)
+    result = content.get("result")
+    is_done = content.get("command") == command and content.get("exit_code") == 0
+    return result if is_done and isinstance(result, dict) else None
+
+
+def claim(out: str, command: str) -> None:
+    """Marks `out` as this command's before anything else is written there, so that it can be repeated.
+
+    Raises OutputTakenError where `out` holds what another command, or somebody else, has written.
+    """
+    uri = storage.join(out, RESULT)
+    if storage.exists(uri):
+        owner = read(out).get("command")
+        if owner != command:
+            raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
+    elif not storage.is_empty(out):
+        raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
+    begin(command, out)
+
+
+def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
+    out = getattr(config, "out", None)
+    try:
+        # A failed attempt never hides an earlier success, and never makes a folder that was not begun.
+        if out is None or storage.is_empty(out) or finished_result(out, command) is not None:
+            return
+        if read(out).get("command", command) != command:
+            return  # what is there belongs to another command
+        write(command, out, None, exit_code, message)
+    except UserError:
+        return  # the storage itself is what failed; the message is on standard error
+
+
+def begin(command: str, out: str) -> None:
+    """What an earlier attempt left as its result counts no more."""
+    write(command, out, None, None, "unfinished")
+
+
+def write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:
+    """Commits a `result.json`."""
+    content = {"command": command, "exit_code": exit_code, "message": message, "result": result}
+    storage.write_json(storage.join(out, RESULT), content)

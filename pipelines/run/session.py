@@ -1,0 +1,99 @@
+"""The Ray cluster a command runs on: the one that is given, or a local one for the time of the command."""
+
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+from ray.exceptions import RayTaskError
+
+from pipelines.errors import UserError
+from pipelines.run import console, preflight
+from pipelines.run.preflight import Needs
+
+
+@contextmanager
+def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) -> Iterator[None]:
+    """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster, and ends what it started.
+
+    The arguments are what the command needs at least to make progress; see `preflight`. Raises UserError where the
+    cluster has less, or runs other versions.
+    """
+    needs = Needs(num_cpus, num_gpus, process_bytes)
+    if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
+        with _original_errors():
+            preflight.require(needs)
+            yield
+        return
+    # The pause between two looks of Ray Train's controller at its workers; it commits their checkpoints there.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+    address = os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+        else:
+            # More logical CPUs than cores are harmless: the processes share the cores.
+            cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
+            start_local(cpus, log_to_driver=True, logging_level=logging.WARNING)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if not address:
+            raise
+        if "Version mismatch" in str(error):
+            versions = " ".join(str(error).removeprefix("Version mismatch:").split())
+            raise UserError(
+                f"the cluster at RAY_ADDRESS={address} runs other versions ({versions}); install the same here, or let "
+                "`ray job submit` start the command there"
+            ) from error
+        raise UserError(
+            f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); use host:port of its head, "
+            "or unset it for a local cluster; http:// addresses are for `ray job submit`"
+        ) from error
+    console.show_worker_logs()
+    try:
+        with _original_errors():
+            preflight.require(needs)
+            yield
+    finally:
+        ray.shutdown()
+
+
+def start_local(num_cpus: int, **options: Any) -> Any:
+    """`ray.init` of a new cluster whose own processes find it, whatever other clusters this machine has, or had.
+
+    Ray's processes look for their cluster by RAY_ADDRESS, and without it by a file that all clusters of a machine
+    share. Ray Train's cleaner then asks another one, and the CPUs and GPUs of a stopped trial are never free again.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    inherited = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    os.environ.update(inherited)
+    try:
+        return ray.init(address="local", num_cpus=num_cpus, **options)
+    finally:
+        for name in inherited:
+            del os.environ[name]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+@contextmanager
+def _original_errors() -> Iterator[None]:
+    """A UserError of a task is raised here as it was there: one sentence, not a remote traceback."""
+    ray.data.DataContext.get_current().raise_original_map_exception = True
+    # Ray Data warns whenever progress bars are off.
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            # Ray Data appends advice about its own retries on further lines.
+            raise UserError(_first_line(error.cause)) from None
+        raise

@@ -1,0 +1,42 @@
+"""Storage by URI: local folders and s3://, with atomic commits.
+
+Credentials and endpoint come from the standard AWS variables and profiles, never from here.
+"""
+
+from pipelines.storage.files import (
+    check_writable,
+    create_bytes,
+    delete,
+    delete_folder,
+    exists,
+    is_empty,
+    list_files,
+    open_input,
+    read_bytes,
+    read_json,
+    read_many,
+    write_bytes,
+    write_json,
+)
+from pipelines.storage.uris import absolute, arrow_filesystem, filesystem, join, user_errors
+
+__all__ = [
+    "absolute",
+    "arrow_filesystem",
+    "check_writable",
+    "create_bytes",
+    "delete",
+    "delete_folder",
+    "exists",
+    "filesystem",
+    "is_empty",
+    "join",
+    "list_files",
+    "open_input",
+    "read_bytes",
+    "read_json",
+    "read_many",
+    "user_errors",
+    "write_bytes",
+    "write_json",
+]

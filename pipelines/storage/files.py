@@ -1,0 +1,193 @@
+"""Objects on storage: local files and s3:// through s3fs, read whole or in ranges, written atomically."""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from botocore.exceptions import ClientError
+
+from pipelines.errors import UserError
+from pipelines.storage.uris import explained, filesystem, user_errors
+
+
+def open_input(uri: str) -> pa.NativeFile:
+    """The object, open for random reads.
+
+    Not by way of `arrow_filesystem`: pyarrow asks fsspec first whether there is such a file, and fsspec answers no
+    to every error, also where the server is away.
+    """
+    fs, path = filesystem(uri)
+    if uri.startswith("s3://"):
+        return pa.PythonFile(fs.open(path, "rb"), mode="r")
+    return pa.OSFile(path)
+
+
+def exists(uri: str) -> bool:
+    fs, path = filesystem(uri)
+    with user_errors("look at", uri):
+        return bool(fs.exists(path))
+
+
+def read_bytes(uri: str) -> bytes:
+    """The whole object. Raises UserError where there is none or it cannot be read."""
+    fs, path = filesystem(uri)
+    with user_errors("read", uri):
+        data: bytes = fs.cat_file(path)
+        return data
+
+
+def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
+    """The whole objects, read concurrently on S3; in place of one that is missing or forbidden, why.
+
+    Raises UserError where the storage itself fails: that says nothing about the object.
+    """
+    if not uris:
+        return []
+    fs, _ = filesystem(uris[0])
+    paths = [filesystem(uri)[1] for uri in uris]
+    found = fs.cat_ranges(paths, None, None, on_error="return")
+    faults = (FileNotFoundError, PermissionError) if uris[0].startswith("s3://") else OSError
+    results: list[bytes | UserError] = []
+    for uri, data in zip(uris, found, strict=True):
+        if isinstance(data, Exception) and not isinstance(data, faults):
+            raise explained("read", uri, data) from data
+        results.append(explained("read", uri, data) if isinstance(data, Exception) else data)
+    return results
+
+
+def list_files(uri: str) -> list[str]:
+    """The URIs of all objects below a folder, or of the one object `uri` is, sorted.
+
+    Raises UserError where there is no such place.
+    """
+    fs, path = filesystem(uri)
+    with user_errors("list", uri):
+        if not uri.startswith("s3://"):
+            return _local_files(Path(path))
+        names = fs.find(path)
+        if not names:
+            raise FileNotFoundError(uri)
+        return sorted(f"s3://{name}" for name in names)
+
+
+def _local_files(path: Path) -> list[str]:
+    """fsspec would ask for the status of each file, which takes several times as long as the names."""
+    if path.is_dir():
+        return sorted(f"{folder}/{name}" for folder, _, names in os.walk(path) for name in names)
+    path.stat()  # raises where there is no such file
+    return [str(path)]
+
+
+def is_empty(uri: str) -> bool:
+    """True where nothing is stored below `uri`; what a kill left of an unfinished write does not count.
+
+    Raises UserError where its bucket does not exist: some servers would make one out of a mistyped name.
+    """
+    fs, path = filesystem(uri)
+    with user_errors("list", uri):
+        try:
+            names = [str(name).rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+        except FileNotFoundError:
+            bucket = path.partition("/")[0]
+            if uri.startswith("s3://") and not fs.exists(bucket):
+                raise UserError(f"cannot write {uri}: there is no bucket {bucket}; create it first") from None
+            return True
+    return all(name.startswith(".") for name in names)
+
+
+def check_writable(uri: str) -> None:
+    """Raises UserError where nothing can be written at `uri`; leaves nothing behind."""
+    fs, path = filesystem(uri)
+    is_empty(uri)  # knows of buckets that are not there
+    with user_errors("write", uri):
+        if uri.startswith("s3://"):
+            probe = f"{path}.probe-{uuid.uuid4().hex}"
+            fs.pipe_file(probe, b"")
+            fs.rm_file(probe)
+            return
+        existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(f"{existing} is not writable")
+
+
+def write_bytes(uri: str, data: bytes) -> None:
+    """Commits the object atomically: a reader sees the old content, the new one, or none, never a part."""
+    fs, path = filesystem(uri)
+    with user_errors("write", uri):
+        if uri.startswith("s3://"):
+            fs.pipe_file(path, data)
+            return
+        with _written_beside(Path(path), data) as scratch:
+            scratch.replace(path)
+
+
+@contextmanager
+def _written_beside(target: Path, data: bytes) -> Iterator[Path]:
+    """A hidden file with the data in the folder of `target`, for the time of a `with` block."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+    try:
+        scratch.write_bytes(data)
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def create_bytes(uri: str, data: bytes) -> bool:
+    """Commits the object if there is none, else leaves what is there and says False; of several writers one wins."""
+    fs, path = filesystem(uri)
+    with user_errors("write", uri):
+        try:
+            if uri.startswith("s3://"):
+                fs.pipe_file(path, data, mode="create")
+                return True
+            with _written_beside(Path(path), data) as scratch:
+                Path(path).hardlink_to(scratch)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if _code(error) not in ("PreconditionFailed", "ConditionalRequestConflict"):
+                raise
+            return False
+    return True
+
+
+def _code(error: OSError) -> str | None:
+    """S3's own name of an error that s3fs has translated."""
+    cause = error.__cause__
+    return cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
+
+
+def write_json(uri: str, value: Any) -> None:
+    write_bytes(uri, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
+
+
+def read_json(uri: str) -> dict[str, Any]:
+    """The JSON object at `uri`. Raises UserError where it is missing or is not one."""
+    try:
+        value = json.loads(read_bytes(uri))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{uri} is not valid JSON ({error}); it may be half-written or not ours") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{uri} holds no JSON object")
+    return value
+
+
+def delete_folder(uri: str) -> None:
+    """Removes everything below `uri`; a folder that is not there is no error."""
+    fs, path = filesystem(uri)
+    with user_errors("delete", uri), suppress(FileNotFoundError):
+        fs.rm(path, recursive=True)
+
+
+def delete(uri: str) -> None:
+    """Removes one object; one that is not there is no error."""
+    fs, path = filesystem(uri)
+    with user_errors("delete", uri):
+        if fs.exists(path):
+            fs.rm_file(path)

@@ -1,0 +1,78 @@
+"""URIs of storage, the file systems behind them, and their errors as sentences."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs
+from botocore.exceptions import BotoCoreError, ClientError
+
+from pipelines.errors import UserError
+from pipelines.storage import s3
+
+
+def absolute(uri: str) -> str:
+    """`uri` with a local path made absolute; s3:// URIs lose only a trailing slash.
+
+    Raises UserError for an unknown scheme, an empty URI, or a relative path inside a submitted Ray job, where
+    the working directory is a temporary copy that is deleted with the job.
+    """
+    scheme, separator, rest = uri.partition("://")
+    is_known = (scheme == "s3" and rest.strip("/")) or (scheme == "file" and rest.startswith("/"))
+    if not uri or (separator and not is_known):
+        raise UserError(f"cannot use {uri!r} as storage: give a local path, file:///path or s3://bucket/key")
+    if separator and scheme == "s3":
+        return uri.rstrip("/")
+    path = Path(os.path.expanduser(rest if separator else uri))  # noqa: PTH111 (Path's raises for unknown users)
+    if not path.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        raise UserError(
+            f"{uri!r} is a relative path, and a submitted job's folder is deleted after it; "
+            "give an absolute path or s3://bucket/key"
+        )
+    return os.path.normpath(path.absolute())
+
+
+def join(uri: str, *parts: str) -> str:
+    return "/".join([uri.rstrip("/"), *parts])
+
+
+def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The fsspec file system of `uri` and the path inside it."""
+    uri = absolute(uri)
+    if uri.startswith("s3://"):
+        return s3.filesystem(), uri.removeprefix("s3://")
+    return fsspec.filesystem("file"), uri
+
+
+def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    """The same as a pyarrow file system, as Ray Train takes it."""
+    fs, path = filesystem(uri)
+    if uri.startswith("s3://"):
+        return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
+    return pyarrow.fs.LocalFileSystem(), path
+
+
+_ERRORS = (BotoCoreError, ClientError, OSError, ValueError, pa.ArrowException)
+"""What storage, and the readers of what is stored, raise."""
+
+
+def explained(action: str, uri: str, error: Exception) -> UserError:
+    """What storage answered as one sentence: only the user can change it."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return UserError(f"cannot {action} {uri}: it does not exist")
+    if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):
+        reason = error.strerror or str(error) or type(error).__name__
+        return UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials")
+    return UserError(f"cannot {action} {uri}: {error}")
+
+
+@contextmanager
+def user_errors(action: str, uri: str) -> Iterator[None]:
+    """Turns what storage raises into UserError."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise explained(action, uri, error) from error

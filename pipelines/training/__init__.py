@@ -1,0 +1,1 @@
+"""`train`: the driver and what each of its workers does."""

@@ -1,0 +1,251 @@
+"""`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
+
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import RayActorError
+from ray.train import UserCallback
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.train.v2.api.result import Result
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from dmlcsr.footprint import training_bytes
+from dmlcsr.model import DMLCSR
+from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.weights import load_matching
+from pipelines import STARTED, storage
+from pipelines.config.training import TrainConfig
+from pipelines.data import dataset
+from pipelines.data.dataset import Manifest
+from pipelines.errors import RunFailedError, UserError
+from pipelines.models import checkpoint, model_directory, setup, weight_files
+from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation.ledger import End, Ensemble, Ledger, Trial
+from pipelines.regulation.orchestrator import Place
+from pipelines.run import result_file, run_directory
+from pipelines.run.lock import ownership
+from pipelines.run.session import ray_session
+from pipelines.training import loop
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: TrainConfig) -> dict[str, Any]:
+    """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
+    manifest = dataset.read_manifest(config.data)
+    finished = run_directory.finished(config, manifest.digest, "train")
+    if finished is not None:
+        return finished
+    if config.csr.share != "none":
+        raise UserError("csr.share is for `tune`: a single training has nobody to share with")
+    check_inputs(config, manifest)
+    resumed = run_directory.claim(config, manifest.digest)
+    with ExitStack() as stack:
+        stack.enter_context(ownership(config.out))
+        result_file.begin("train", config.out)
+        stack.enter_context(ray_session(*needed(config), worker_bytes(config, manifest.class_set)))
+        if config.is_regulated:
+            stack.enter_context(orchestrator.running(config.out))
+        return train_trial(config, manifest, orchestrator.single(config.out)) | {"resumed": resumed}
+
+
+def summary(result: dict[str, Any]) -> str:
+    score = f"{100 * result['val_mean_f1']:.2f} %"
+    cycles = f", {result['num_cycles']} cycles of them" if result["num_cycles"] else ""
+    return f"trained {result['num_epochs']} epochs{cycles}; best validation mean F1 {score}; model in {result['model']}"
+
+
+def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
+    """Raises UserError for what would only fail on the workers, minutes later."""
+    rows = manifest.num_rows()
+    if rows.get("val", 0) < config.workers.num_workers:
+        raise UserError(
+            f"{config.data} has {rows.get('val', 0)} validation rows; the best epoch is chosen on them, "
+            "and each worker needs one"
+        )
+    if setup.train_stream(config, manifest, 0, config.workers.num_workers).num_batches == 0:
+        raise UserError(
+            f"{config.data} has {rows.get('train', 0)} training rows, too few for one step of "
+            f"{config.workers.num_workers} workers x {config.optimizer.accumulate} x batch size "
+            f"{config.optimizer.batch_size}; lower --optimizer.batch-size"
+        )
+    if config.teacher is not None:
+        card = model_directory.read_card(config.teacher)
+        model_directory.require_taxonomy(config.teacher, card, config.data, manifest.class_set)
+    if config.csr.warm is not None:
+        setup.check_warm(config, manifest.class_set)
+    if config.init is not None:
+        report_init(config, manifest)
+
+
+def needed(config: TrainConfig) -> tuple[float, float]:
+    """CPUs and GPUs that one training needs at once."""
+    workers = config.workers
+    return workers.num_workers * (workers.cpus_per_worker + workers.data_tasks), workers.num_workers * workers.use_gpu
+
+
+def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
+    """Estimated memory of a training worker, without the decoding beside it."""
+    states = {"sgd": 1, "adamw": 2}[config.optimizer.name]
+    architecture = setup.model_card(config, taxonomy).architecture
+    return training_bytes(architecture, config.optimizer.batch_size, config.input.size, states)
+
+
+def train_trial(
+    config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()
+) -> dict[str, Any]:
+    """Trains one trial, with its cycles, and exports its best model; the result of `run` but for `resumed`."""
+    regulator = orchestrator.connect(place.run) if config.is_regulated else None
+    if regulator is not None:
+        architecture = setup.model_card(config, manifest.class_set).architecture
+        trial = Trial(
+            trial=place.trial,
+            architecture=asdict(architecture),
+            taxonomy=manifest.taxonomy,
+            num_cycles=config.csr.num_cycles,
+        )
+        tasks.answer(regulator.register.remote(trial))
+    result = fit(config, manifest, place, callbacks)
+    score = export_best(config, manifest, place, result)
+    if regulator is not None:
+        tasks.answer(regulator.end.remote(End(trial=place.trial, state="finished")))
+    return {
+        "run": config.out,
+        "model": storage.join(config.out, "model"),
+        "val_mean_f1": score,
+        "num_epochs": config.num_epochs,
+        "num_cycles": config.csr.num_cycles,
+    }
+
+
+def report_init(config: TrainConfig, manifest: Manifest) -> None:
+    """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
+    assert config.init is not None
+    network = DMLCSR(setup.model_card(config, manifest.class_set).architecture)
+    report = load_matching(network, setup.starting_weights(config.init, manifest.class_set))
+    encoder = {name for name, value in network.encoder.state_dict(prefix="encoder.").items() if value.ndim}
+    if 2 * len(encoder & set(report.loaded)) < len(encoder):
+        raise UserError(
+            f"--init {config.init}: fewer than half of the encoder's weights fit depth {config.model.depth}, "
+            f"width {config.model.width}; give --model.depth and --model.width of that model"
+        )
+    counts = len(report.loaded), len(report.missing), len(report.unexpected)
+    logger.info("--init: %d weights loaded, %d missing, %d unexpected", *counts)
+    for kind, names in (("missing", report.missing), ("unexpected", report.unexpected)):
+        if names:
+            logger.info("--init: %s: %s%s", kind, ", ".join(names[:8]), " ..." if len(names) > 8 else "")
+
+
+def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> Result:
+    """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
+    failures = config.workers.max_failures
+    for attempt in range(failures + 1):
+        try:
+            result: Result = trainer(config, manifest, place, callbacks).fit()  # type: ignore[assignment]
+            break
+        except TrainingFailedError as error:
+            for cause in getattr(error, "worker_failures", {}).values():
+                if isinstance(cause, UserError):
+                    raise UserError(str(cause)) from error
+            raise RunFailedError(
+                f"training stopped after {failures} replacements of lost workers "
+                f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
+            ) from error
+        except RayActorError as error:  # Ray replaces workers; their controller is replaced here
+            if attempt == failures:
+                raise RunFailedError(
+                    f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
+                ) from error
+            logger.warning("the controller of the training was lost; another one continues from the last epoch")
+    answer: dict[str, Any] = result.return_value or {}
+    if "failure" in answer:
+        raise RunFailedError(f"{answer['failure']}; lower --optimizer.lr or set --optimizer.clip-norm")
+    return result
+
+
+def trainer(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+    """Ray Train's part of a run: it finds, by the run's directory, what an earlier attempt has done."""
+    workers = config.workers
+    fs, path = storage.arrow_filesystem(config.out)
+    return TorchTrainer(
+        loop.train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "manifest": manifest.model_dump(mode="json"),
+            "started": STARTED,
+            "place": place,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers,
+            use_gpu=workers.use_gpu,
+            resources_per_worker={"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=setup.CHECKPOINTS,
+            storage_path=path,
+            storage_filesystem=fs,
+            failure_config=FailureConfig(
+                max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
+            ),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_mean_f1"),
+            logging_config=LoggingConfig(log_level="WARNING"),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: Result) -> float:
+    """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
+    saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
+    score: float = metrics["val_mean_f1"]
+    origin: dict[str, Any] = {"epoch": metrics["epoch"]}
+    ensemble = best_ensemble(place)
+    if ensemble is not None and ensemble.val_mean_f1 > score:
+        score = ensemble.val_mean_f1
+        origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
+        state = weight_files.read_weights(ensemble.weights)
+    else:
+        with saved.as_directory() as folder:
+            state = checkpoint.load_network(Path(folder))
+    card = setup.model_card(config, manifest.class_set)
+    network = DMLCSR(card.architecture)
+    network.load_state_dict(state)
+    scored = replace(
+        card,
+        metrics={"val_mean_f1": score},
+        lineage={
+            "run": config.out,
+            **origin,
+            "teachers": Ledger(place.run).teachers(place.trial),
+            "data": config.data,
+            "data_digest": manifest.digest,
+            "origins": origins(config, manifest),
+            "left_out": config.leave_out,
+        },
+    )
+    model_directory.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
+    return score
+
+
+def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
+    """Of all data that the model has learned from, by itself or by way of another model."""
+    found = {manifest.origin}
+    for uri in (config.init, config.teacher, config.csr.warm):
+        if uri is not None:
+            found.update(model_directory.origins(model_directory.read_card(uri)) or ())
+    return sorted(found)
+
+
+def best_ensemble(place: Place) -> Ensemble | None:
+    """The one with the best validation score, if the trial has any."""
+    return max(Ledger(place.run).of(Ensemble, place.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None)

@@ -1,0 +1,1 @@
+"""`tune`: what a sweep samples, its trials, and its driver."""

@@ -1,0 +1,89 @@
+"""The trials of a sweep on storage: each has a run directory of its own below `<run>/trials/`."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pipelines import storage
+from pipelines.config.training import SearchConfig, TrainConfig, TuneConfig
+from pipelines.run import result_file, run_directory
+
+METRIC = "val_mean_f1"
+STOPPED = "stopped.json"
+
+
+def name_of(number: int) -> str:
+    return f"{number:05d}"
+
+
+def out_of(run: str, number: int) -> str:
+    return storage.join(run, "trials", name_of(number))
+
+
+def finish(out: str, result: dict[str, Any]) -> None:
+    """Marks a trial as finished: it is not done again. `result` is that of a `train`."""
+    result_file.write("train", out, result, 0, "done")
+
+
+def fail(out: str, message: str) -> None:
+    """Marks a trial as failed; a sweep that is continued tries it again."""
+    result_file.write("train", out, None, 1, message)
+
+
+def stop(out: str) -> None:
+    """Marks a trial as stopped early."""
+    storage.write_json(storage.join(out, STOPPED), {})
+
+
+def state_of(out: str) -> str:
+    """Of a trial: finished, failed, stopped or unfinished."""
+    ended = result_file.read(out)
+    if ended.get("exit_code") is not None:
+        return "failed" if ended["exit_code"] else "finished"
+    return "stopped" if storage.exists(storage.join(out, STOPPED)) else "unfinished"
+
+
+def failure(out: str) -> str:
+    """Why a trial failed; empty where it did not."""
+    ended = result_file.read(out)
+    return str(ended["message"]) if ended.get("exit_code") else ""
+
+
+def searched(config: SearchConfig) -> dict[str, tuple[float, float]]:
+    """The values that a sweep varies, and their bounds."""
+    return {name: bounds for name, bounds in config if bounds is not None}
+
+
+def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
+    """The searched values of a trial."""
+    values = trial.loss.model_dump() | {"lr": trial.optimizer.lr, "cycle_epochs": trial.csr.cycle_epochs}
+    return {name: values[name] for name in searched(config)}
+
+
+def entry(out: str, name: str) -> dict[str, Any]:
+    """Where a run directory stands: `{"trial", "run", "state", "epochs", "val_mean_f1"}`, the best score so far."""
+    history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
+    best = max((record[METRIC] for record in history), default=None)
+    score = (result_file.finished_result(out, "train") or {}).get(METRIC, best)
+    return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), METRIC: score}
+
+
+def table(config: TuneConfig) -> list[dict[str, Any]]:
+    """The `entry` of each trial that was begun, with its `num_epochs` and `parameters`."""
+    entries = []
+    for number in range(config.num_trials):
+        out = out_of(config.out, number)
+        trial = run_directory.read_config(out)
+        if trial is not None:
+            parameters = parameters_of(config.search, trial)
+            entries.append(entry(out, name_of(number)) | {"num_epochs": trial.num_epochs, "parameters": parameters})
+    return entries
+
+
+def as_text(entries: Sequence[Mapping[str, Any]]) -> str:
+    """A table, best first."""
+    lines = [f"{'trial':<8}{'state':<13}{'epochs':>7}{'validation %':>14}  parameters"]
+    for entry in sorted(entries, key=lambda entry: -(entry[METRIC] or 0)):
+        score = "-" if entry[METRIC] is None else f"{100 * entry[METRIC]:.2f}"
+        values = ", ".join(f"{name} {value:.3g}" for name, value in entry["parameters"].items())
+        lines.append(f"{entry['trial']:<8}{entry['state']:<13}{entry['epochs']:>7}{score:>14}  {values}")
+    return "\n".join(lines)

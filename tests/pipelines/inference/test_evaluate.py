@@ -1,0 +1,185 @@
+import csv
+import io
+import shutil
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dmlcsr.metrics import Counts, scores
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.predict import Predictor
+from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.weights import ModelCard, Preprocessing
+from pipelines import storage
+from pipelines.config.commands import EvaluateConfig, ImportWeightsConfig, PredictConfig
+from pipelines.config.training import TrainConfig
+from pipelines.data import dataset, images, row_groups
+from pipelines.errors import OutputTakenError, UserError
+from pipelines.inference import evaluate, predict
+from pipelines.models import import_weights, model_directory, setup
+from pipelines.run import result_file
+from tests.support.networks import imagenet_like
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """An untrained model: what it says is wrong, but it says it reproducibly."""
+    torch.manual_seed(0)
+    architecture = Architecture(num_classes=19, depth=18, width=0.125)
+    out = str(tmp_path_factory.mktemp("model") / "model")
+    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    model_directory.write_model(out, FaceParser(architecture).eval(), card)
+    return out
+
+
+def score_by_hand(model, faces, split, tta=False):
+    predictor = Predictor(*model_directory.read_model(model), tta=tta)
+    source = row_groups.open_split(str(faces), dataset.read_manifest(str(faces)), split)
+    rows = row_groups.read_rows(
+        source, row_groups.pieces_of(source, None, 0, 0, source.num_rows), ("id", "image", "label")
+    )
+    counts = Counts(19)
+    for row in rows:
+        counts.add(images.decode_label(row["label"]), predictor.label_map(images.decode_image(row["image"])))
+    return scores(counts, CELEBAMASK_HQ)
+
+
+@pytest.mark.parametrize("tta", [False, True])
+def test_the_actor_pool_gives_the_scores_of_a_plain_loop(model, faces, tmp_path, tta):
+    config = EvaluateConfig(
+        model=model, data=str(faces), split="train", out=str(tmp_path / "e"), tta=tta, num_overlays=0
+    )
+    result = evaluate.run(config)
+    expected = score_by_hand(model, faces, "train", tta)
+    assert result["num_images"] == 48
+    assert result["mean_f1"] == pytest.approx(expected.mean_f1, abs=1e-3 if tta else 1e-9)
+    assert result["boundary_iou"] == pytest.approx(expected.mean_boundary_iou, abs=1e-3 if tta else 1e-9)
+    assert list(result["f1"]) == list(CELEBAMASK_HQ.classes)
+
+
+def test_scores_matrix_and_overlays_are_written(model, faces, tmp_path):
+    out = str(tmp_path / "e")
+    result = evaluate.run(EvaluateConfig(model=model, data=str(faces), out=out, num_overlays=2))
+    assert storage.read_json(f"{out}/scores.json")["mean_f1"] == result["mean_f1"]
+    matrix = list(csv.reader(io.StringIO(storage.read_bytes(f"{out}/confusion.csv").decode())))
+    assert matrix[0][1:] == list(CELEBAMASK_HQ.classes)
+    assert sum(int(value) for row in matrix[1:] for value in row[1:]) == 6 * 96 * 96
+    for name in ("best-01", "best-02", "worst-01", "worst-02"):
+        picture = cv2.imread(f"{out}/overlays/{name}.png")
+        assert picture.shape == (96, 4 * 96, 3)
+    images = list(csv.DictReader(io.StringIO(storage.read_bytes(f"{out}/images.csv").decode())))
+    assert len(images) == 6
+    assert [float(row["mean_f1"]) for row in images] == sorted((float(row["mean_f1"]) for row in images), reverse=True)
+
+
+def test_a_model_of_other_classes_is_refused(faces, tmp_path):
+    architecture = Architecture(num_classes=11, depth=18, width=0.125)
+    card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
+    model_directory.write_model(str(tmp_path), FaceParser(architecture).eval(), card)
+    with pytest.raises(UserError, match="knows the classes of lapa"):
+        evaluate.run(EvaluateConfig(model=str(tmp_path), data=str(faces)))
+
+
+def test_a_folder_that_is_not_an_evaluation_is_not_written_to(model, faces, tmp_path):
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(OutputTakenError):
+        evaluate.run(EvaluateConfig(model=model, data=str(faces), out=str(tmp_path)))
+
+
+def test_a_damaged_data_file_is_one_sentence(model, faces, tmp_path):
+    shutil.copytree(faces, tmp_path / "damaged")
+    (tmp_path / "damaged/test/part-00000.parquet").write_bytes(b"PAR1 garbage PAR1")
+    with pytest.raises(UserError, match=r"cannot read .*part-00000.parquet") as error:
+        evaluate.run(EvaluateConfig(model=model, data=str(tmp_path / "damaged"), out=str(tmp_path / "e")))
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_never_go_into_another_commands_output(model, faces, loose, tmp_path):
+    config = EvaluateConfig(model=model, data=str(faces), out=str(tmp_path / "e"), num_overlays=0)
+    result_file.committed("evaluate", config, evaluate.run)
+    with pytest.raises(OutputTakenError, match="output of `evaluate`"):
+        predict.run(PredictConfig(model=model, images=str(loose), out=str(tmp_path / "e")))
+
+
+@pytest.fixture(scope="module")
+def loose(faces, tmp_path_factory):
+    """Loose images of several sizes, two of them broken, one in a folder below."""
+    folder = tmp_path_factory.mktemp("loose")
+    rng = np.random.default_rng(0)
+    for name, shape in (("a.png", (50, 80, 3)), ("b.jpg", (120, 60, 3)), ("below/c.png", (64, 64, 3))):
+        (folder / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(folder / name), rng.integers(0, 256, shape).astype(np.uint8))
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "a.jpg").write_bytes((folder / "b.jpg").read_bytes())
+    return folder
+
+
+def test_loose_images_get_label_maps_of_their_own_size(model, loose, tmp_path):
+    out = tmp_path / "out"
+    config = PredictConfig(model=model, images=str(loose), out=str(out))
+    result = result_file.committed("predict", config, predict.run)
+    assert (result["num_images"], result["num_quarantined"]) == (4, 2)
+    shapes = {
+        str(path.relative_to(out / "labels")): cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
+        for path in (out / "labels").rglob("*.png")
+    }
+    assert shapes == {"a.png.png": (50, 80), "a.jpg.png": (120, 60), "b.png": (120, 60), "below/c.png": (64, 64)}
+    assert cv2.imread(str(out / "overlays/b.png")).shape == (120, 60, 3)
+    assert result_file.committed("predict", config, predict.run) == result  # again, over its own output
+
+
+def test_predictions_are_those_of_the_model(model, loose, tmp_path):
+    predict.run(PredictConfig(model=model, images=str(loose / "b.jpg"), out=str(tmp_path / "one")))
+    written = cv2.imread(str(tmp_path / "one/labels/b.png"), cv2.IMREAD_UNCHANGED)
+    image = images.decode_image((loose / "b.jpg").read_bytes())
+    assert (written == Predictor(*model_directory.read_model(model)).label_map(image)).all()
+
+
+def test_a_folder_without_images_is_an_error(model, tmp_path):
+    with pytest.raises(UserError, match="holds no image"):
+        predict.run(PredictConfig(model=model, images=str(tmp_path), out=str(tmp_path / "out")))
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """A model directory made by the command from an ImageNet-like checkpoint, and the command's result."""
+    folder = tmp_path_factory.mktemp("imported")
+    source, state = imagenet_like(18, "sequence")
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "resnet.safetensors")
+    config = ImportWeightsConfig(checkpoint=str(folder / "resnet.safetensors"), taxonomy="lapa", out=str(folder / "m"))
+    return source.encoder.state_dict(), import_weights.run(config)
+
+
+def test_an_imagenet_resnet_becomes_a_model_directory_with_a_key_report(imported):
+    source, result = imported
+    assert sorted(result["unexpected"]) == ["fc.bias", "fc.weight"]
+    assert result["missing"] and all(not name.startswith("encoder.") for name in result["missing"])
+    parser, card = model_directory.read_model(result["out"])
+    assert card.taxonomy == "lapa" and card.preprocessing.size == 473
+    assert all(torch.equal(value, source[name]) for name, value in parser.encoder.state_dict().items())
+
+
+def test_training_takes_the_imported_encoder_and_how_its_pixels_are_prepared(imported, faces):
+    source, result = imported
+    parser, card = model_directory.read_model(result["out"])
+    bgr = Preprocessing(size=473, channel_order="bgr")
+    model_directory.write_model(result["out"] + "-bgr", parser, replace(card, preprocessing=bgr))
+    config = TrainConfig(
+        data=str(faces), out="/unused", init=result["out"] + "-bgr", model={"width": 1.0}, input={"size": 64}
+    )
+    assert setup.model_card(config, CELEBAMASK_HQ).preprocessing == replace(bgr, size=64)
+    network = setup.build_network(config, CELEBAMASK_HQ)
+    assert all(torch.equal(value, source[name]) for name, value in network.encoder.state_dict().items())
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"nothing of the kind")
+    with pytest.raises(UserError, match=r"weights\.pth"):
+        import_weights.run(ImportWeightsConfig(checkpoint=str(file), taxonomy="lapa", out=str(tmp_path / "m")))
+    assert not (tmp_path / "m").exists()

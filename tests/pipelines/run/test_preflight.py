@@ -1,0 +1,94 @@
+"""What is missing is told before any work begins, by a command itself and by `plan`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+import ray_job
+from pipelines.errors import UserError
+from pipelines.run import preflight
+from pipelines.run.preflight import Capacity, Needs
+from pipelines.run.session import ray_session
+from tests.support.commands import ROOT
+
+ROOMY = Capacity(cpus=8, gpus=0, node_bytes=8 * 2**30)
+
+
+def plan(capsys, *arguments):
+    code = ray_job.main(["plan", *map(str, arguments), "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_a_command_that_fits_lacks_nothing():
+    assert preflight.missing(Needs(8, 0, 2**30), ROOMY) == []
+
+
+@pytest.mark.parametrize(
+    ("needs", "part"),
+    [
+        (Needs(9), "needs 9 CPUs at once and the cluster has 8"),
+        (Needs(1, 1), "needs 1 GPUs at once and the cluster has 0"),
+        (Needs(1, 0, 9 * 2**30), "needs about 9.0 GiB and the largest node has 8.0 GiB"),
+    ],
+)
+def test_what_is_missing_is_one_sentence(needs, part):
+    [problem] = preflight.missing(needs, ROOMY)
+    assert part in problem and "\n" not in problem
+
+
+def test_a_session_counts_the_cluster_that_is_there(ray_cluster):
+    assert preflight.capacity().cpus == ray.cluster_resources()["CPU"]
+    assert preflight.capacity().node_bytes > 0
+    with pytest.raises(UserError, match="needs 1000 CPUs"), ray_session(1000):
+        pass
+
+
+def test_a_full_disk_is_told_before_work(ray_cluster, monkeypatch):
+    assert preflight.disk_problems() == []
+    monkeypatch.setattr(preflight, "_FULL", 0.0)
+    with pytest.raises(UserError, match=r"the disk of .* is \d+% full"), ray_session(1):
+        pass
+
+
+def test_other_versions_on_the_cluster_are_one_sentence(ray_cluster):
+    """A driver that says it is another Ray: the comparison is Ray's own."""
+    script = "import ray, sys; ray.__version__ = '2.1.0'; import ray_job; sys.exit(ray_job.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", script, "synth", "--num-images", "10", "--out", "/tmp/never"]
+    address = ray.get_runtime_context().gcs_address
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": address}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2, done.stderr
+    assert "runs other versions" in done.stderr.splitlines()[-1] and "2.1.0" in done.stderr.splitlines()[-1]
+
+
+def test_a_plan_tells_steps_and_bytes_and_does_nothing(faces, tmp_path, capsys):
+    out = tmp_path / "run"
+    code, found = plan(capsys, "train", "--preset", "cpu-smoke", "--data", faces, "--out", out, "--schedule.epochs", 3)
+    assert code == 0 and found["missing"] == [] and not out.exists()
+    work = found["work"]
+    assert (work["training_rows"], work["validation_rows"]) == (48, 6)
+    assert work["steps"] == 3 * work["steps_of_an_epoch"] > 0
+    assert work["bytes_read_in_an_epoch"] < sum(path.stat().st_size for path in faces.rglob("*.parquet"))
+    assert found["needs"]["cpus"] == 2 and found["needs"]["process_bytes"] > 2**29
+
+
+def test_a_plan_names_all_that_is_missing(faces, capsys):
+    flags = ["--workers.use-gpu", "true", "--workers.num-workers", 2]
+    _, found = plan(capsys, "train", "--preset", "cpu-smoke", "--data", faces, "--out", "s3://no-such-bucket/x", *flags)
+    assert len(found["missing"]) == 2
+    assert "no bucket no-such-bucket" in found["missing"][0] and "2 GPUs" in found["missing"][1]
+
+
+def test_a_plan_of_unreadable_data_says_so(tmp_path, capsys):
+    _, found = plan(capsys, "train", "--data", tmp_path / "none", "--out", tmp_path / "run")
+    assert found["work"] == {} and "is not a data set" in found["missing"][0]
+
+
+def test_commands_without_work_have_no_plan(tmp_path, capsys):
+    assert ray_job.main(["plan", "status", "--run", str(tmp_path)]) == 2
+    assert "there is nothing to plan for `status`" in capsys.readouterr().err

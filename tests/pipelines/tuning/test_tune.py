@@ -1,0 +1,111 @@
+"""The sweep on the shared cluster: real trials with real cycles."""
+
+import json
+import os
+import time
+
+import pytest
+import ray
+import yaml
+from ray.util.state import list_actors
+
+from pipelines import storage
+from pipelines.config.training import TrainConfig
+from pipelines.errors import RunFailedError, UserError
+from pipelines.models import model_directory
+from pipelines.regulation.ledger import End, Ensemble, Ledger
+from pipelines.run import result_file
+from pipelines.tuning import trials, tune
+from tests.support.training import sweep
+
+
+@pytest.fixture(scope="module")
+def swept(faces, tmp_path_factory):
+    config = sweep(faces, tmp_path_factory.mktemp("sweep") / "run")
+    return config, result_file.committed("tune", config, tune.run)
+
+
+def test_a_sweep_exports_its_best_trial_and_a_configuration_for_train(swept):
+    config, result = swept
+    assert set(result) == {"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}
+    assert [trial["state"] for trial in result["trials"]] == ["finished", "finished"]
+    assert [trial["epochs"] for trial in result["trials"]] == [5, 5]
+    assert result["val_mean_f1"] == max(trial["val_mean_f1"] for trial in result["trials"])
+    assert model_directory.read_card(config.out).metrics["val_mean_f1"] == result["val_mean_f1"]
+    values = yaml.safe_load(storage.read_bytes(result["best_config"]))
+    best = TrainConfig.model_validate(values | {"data": config.data, "out": "/unused"})
+    parameters = next(t["parameters"] for t in result["trials"] if t["trial"] == result["best_trial"])
+    assert best.loss.parsing == parameters["parsing"] != config.loss.parsing
+    assert json.dumps(result) and "best: trial" in tune.summary(result)
+
+
+def test_each_trial_has_a_lineage_of_its_own(swept):
+    ledger = Ledger(swept[0].out)
+    for trial in ("00000", "00001"):
+        assert [record.cycle for record in ledger.of(Ensemble, trial)] == [0, 1, 2]
+        assert {name.split("/")[0] for name in ledger.of(Ensemble, trial)[2].coefficients} == {trial}
+
+
+def test_a_finished_sweep_answers_at_once(swept):
+    config, result = swept
+    assert tune.run(config) == result
+
+
+def test_trials_that_are_done_are_not_done_again(swept, ray_cluster):
+    config, result = swept
+    storage.delete(f"{config.out}/result.json")
+    times = {uri: storage.filesystem(uri)[0].modified(uri) for uri in storage.list_files(f"{config.out}/trials")}
+    assert tune.run(config) == result
+    assert {uri: storage.filesystem(uri)[0].modified(uri) for uri in times} == times
+    assert not list_actors(ray_cluster, filters=[("class_name", "=", "Orchestrator"), ("state", "=", "ALIVE")])
+
+
+@pytest.fixture(scope="module")
+def stopped(faces, tmp_path_factory):
+    """Three trials of TPE, one after the other, weak ones stopped after an epoch; the configuration and the result."""
+    more = {
+        "algorithm": "tpe", "num_trials": 3, "early_stopping": True, "grace_epochs": 1,
+        "csr": {"num_cycles": 1, "cycle_epochs": 1}, "workers": {"data_tasks": 5},
+    }  # fmt: skip
+    config = sweep(faces, tmp_path_factory.mktemp("stopped") / "run", **more)
+    return config, result_file.committed("tune", config, tune.run)
+
+
+def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_knows(stopped, ray_cluster):
+    config, result = stopped
+    states = {trial["trial"]: (trial["state"], trial["epochs"]) for trial in result["trials"]}
+    assert set(states.values()) == {("finished", 2), ("stopped", 1)}
+    ledger = Ledger(config.out)
+    assert {trial: ledger.find(End, trial).state for trial in states} == {t: s for t, (s, _) in states.items()}
+    deadline = time.monotonic() + 60  # Ray's cleaner of placement groups looks once a second
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert not list_actors(ray_cluster, filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+
+
+def test_the_processes_of_a_local_cluster_look_for_it_and_no_other(ray_cluster):
+    """Ray Train's cleaner, which frees what a stopped trial held, would ask another cluster of this machine."""
+    asked = ray.get(ray.remote(lambda: os.environ["RAY_ADDRESS"]).remote())
+    assert asked == ray.get_runtime_context().gcs_address and "RAY_ADDRESS" not in os.environ
+
+
+@pytest.mark.faults
+def test_a_repeated_sweep_stops_and_finishes_the_same_trials(stopped):
+    config, result = stopped
+    storage.delete(f"{config.out}/result.json")
+    assert tune.run(config) == result
+
+
+@pytest.mark.faults
+def test_a_trial_that_diverges_is_told_and_the_others_go_on(faces, tmp_path):
+    config = sweep(faces, tmp_path / "run", csr={"num_cycles": 0}, num_trials=1, search={"lr": [1e8, 1e9]})
+    with pytest.raises(RunFailedError, match=r"no trial .* finished; trial 00000: the loss .* not finite"):
+        tune.run(config)
+    assert trials.state_of(f"{config.out}/trials/00000") == "failed"
+
+
+def test_what_never_fits_the_cluster_is_told_at_once(faces, tmp_path):
+    config = sweep(faces, tmp_path / "run", workers={"num_workers": 6}, cluster={"max_cpus": 4})
+    with pytest.raises(UserError, match=r"needs 12.* CPUs at once"):
+        tune.run(config)

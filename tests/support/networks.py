@@ -1,0 +1,29 @@
+"""Networks with random weights."""
+
+import torch
+from torch import Tensor
+
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.weights import ModelCard, Preprocessing, pack_model
+
+
+def imagenet_like(depth: int, naming: str) -> tuple[FaceParser, dict[str, Tensor]]:
+    """A network with random weights, and its encoder's state dict as ImageNet checkpoints name it."""
+    torch.manual_seed(depth)
+    parser = FaceParser(Architecture(num_classes=11, depth=depth))
+    stem = ("conv1", "bn1", "conv2", "bn2", "conv3", "bn3")
+    if naming == "sequence":
+        stem = ("conv1.0", "conv1.1", "conv1.3", "conv1.4", "conv1.6", "bn1")
+    names = {f"stem.{i // 2}.{i % 2}.": f"{name}." for i, name in enumerate(stem)}
+    state = {"fc.weight": torch.zeros(10, 8), "fc.bias": torch.zeros(10)}
+    for key, value in parser.encoder.state_dict().items():
+        prefix = next((prefix for prefix in names if key.startswith(prefix)), "")
+        state[names.get(prefix, "") + key.removeprefix(prefix)] = value
+    return parser, state
+
+
+def untrained_model():
+    torch.manual_seed(0)
+    architecture = Architecture(num_classes=19, depth=18, width=0.25)
+    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=128))
+    return pack_model(FaceParser(architecture).eval(), card)

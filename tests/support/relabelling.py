@@ -1,0 +1,61 @@
+"""What tests of relabelling share: models, rows, and what should become of them."""
+
+from dataclasses import replace
+
+import torch
+
+from dmlcsr.augment import Pose, warp_image
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.predict import Predictor
+from dmlcsr.refine import refine
+from dmlcsr.weights import ModelCard, Preprocessing
+from pipelines.data import dataset, images, row_groups
+from pipelines.models import model_directory
+
+NUM_ROWS, BAD = 120, (7, 50)
+HALF, UNLABELLED, NARROW = range(0, NUM_ROWS, 10), range(3, NUM_ROWS, 6), range(1, NUM_ROWS, 5)
+SUSPECTS = 30
+
+
+def write_model(folder, seed=0, width=0.125, **card):
+    """An untrained model: what it says is wrong, but it says it reproducibly."""
+    torch.manual_seed(seed)
+    architecture = Architecture(num_classes=19, depth=18, width=width)
+    described = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    model_directory.write_model(str(folder), FaceParser(architecture).eval(), replace(described, **card))
+    return str(folder)
+
+
+def read_split(uri, split="train"):
+    source = row_groups.open_split(str(uri), dataset.read_manifest(str(uri)), split)
+    everything = row_groups.pieces_of(source, None, 0, 0, source.num_rows)
+    schema = (
+        dataset.RELABELLED_SCHEMA if dataset.read_manifest(str(uri)).relabelled and split == "train" else dataset.SCHEMA
+    )
+    return row_groups.read_rows(source, everything, schema.names)
+
+
+def narrow(row):
+    """The left part of a picture, and a label that ignores its upper corner."""
+    image, label = images.decode_image(row["image"])[:, :64], images.decode_label(row["label"])[:, :64].copy()
+    label[:20, :10] = 255
+    return {"image": images.encode_png(image), "label": images.encode_png(label), "width": 64}
+
+
+def by_hand(model, rows, policy):
+    """What `relabel` should make of the good rows, from a plain loop."""
+    predictor = Predictor(*model_directory.read_model(model))
+    for row in rows:
+        image = images.decode_image(row["image"])
+        label = None if row["label"] is None else images.decode_label(row["label"])
+        canvas = as_canvas(image, predictor.size)
+        (prediction,) = predictor.predict(canvas, [image.shape[:2] if label is None else label.shape])
+        yield row, refine(prediction.strips(), label, policy), prediction, label
+
+
+def as_canvas(image, size):
+    return warp_image(image, size, Pose())[None]
+
+
+def good_rows(mixed):
+    return [row for number, row in enumerate(read_split(mixed)) if number not in BAD]

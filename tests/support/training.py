@@ -1,0 +1,63 @@
+"""Small trainings and sweeps, what they leave, and kills of their actors."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import torch
+from ray.util.state import list_actors
+
+from pipelines import storage
+from pipelines.config.training import TrainConfig, TuneConfig
+from pipelines.models import model_directory
+
+SMOKE = {
+    "model": {"depth": 18, "width": 0.125},
+    "input": {"size": 64},
+    "optimizer": {"batch_size": 4},
+    "schedule": {"epochs": 2, "warmup_epochs": 0.5},
+}
+SWEEP = {
+    "schedule": {"epochs": 1, "warmup_epochs": 0.5},
+    "csr": {"num_cycles": 2, "cycle_epochs": 2},
+    "num_trials": 2,
+    "early_stopping": False,
+}
+
+
+def smoke(data, out, **more):
+    return TrainConfig.model_validate(SMOKE | {"data": str(data), "out": str(out)} | more)
+
+
+def history(out):
+    return [json.loads(line) for line in storage.read_bytes(storage.join(str(out), "metrics.jsonl")).splitlines()]
+
+
+def weights(out):
+    return model_directory.read_model(str(out))[0].state_dict()
+
+
+def same_weights(a, b):
+    return all(torch.equal(value, b[key]) for key, value in a.items())
+
+
+def sweep(data, out, **more):
+    return TuneConfig.model_validate(SMOKE | SWEEP | {"data": str(data), "out": str(out)} | more)
+
+
+def kill_when(condition, class_name, ray_cluster):
+    """In a thread: kill -9 of the living actors of a class as soon as `condition` holds. Returns thread and pids."""
+    killed = []
+
+    def work():
+        while not condition():
+            time.sleep(0.01)
+        for actor in list_actors(ray_cluster, filters=[("class_name", "=", class_name), ("state", "=", "ALIVE")]):
+            os.kill(actor.pid, signal.SIGKILL)
+            killed.append(actor.pid)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, killed

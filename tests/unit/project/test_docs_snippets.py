@@ -1,0 +1,30 @@
+"""The Python of README and docs/library.md runs as it stands."""
+
+import re
+
+import cv2
+import pytest
+import torch
+
+import ray_job
+from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.synthetic import render_face
+from dmlcsr.weights import ModelCard, Preprocessing, save_model
+from tests.support.commands import ROOT
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/library.md"])
+def test_snippets_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    architecture = Architecture(num_classes=19, depth=18, width=0.0625)
+    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    save_model(tmp_path / "runs" / "first" / "model", FaceParser(architecture).eval(), card)
+    cv2.imwrite("photo.jpg", render_face(0, 0, 96).image[..., ::-1])
+    ray_job.main(["export", "--model", "runs/first", "--format", "onnx", "--out", "face-parser.onnx"])
+    snippets = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert snippets
+    variables = {}
+    for snippet in snippets:
+        exec(snippet, variables)
+    assert variables["label"].shape == ((96, 96) if page == "README.md" else (64, 64))

@@ -1,0 +1,193 @@
+"""Every reader of images and data sets: whatever the bytes hold, it answers, or says in one sentence why it cannot.
+
+Nothing but the documented error may come out. `make test-faults` runs the same with twenty times as many examples.
+"""
+
+import hashlib
+import io
+import json
+from contextlib import suppress
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from dmlcsr.taxonomy import CELEBAMASK_HQ
+from pipelines import report, storage  # fmt: skip
+from pipelines.config.base import SPLITS
+from pipelines.config.commands import IngestConfig, ReportConfig
+from pipelines.data import dataset, images, packing, row_groups
+from pipelines.data.dataset import Row
+from pipelines.data.images import encode_png
+from pipelines.errors import UserError
+from pipelines.ingest import checks, raw_files, splits
+from pipelines.ingest.checks import BadSampleError
+from pipelines.relabeling import suspects
+from tests.support.damage import as_file, changed, damaged
+
+PIXELS = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)
+LABEL = encode_png(np.arange(480, dtype=np.uint8).reshape(24, 20) % 19)
+PICTURES = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in (".jpg", ".png", ".webp", ".bmp", ".tiff")]
+
+
+# Images and labels.
+
+
+@given(damaged(PICTURES))
+def test_an_image_is_decoded_or_refused(data):
+    with suppress(BadSampleError):
+        height, width = checks.check_image(data)
+        assert images.decode_image(data).shape == (height, width, 3), "what is packed can be trained on"
+    with suppress(ValueError):
+        assert images.decode_image(data, factor=4).dtype == np.uint8
+
+
+@given(damaged([LABEL, PICTURES[1]]))
+def test_a_label_is_decoded_or_refused(data):
+    with suppress(BadSampleError):
+        checks.check_label(checks.decode_ids(data), (24, 20), CELEBAMASK_HQ)
+    with suppress(ValueError):
+        assert images.decode_label(data).ndim == 2
+
+
+def test_a_small_file_that_claims_many_pixels_is_refused_before_they_are_made():
+    picture = io.BytesIO()
+    Image.new("L", (20_000, 20_000)).save(picture, "PNG")
+    assert len(picture.getvalue()) < 1_000_000
+    for read in (checks.check_image, checks.decode_ids):
+        with pytest.raises(BadSampleError) as refused:
+            read(picture.getvalue())
+        assert refused.value.reason == "too_large"
+
+
+def test_a_file_whose_format_would_start_another_program_is_no_image():
+    drawing = io.BytesIO()
+    Image.fromarray(PIXELS).save(drawing, "EPS")
+    with pytest.raises(BadSampleError, match="not an image"):
+        checks.check_image(drawing.getvalue())
+
+
+# Data sets.
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    out = str(tmp_path_factory.mktemp("data") / "set")
+    rows = [Row(id=f"row/{n}", image=PICTURES[n], label=LABEL, height=24, width=20, meta="{}") for n in range(5)]
+    file = dataset.write_file(out, "train/part-00000.parquet", rows, rows_per_group=2)
+    assert file is not None
+    packing.commit(out, CELEBAMASK_HQ, {"train": [file]}, [], {"command": "ingest"}, rows_per_group=2)
+    return out
+
+
+def read_all(uri, manifest):
+    source = row_groups.open_split(uri, manifest, "train")
+    groups = row_groups.groups_of(source)
+    pieces = [
+        row_groups.Piece(int(file), int(group), 0, int(rows))
+        for file, group, rows in zip(groups.file, groups.group, groups.num_rows, strict=True)
+    ]
+    return row_groups.read_rows(source, pieces, dataset.SCHEMA.names)
+
+
+@given(draws=st.data())
+def test_a_manifest_is_read_or_refused_and_names_no_file_elsewhere(data, draws, tmp_path_factory):
+    original = storage.read_json(f"{data}/dataset.json")
+    folder = tmp_path_factory.mktemp("manifest")
+    (folder / "dataset.json").write_bytes(draws.draw(as_file(original)))
+    with suppress(UserError):
+        manifest = dataset.read_manifest(str(folder))
+        for split, files in manifest.splits.items():
+            assert split in SPLITS
+            assert all((folder / file.path).resolve().is_relative_to(folder.resolve()) for file in files)
+
+
+@pytest.mark.parametrize("path", ["../../etc/part.parquet", "/etc/part.parquet", "train/../../x.parquet", "train/.x"])
+def test_a_manifest_that_leads_out_of_its_folder_is_refused(data, tmp_path, path):
+    content = storage.read_json(f"{data}/dataset.json")
+    content["splits"]["train"][0]["path"] = path
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is damaged at"):
+        dataset.read_manifest(str(tmp_path))
+
+
+@given(draws=st.data())
+def test_the_rows_of_a_damaged_file_are_read_or_refused(data, draws, tmp_path_factory):
+    manifest = dataset.read_manifest(data)
+    path = manifest.splits["train"][0].path
+    content = draws.draw(damaged([storage.read_bytes(f"{data}/{path}")]))
+    folder = tmp_path_factory.mktemp("rows")
+    storage.write_bytes(f"{folder}/{path}", content)
+    other = manifest.model_copy(update={"digest": hashlib.sha256(content).hexdigest()})
+    with suppress(UserError):
+        assert len(read_all(str(folder), other)) == 5
+
+
+@pytest.mark.parametrize("kind", ["compressed", "repeated", "other columns", "fewer rows"])
+def test_rows_that_this_program_did_not_write_are_refused(data, tmp_path, kind):
+    manifest = dataset.read_manifest(data)
+    path = manifest.splits["train"][0].path
+    table = pq.read_table(f"{data}/{path}")
+    (tmp_path / "train").mkdir()
+    options = {"compression": "none", "use_dictionary": False, "row_group_size": 2}
+    if kind == "compressed":
+        options["compression"] = "zstd"
+    elif kind == "repeated":
+        options["use_dictionary"] = True
+    elif kind == "other columns":
+        table = table.set_column(1, "image", pa.array(["text"] * 5))
+    else:
+        table = table.slice(0, 3)
+    pq.write_table(table, tmp_path / path, **options)
+    with pytest.raises(UserError, match=r"part-00000\.parquet"):
+        read_all(str(tmp_path), manifest.model_copy(update={"digest": kind}))
+
+
+@given(as_file({"worst": [[0.5, "row/1", "train/part-00000.parquet", 1], [0.6, "a", "train/part-00000.parquet", 0]]}))
+def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("worst")
+    (folder / suspects.WORST).write_bytes(content)
+    with suppress(UserError):
+        assert all(isinstance(suspect.quality, float) for suspect in suspects.worst(str(folder)))
+
+
+RELABELLED = {
+    "num_rows": 5, "num_changed": 2, "num_pixels": 100, "num_changed_pixels": 7,
+    "changed_pixels": {"skin > hair": 7}, "mean_quality": 0.5, "class_quality": {"skin": 0.5},
+}  # fmt: skip
+
+
+@given(relabelled=changed(RELABELLED), lineage=changed({"command": "relabel", "splits": ["train"], "tta": False}))
+def test_a_page_about_a_data_set_is_written_or_refused(data, tmp_path_factory, relabelled, lineage):
+    folder = tmp_path_factory.mktemp("reported")
+    content = storage.read_json(f"{data}/dataset.json") | {"relabelled": relabelled, "lineage": lineage}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    (folder / suspects.WORST).write_text('{"worst": [[0.5, "row/1", "train/part-00000.parquet", 1]]}')
+    with suppress(UserError):
+        report.run(ReportConfig(run=str(folder), out=f"{folder}/page.html"))
+
+
+# Lists in raw folders.
+
+
+@pytest.mark.parametrize("name", ["split", "helen", "celeba", "list"])
+@given(content=damaged([b"1 , a/b\n2,c\n", b"a train\nb/c test\n", b"images/a.jpg labels/a.png\n", b"0 1 01.jpg\n"]))
+def test_lists_of_raw_data_are_read_or_refused(tmp_path_factory, name, content):
+    folder = tmp_path_factory.mktemp("lists")
+    names = {"split": ["split.txt"], "helen": list(splits.HELEN_LISTS), "celeba": [splits.CELEBA_MAPPING]}
+    for file in names.get(name, ["train_list.txt"]):
+        (folder / file).write_bytes(content)
+    with suppress(UserError):
+        if name == "split":
+            assert set(splits.from_file(f"{folder}/split.txt").values()) <= set(SPLITS)
+        elif name == "list":
+            config = IngestConfig(format="pairs", taxonomy="lapa", source=str(folder), out=f"{folder}/out")
+            found = raw_files.list_source(config)
+            assert all(sample.image.startswith(f"{folder}/") for each in found.samples.values() for sample in each)
+        else:
+            (splits.helen if name == "helen" else splits.celeba)(str(folder))

@@ -1,0 +1,187 @@
+"""The ledger and the orchestrator's decisions, as plain objects, without a cluster but for the averaging task."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import storage
+from pipelines.errors import UserError
+from pipelines.models import weight_files
+from pipelines.models.weights_reference import WeightsReference
+from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation.ledger import Average, End, Ensemble, Ledger, Student, Trial
+from pipelines.regulation.orchestrator import Orchestrator
+
+TRIAL = Trial(trial="a", architecture={"depth": 18}, taxonomy="lapa", num_cycles=3)
+
+
+def state(value, **more):
+    return {"w": torch.full((2,), float(value)), "steps": torch.tensor(int(value))} | more
+
+
+def student(run, cycle, value, trial="a", **more):
+    uri = orchestrator.weights_stem(str(run), trial, cycle, "student")
+    weights = weight_files.write_weights(uri, state(value, **more))
+    return Student(trial=trial, cycle=cycle, weights=weights, val_mean_f1=value / 10)
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Tasks run in this process; returns how often weights were averaged."""
+    calls = []
+
+    def averaged(*arguments):
+        calls.append(arguments[2])
+        return weight_files.average(*arguments)
+
+    monkeypatch.setattr(tasks, "averaged_in_task", averaged)
+    return calls
+
+
+def end_cycle(actor, run, cycle, value):
+    """What a trial does at the end of a cycle; the ensemble's weights."""
+    step = actor.report(student(run, cycle, value))
+    if isinstance(step, Average):
+        uri = orchestrator.weights_stem(str(run), "a", cycle, "ensemble")
+        weights = weight_files.write_weights(uri, weight_files.read_weights(step.weights))
+        actor.publish("a", cycle, weights, value / 10)
+    return weight_files.read_weights(actor.ensemble("a", cycle).weights)["w"]
+
+
+def test_each_ensemble_is_the_mean_of_all_students_so_far(tmp_path, here):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    means = [end_cycle(actor, tmp_path, cycle, value)[0].item() for cycle, value in enumerate((1, 3, 8, 4))]
+    assert means == pytest.approx([1, 2, 4, 4])
+    assert here == [1, 2, 3]
+    shares = actor.ensemble("a", 3).coefficients
+    assert shares == pytest.approx({f"a/{cycle}": 0.25 for cycle in range(4)})
+
+
+@given(st.lists(st.sampled_from(["report", "publish", "restart"]), max_size=8))
+@settings(max_examples=25, deadline=None)
+def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, steps):
+    run = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        calls = []
+        patch.setattr(tasks, "averaged_in_task", lambda *a: calls.append(a[2]) or weight_files.average(*a))
+        actor = Orchestrator(str(run))
+        for cycle in range(3):
+            actor.register(TRIAL)
+            first = end_cycle(actor, run, cycle, cycle + 1)
+            for step in steps:
+                if step == "restart":
+                    actor = Orchestrator(str(run))
+                elif step == "report":
+                    assert isinstance(actor.report(student(run, cycle, cycle + 1)), Ensemble)
+                elif cycle:
+                    other = actor.ensemble("a", cycle).weights
+                    assert actor.publish("a", cycle, other, 0.0).val_mean_f1 == (cycle + 1) / 10
+            assert torch.equal(weight_files.read_weights(actor.ensemble("a", cycle).weights)["w"], first)
+        assert calls == [1, 2]
+    assert [record.cycle for record in Ledger(str(run)).of(Ensemble, "a")] == [0, 1, 2]
+
+
+def test_a_kill_between_average_and_publish_repeats_neither(tmp_path, here):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    end_cycle(actor, tmp_path, 0, 1)
+    average = actor.report(student(tmp_path, 1, 5))
+    again = Orchestrator(str(tmp_path)).report(student(tmp_path, 1, 5))
+    assert isinstance(again, Average) and again == average and here == [1]
+
+
+@pytest.mark.parametrize(
+    ("cycle", "trial", "message"), [(2, "a", "cycle 1 comes next"), (0, "b", "b is no trial"), (9, "a", "comes next")]
+)
+def test_reports_that_make_no_sense_are_refused(tmp_path, here, cycle, trial, message):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    end_cycle(actor, tmp_path, 0, 1)
+    with pytest.raises(UserError, match=message):
+        actor.report(student(tmp_path, cycle, 2, trial))
+    assert len(actor.ledger.of(Student, "a")) == 1
+
+
+def test_a_trial_is_not_begun_again_as_another(tmp_path):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    actor.register(TRIAL)
+    with pytest.raises(UserError, match="another network"):
+        actor.register(TRIAL.model_copy(update={"architecture": {"depth": 50}}))
+
+
+def test_a_student_of_another_architecture_is_refused_and_nothing_is_averaged(tmp_path, here):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    end_cycle(actor, tmp_path, 0, 1)
+    with pytest.raises(UserError, match="not of the ensemble's architecture"):
+        actor.report(student(tmp_path, 1, 2, more=torch.zeros(3)))
+    assert not actor.ledger.of(Average, "a") and len(actor.ledger.of(Student, "a")) == 1
+    assert end_cycle(actor, tmp_path, 1, 3)[0] == 2
+
+
+def test_weights_that_are_not_finite_are_never_written(tmp_path):
+    with pytest.raises(UserError, match="not finite"):
+        weight_files.write_weights(str(tmp_path / "w"), {"w": torch.tensor([1.0, float("nan")])})
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_that_changed_since_are_refused(tmp_path):
+    weights = weight_files.write_weights(str(tmp_path / "w"), state(1))
+    storage.write_bytes(weights.uri, b"other")
+    with pytest.raises(UserError, match="damaged"):
+        weight_files.read_weights(weights)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "damaged"),
+        (b'{"trial": "a"', "damaged"),
+        (b'{"trial": "a"}', "damaged"),
+        (json.dumps({"version": 2, "trial": "a", "state": "finished"}).encode(), "version 2; this program reads 1"),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_named(tmp_path, content, message):
+    Ledger(str(tmp_path)).commit(End(trial="b", state="finished"))
+    storage.write_bytes(str(tmp_path / "ledger/a/end.json"), content)
+    with pytest.raises(UserError, match=rf"a/end.json.*{message}"):
+        Ledger(str(tmp_path))
+
+
+def test_the_first_record_of_a_name_remains(tmp_path):
+    ledger = Ledger(str(tmp_path))
+    first = ledger.commit(End(trial="a", state="stopped"))
+    assert ledger.commit(End(trial="a", state="finished")) == first
+    assert Ledger(str(tmp_path)).find(End, "a") == first
+
+
+def test_status_tells_where_each_trial_stands(tmp_path, here):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    end_cycle(actor, tmp_path, 0, 1)
+    end_cycle(actor, tmp_path, 1, 3)
+    actor.end(End(trial="a", state="stopped"))
+    told = actor.status()["trials"]["a"]
+    assert told["state"] == "stopped" and told["ensembles"] == {0: 0.1, 1: 0.3}
+    assert told["lineage"] == {}  # it is most of the whole, and nobody asks the actor for it
+    assert actor.ledger.summary()["trials"]["a"]["lineage"][1] == {"a/0": 0.5, "a/1": 0.5}
+    assert json.dumps(told)
+
+
+def test_a_weights_record_holds_no_more_than_it_should():
+    with pytest.raises(ValueError):
+        WeightsReference.model_validate({"uri": "u", "sha256": "s", "data": "x"})
+
+
+def test_two_trials_do_not_see_each_other(tmp_path, here):
+    actor = Orchestrator(str(tmp_path))
+    for name, value in (("a", 1), ("b", 5)):
+        actor.register(TRIAL.model_copy(update={"trial": name}))
+        actor.report(student(tmp_path, 0, value, name))
+    assert [trial.trial for trial in actor.ledger.trials()] == ["a", "b"]
+    assert [record.trial for record in actor.ledger.of(Ensemble, "b")] == ["b"]
