@@ -23,7 +23,7 @@ class Command(NamedTuple):
     config: type[Config]
     module: str
     with_presets: bool = False
-    writes: bool = True
+    writes_folder: bool = True
     """Whether it has an output, which then gets the result too."""
 
 
@@ -35,10 +35,10 @@ COMMANDS = {
     "evaluate": Command(configs.EvaluateConfig, "pipelines.inference.evaluate"),
     "relabel": Command(configs.RelabelConfig, "pipelines.relabeling.relabel"),
     "predict": Command(configs.PredictConfig, "pipelines.inference.predict"),
-    "report": Command(configs.ReportConfig, "pipelines.report", writes=False),
-    "export": Command(configs.ExportConfig, "pipelines.models.export", writes=False),
-    "bench": Command(configs.BenchConfig, "pipelines.bench", writes=False),
-    "status": Command(configs.StatusConfig, "pipelines.status", writes=False),
+    "report": Command(configs.ReportConfig, "pipelines.report", writes_folder=False),
+    "export": Command(configs.ExportConfig, "pipelines.models.export", writes_folder=False),
+    "bench": Command(configs.BenchConfig, "pipelines.bench", writes_folder=False),
+    "status": Command(configs.StatusConfig, "pipelines.status", writes_folder=False),
     "import-weights": Command(configs.ImportWeightsConfig, "pipelines.models.import_weights"),
 }
 
@@ -83,8 +83,10 @@ def done(name: str, config: Config) -> tuple[dict[str, Any], str]:
     from pipelines.run import result_file
 
     module = importlib.import_module(COMMANDS[name].module)
-    is_committed = COMMANDS[name].writes
-    result: dict[str, Any] = result_file.committed(name, config, module.run) if is_committed else module.run(config)
+    is_committed = COMMANDS[name].writes_folder
+    result: dict[str, Any] = (
+        result_file.run_and_record(name, config, module.run) if is_committed else module.run(config)
+    )
     return result, module.summary(result)
 
 

@@ -16,7 +16,7 @@ from dmlcsr.taxonomy import Taxonomy
 
 TEMPERATURE = 0.1
 """Of the soft minimum: lower is closer to the worst pixel, higher to the mean."""
-NEVER = 2.0
+UNREACHABLE_THRESHOLD = 2.0
 """The threshold of a class that no label shows: no probability reaches it."""
 
 
@@ -34,14 +34,14 @@ def looks_mirrored(label: npt.NDArray[np.uint8], taxonomy: Taxonomy) -> bool:
     return votes > 0
 
 
-class Given(NamedTuple):
+class LabelledPixels(NamedTuple):
     """The pixels (N,) of a strip that have a class: which (int64), and its probability (float64)."""
 
     classes: Tensor
     probabilities: Tensor
 
 
-def given_probabilities(label: Tensor, pred_probs: Tensor) -> Given:
+def given_probabilities(label: Tensor, pred_probs: Tensor) -> LabelledPixels:
     """What a model thinks of the labels: `label` (H, W) uint8 and `pred_probs` (K, H, W).
 
     Pixels outside 0..K-1 are ignored.
@@ -49,7 +49,7 @@ def given_probabilities(label: Tensor, pred_probs: Tensor) -> Given:
     classes = label.long()
     is_given = classes < len(pred_probs)
     found = pred_probs.gather(0, classes.clamp(max=len(pred_probs) - 1)[None])[0]
-    return Given(classes[is_given], found[is_given].double())
+    return LabelledPixels(classes[is_given], found[is_given].double())
 
 
 class QualityScores(NamedTuple):
@@ -77,7 +77,7 @@ class LabelQuality:
         self.weights = torch.zeros(self.num_classes, dtype=torch.float64)
         self.weighted = torch.zeros_like(self.weights)
 
-    def add(self, given: Given) -> None:
+    def add(self, given: LabelledPixels) -> None:
         weights = ((1 - given.probabilities) / TEMPERATURE).exp()
         for total, values in ((self.weights, weights), (self.weighted, weights * given.probabilities)):
             total += torch.bincount(given.classes, values, self.num_classes).cpu()
@@ -104,7 +104,7 @@ class ConfidenceSums:
     def zeros(cls, num_classes: int) -> "ConfidenceSums":
         return cls(np.zeros(num_classes), np.zeros(num_classes, np.int64))
 
-    def add(self, given: Given) -> None:
+    def add(self, given: LabelledPixels) -> None:
         self.total += torch.bincount(given.classes, given.probabilities, len(self.total)).cpu().numpy()
         self.num_pixels += torch.bincount(given.classes, minlength=len(self.total)).cpu().numpy()
 
@@ -116,7 +116,9 @@ class ConfidenceSums:
     def thresholds(self) -> list[float]:
         """The mean probability of a class where it is the label; NEVER for a class that no label shows."""
         means = self.total / np.maximum(self.num_pixels, 1)
-        return [float(mean) if shown else NEVER for mean, shown in zip(means, self.num_pixels, strict=True)]
+        return [
+            float(mean) if shown else UNREACHABLE_THRESHOLD for mean, shown in zip(means, self.num_pixels, strict=True)
+        ]
 
 
 def confident_classes(pred_probs: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,33 +9,40 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dmlcsr.quality import Given, LabelQuality, QualityScores, confident_classes, given_probabilities, pair_counts
+from dmlcsr.quality import (
+    LabelledPixels,
+    LabelQuality,
+    QualityScores,
+    confident_classes,
+    given_probabilities,
+    pair_counts,
+)
 from dmlcsr.taxonomy import IGNORE
 
 Label = npt.NDArray[np.uint8]
-PolicyName = Literal["replace", "blend", "suspect"]
-RuleName = Literal["replace", "blend", "suspect", "unlabelled"]
+PolicyName = Literal["replace", "blend", "confident"]
+RuleName = Literal["replace", "blend", "confident", "unlabelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """Which pixels of a label change.
 
-    `replace`: all take the teacher's class. `blend`: those where argmax((1 - a) teacher + a onehot(label)) is another
-    class, a = `hard_weight`; ignored pixels have no label and take the teacher's. `suspect`: those whose most probable
-    class among all that reach their thresholds leads the label's class by at least that one's threshold: the teacher
-    contradicts the label as surely as it confirms the class elsewhere. Ignored pixels stay.
+    `replace`: every pixel takes the teacher's class. `blend`: a pixel takes argmax((1 - a) teacher + a onehot(label)),
+    a = `label_weight`; an ignored pixel has no label and takes the teacher's class. `confident`: let t_c be the mean
+    probability of class c over the pixels labelled c. A pixel labelled y changes to class k if k is the most probable
+    class with p_k >= t_k, and p_k - p_y >= t_y; ignored pixels stay.
     """
 
     name: PolicyName
-    hard_weight: float = 0.0
+    label_weight: float = 0.0
     thresholds: tuple[float, ...] = ()
-    """One for each class, for `suspect`."""
+    """One for each class, for `confident`."""
 
-    def new_classes(self, label: Tensor, given: Given, strip: "_Strip") -> Tensor:
+    def new_classes(self, label: Tensor, given: LabelledPixels, strip: "_Strip") -> Tensor:
         """(H, W) uint8 from the strip's `label` (H, W) uint8, of which a part may be ignored; `given` is the rest."""
         is_given = label < len(strip.probs)
-        if self.name == "suspect":
+        if self.name == "confident":
             thresholds = strip.probs.new_tensor(self.thresholds)
             probability, guess = confident_classes(strip.probs, thresholds)
             changes = torch.zeros_like(is_given)
@@ -43,7 +50,7 @@ class Policy:
             return torch.where(changes, guess.to(torch.uint8), label)
         if self.name == "replace":
             return strip.teacher
-        a = self.hard_weight
+        a = self.label_weight
         keep = torch.zeros_like(is_given)
         keep[is_given] = (1 - a) * strip.highest[is_given] <= (1 - a) * given.probabilities + a
         return torch.where(keep, label, strip.teacher)
@@ -72,7 +79,7 @@ class Refined:
     """(K + 1, K + 1) pixels by class before and after; the last stands for ignored, and for no label at all."""
 
     @property
-    def num_changed(self) -> int:
+    def num_changed_pixels(self) -> int:
         """Pixels that changed."""
         return int(self.pairs.sum() - np.trace(self.pairs))
 

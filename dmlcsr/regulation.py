@@ -39,35 +39,35 @@ def update_ensemble(ensemble: Mapping[str, Tensor], student: Mapping[str, Tensor
     return result
 
 
-def distillation_target(teacher_logits: Tensor, label: Tensor, hard_weight: float) -> Tensor:
-    """(1 - a) softmax(teacher) + a onehot(label), a = `hard_weight`: (B, C, H, W) probabilities at label size.
+def distillation_target(teacher_logits: Tensor, label: Tensor, label_weight: float) -> Tensor:
+    """(1 - a) softmax(teacher) + a onehot(label), a = `label_weight`: (B, C, H, W) probabilities at label size.
 
     `teacher_logits` (B, C, h, w) are upsampled (bilinear, align_corners) where their size differs from `label`
     (B, H, W) uint8. On ignored pixels (255) the hard part says background; the losses ignore them. float32 at
     least. Raises ValueError for a weight outside 0..1.
     """
-    if not 0 <= hard_weight <= 1:
-        raise ValueError(f"the weight of the hard label must be in 0..1, got {hard_weight}")
+    if not 0 <= label_weight <= 1:
+        raise ValueError(f"the weight of the hard label must be in 0..1, got {label_weight}")
     with torch.no_grad(), torch.autocast(label.device.type, enabled=False):
         logits = teacher_logits.to(torch.promote_types(teacher_logits.dtype, torch.float32))
         if logits.shape[2:] != label.shape[1:]:
             logits = F.interpolate(logits, label.shape[1:], mode="bilinear", align_corners=True)
-        target = logits.softmax(1).mul_(1 - hard_weight)
+        target = logits.softmax(1).mul_(1 - label_weight)
         index = label.masked_fill(label == IGNORE, 0).long()[:, None]
-        return target.scatter_add_(1, index, torch.full_like(target[:, :1], hard_weight))
+        return target.scatter_add_(1, index, torch.full_like(target[:, :1], label_weight))
 
 
 def distillation_targets(
     teacher: tuple[Tensor, Tensor | None, Tensor | None],
     label: Tensor,
-    hard_weight: float,
+    label_weight: float,
     *,
     edge_radius: int = 1,
 ) -> DistillationTargets:
     """Targets of the three tasks from the teacher's logits; a task that the teacher lacks (None) stays hard."""
     labels = (label, *edge_targets(label, edge_radius))
     pairs = zip(teacher, labels, strict=True)
-    return DistillationTargets(*(t if t is None else distillation_target(t, y, hard_weight) for t, y in pairs))
+    return DistillationTargets(*(t if t is None else distillation_target(t, y, label_weight) for t, y in pairs))
 
 
 class BatchNormStatistics:

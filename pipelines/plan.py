@@ -78,10 +78,10 @@ def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | Non
 def _cluster_problems(needs: Needs) -> list[str]:
     """Of the cluster that is given, or that the command would start on this machine."""
     if not os.environ.get("RAY_ADDRESS"):
-        return preflight.missing(needs, preflight.machine())
+        return preflight.shortfalls(needs, preflight.local_capacity())
     try:
         with ray_session(0):
-            return preflight.missing(needs, preflight.capacity())
+            return preflight.shortfalls(needs, preflight.capacity())
     except UserError as error:
         return [str(error)]
 
@@ -90,8 +90,8 @@ def _train(config: TrainConfig) -> Plan:
     manifest = dataset.read_manifest(config.data)
     train.check_inputs(config, manifest)
     workers, rows = config.workers.num_workers, manifest.num_rows()
-    steps = setup.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulate
-    at_once = train.needed(config)
+    steps = setup.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulation_steps
+    at_once = train.needs(config)
     work = {
         "training_rows": rows.get("train", 0),
         "validation_rows": rows.get("val", 0),
@@ -102,7 +102,7 @@ def _train(config: TrainConfig) -> Plan:
     }
     if isinstance(config, TuneConfig):
         work |= {"trials": config.num_trials, "epochs_of_all_trials_at_most": config.num_trials * config.max_epochs}
-        at_once = tune.present_at_once(config, tune.may_grow_to(config))
+        at_once = tune.min_start_resources(config, tune.autoscaler_limits(config))
     return Plan(Needs(*at_once, train.worker_bytes(config, manifest.class_set)), work)
 
 
@@ -115,12 +115,12 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
     if not work["rows"]:
         raise UserError(f"{config.data} has no {' or '.join(splits)} rows")
-    return Plan(Needs(*actors.needed(config.actors)), work)
+    return Plan(Needs(*actors.needs(config.actors)), work)
 
 
 def _predict(config: PredictConfig) -> Plan:
     model_directory.read_model(config.model)
-    return Plan(Needs(*actors.needed(config.actors)), {"images": len(raw_files.list_images(config.images))})
+    return Plan(Needs(*actors.needs(config.actors)), {"images": len(raw_files.list_images(config.images))})
 
 
 def _ingest(config: IngestConfig) -> Plan:

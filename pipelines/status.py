@@ -23,11 +23,11 @@ def run(config: StatusConfig) -> dict[str, Any]:
     driver = lock.current(config.run)
     ledger = Ledger(config.run).summary()
     if isinstance(settings, TuneConfig):
-        command, entries = "tune", trials.table(settings)
+        command, entries = "tune", trials.trial_summaries(settings)
         missing = (settings.num_trials - len(entries)) * settings.num_epochs
         num_epochs = missing + sum(entry["num_epochs"] for entry in entries)
     else:
-        command, entries, num_epochs = "train", [trials.entry(config.run, "train")], settings.num_epochs
+        command, entries, num_epochs = "train", [trials.trial_summary(config.run, "train")], settings.num_epochs
     state = _state(config.run, command, driver is not None)
     for entry in entries:
         if entry["state"] == "unfinished":

@@ -1,6 +1,5 @@
 """What all tests share. Pipeline tests use one Ray cluster and one S3 server per session."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,9 +8,6 @@ import pytest
 import torch
 
 from tests.support.commands import variables
-
-os.environ["RAY_AUTH_MODE"] = "token"
-os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # loopback only; see pipelines/__init__.py
 
 # A busy machine is no fault. `--hypothesis-profile=thorough` is what `make test-faults` gives.
 hypothesis.settings.register_profile("usual", deadline=None)

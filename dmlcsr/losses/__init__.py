@@ -2,11 +2,11 @@
 
 from dmlcsr.losses.dml_loss import (
     DistillationTargets,
-    LossParts,
+    LossTerms,
     LossWeights,
     binary_weights,
     category_weights,
     dml_loss,
 )
 
-__all__ = ["DistillationTargets", "LossParts", "LossWeights", "binary_weights", "category_weights", "dml_loss"]
+__all__ = ["DistillationTargets", "LossTerms", "LossWeights", "binary_weights", "category_weights", "dml_loss"]

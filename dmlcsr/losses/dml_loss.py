@@ -1,7 +1,7 @@
 """The five losses of DML-CSR (CVPR 2022) from logits at any stride to one differentiable scalar.
 
-Edge targets, class weights and means become planes of pixel weights here; `softmax_terms` evaluates them. Nothing
-waits for a CUDA device.
+Edge targets, class weights and means become weights of pixels here; `softmax_terms` evaluates them. Nothing waits for
+a CUDA device.
 """
 
 from dataclasses import dataclass
@@ -21,25 +21,25 @@ class LossWeights:
 
     parsing: float = 1.0
     """0.5 Lovasz-softmax + 0.5 cross-entropy (or distillation) of the parsing."""
-    binary: float = 1.0
+    binary_edge: float = 1.0
     """Cross-entropy of the binary edge."""
-    category: float = 0.1
+    category_edge: float = 0.1
     """Cross-entropy of the category edge."""
-    binary_attention: float = 4.0
+    binary_edge_attention: float = 4.0
     """Parsing cross-entropy on edge pixels."""
-    category_attention: float = 1.0
+    category_edge_attention: float = 1.0
     """Parsing cross-entropy on edge pixels of foreground classes."""
 
 
-class LossParts(NamedTuple):
+class LossTerms(NamedTuple):
     """Scalars on the device. Only `total` is differentiable; the others are its terms before weighting."""
 
     total: Tensor
     parsing: Tensor
-    binary: Tensor
-    category: Tensor
-    binary_attention: Tensor
-    category_attention: Tensor
+    binary_edge: Tensor
+    category_edge: Tensor
+    binary_edge_attention: Tensor
+    category_edge_attention: Tensor
 
 
 class DistillationTargets(NamedTuple):
@@ -57,7 +57,7 @@ def dml_loss(
     *,
     edge_radius: int = 1,
     targets: tuple[Tensor | None, Tensor | None, Tensor | None] | None = None,
-) -> LossParts:
+) -> LossTerms:
     """The loss of a batch (with self-distillation where `targets` are given).
 
     `logits`: parsing (B, C, h, w), binary edge (B, 2, h, w), category edge (B, C, h, w), any float type; they are
@@ -70,24 +70,24 @@ def dml_loss(
     soft = DistillationTargets(*(targets or ()))
     with torch.autocast(label.device.type, enabled=False):
         binary, category = edge_targets(label, edge_radius)
-        edge, inner_edge = binary == 1, (binary == 1) & (category != 0)
-        planes = torch.stack([_mean(label != IGNORE), _mean_per_image(edge), _mean_per_image(inner_edge)])
+        edge, foreground_edge = binary == 1, (binary == 1) & (category != 0)
+        pixel_weights = torch.stack([_mean(label != IGNORE), _mean_per_image(edge), _mean_per_image(foreground_edge)])
         half = 0.5 * weights.parsing
-        factors = (half, weights.binary_attention, weights.category_attention)
-        parsing_total, (ce, attention, inner_attention, lovasz) = weighted_terms(
-            logits[0], label, planes, factors, target=soft.parsing, lovasz_factor=half
+        term_weights = (half, weights.binary_edge_attention, weights.category_edge_attention)
+        parsing_total, (ce, attention, foreground_attention, lovasz) = weighted_terms(
+            logits[0], label, pixel_weights, term_weights, target=soft.parsing, lovasz_factor=half
         )
-        plane = _edge_plane(binary, binary_weights(binary), soft.binary_edge)
+        plane = _edge_weights(binary, binary_weights(binary), soft.binary_edge)
         binary_total, binary_terms = weighted_terms(
-            logits[1], binary, plane, (weights.binary,), target=soft.binary_edge
+            logits[1], binary, plane, (weights.binary_edge,), target=soft.binary_edge
         )
-        plane = _edge_plane(category, category_weights(category, logits[2].shape[1]), soft.category_edge)
+        plane = _edge_weights(category, category_weights(category, logits[2].shape[1]), soft.category_edge)
         category_total, category_terms = weighted_terms(
-            logits[2], category, plane, (weights.category,), target=soft.category_edge
+            logits[2], category, plane, (weights.category_edge,), target=soft.category_edge
         )
     total = parsing_total + binary_total + category_total
     parsing = 0.5 * (ce + lovasz)
-    return LossParts(total, parsing, binary_terms[0], category_terms[0], attention, inner_attention)
+    return LossTerms(total, parsing, binary_terms[0], category_terms[0], attention, foreground_attention)
 
 
 def _check(logits: tuple[Tensor, Tensor, Tensor], label: Tensor) -> None:
@@ -112,7 +112,7 @@ def _mean_per_image(mask: Tensor) -> Tensor:
     return mask / (mask.sum((1, 2), keepdim=True).clamp(min=1) * len(mask))
 
 
-def _edge_plane(edge: Tensor, class_weights: Tensor, target: Tensor | None) -> Tensor:
+def _edge_weights(edge: Tensor, class_weights: Tensor, target: Tensor | None) -> Tensor:
     """(1, B, H, W): mean weighted by class, or the plain mean over valid pixels for a distilled task."""
     if target is not None:
         return _mean(edge != IGNORE)[None]

@@ -3,9 +3,9 @@
 A cross-entropy term is described by its plane: (B, H, W) weights of the pixels, which already hold class
 weights and means, so that the term is sum_i plane_i * nll_i. The softmax of the upsampled logits s exists only to
 be reduced to a few scalars, so the gradient is computed beside the values and no graph of full-size tensors is
-kept. With p = softmax(s), g = d Lovasz / d p and the planes times their factors:
+kept. With p = softmax(s), g = d Lovasz / d p and the pixel_weights times their term_weights:
 
-    d total / d s = p * sum(planes) - onehot(label) * sum(planes) + p * (g - <p, g>)
+    d total / d s = p * sum(pixel_weights) - onehot(label) * sum(pixel_weights) + p * (g - <p, g>)
 """
 
 import math
@@ -31,34 +31,34 @@ _SAFE = 32.0
 def weighted_terms(
     logits: Tensor,
     label: Tensor,
-    planes: Tensor,
-    factors: Sequence[float],
+    pixel_weights: Tensor,
+    term_weights: Sequence[float],
     *,
     target: Tensor | None = None,
     lovasz_factor: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(differentiable total, detached terms): total = sum of factor * term.
+    """(differentiable total, detached terms): total = sum of weight * term.
 
     `logits` (B, C, h, w) are upsampled to `label` (B, H, W), uint8 with 255 = ignore, in float32 at least.
-    `planes` (K, B, H, W), zero on ignored pixels, and K `factors` describe the cross-entropy terms. With a
+    `pixel_weights` (K, B, H, W), zero on ignored pixels, and K `term_weights` describe the cross-entropy terms. With a
     `target` (B, C, H, W) of probabilities the first term is of KL(target || softmax) instead. With a
     `lovasz_factor` the Lovasz-softmax loss is one more term, the last. Terms: (K,) or (K + 1,).
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    planes = planes.to(logits.dtype)
+    pixel_weights = pixel_weights.to(logits.dtype)
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     # Lovasz pools the batch; without it fewer images at a time take less memory and stay in the cache.
     size = len(label) if lovasz_factor is not None else max(1, _CHUNK // (logits.shape[1] * label[0].numel()))
     chunks = [slice(start, start + size) for start in range(0, len(label), size)]
     with torch.no_grad():
         resize = BilinearResize.between(logits.shape[2:], label.shape[1:], logits)
-        results = [
-            _Chunk(resize, logits[c], label[c], planes[:, c], factors, None if target is None else target[c])
-            .evaluate(lovasz_factor, with_gradient)
-            for c in chunks
-        ]  # fmt: skip
+        results = []
+        for c in chunks:
+            soft = None if target is None else target[c]
+            chunk = _Chunk(resize, logits[c], label[c], pixel_weights[:, c], term_weights, soft)
+            results.append(chunk.evaluate(lovasz_factor, with_gradient))
         terms = torch.stack([terms for terms, _ in results]).sum(0)
-        all_factors = factors if lovasz_factor is None else (*factors, lovasz_factor)
+        all_factors = term_weights if lovasz_factor is None else (*term_weights, lovasz_factor)
         total = _weighted_sum(all_factors, terms)
     if with_gradient:
         gradient = torch.cat([gradient for _, gradient in results if gradient is not None])
@@ -80,11 +80,11 @@ class _WithGradient(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad_output, None, None
 
 
-def _weighted_sum(factors: Sequence[float], parts: Tensor) -> Tensor:
-    """Sum of factor * part over the first axis; the factors stay on the host."""
+def _weighted_sum(term_weights: Sequence[float], parts: Tensor) -> Tensor:
+    """Sum of weight * part over the first axis; the weights stay on the host."""
     total = parts.new_zeros(parts.shape[1:])
-    for factor, part in zip(factors, parts, strict=True):
-        total += factor * part
+    for weight, part in zip(term_weights, parts, strict=True):
+        total += weight * part
     return total
 
 
@@ -96,15 +96,15 @@ class _Chunk:
         resize: BilinearResize,
         logits: Tensor,
         label: Tensor,
-        planes: Tensor,
-        factors: Sequence[float],
+        pixel_weights: Tensor,
+        term_weights: Sequence[float],
         target: Tensor | None,
     ) -> None:
         (batch, classes), (height, width) = logits.shape[:2], label.shape[1:]
         # Less the maximum at each source pixel, which changes no softmax, logits are mostly in the range of exp.
         logits = logits - logits.amax(1, keepdim=True)
         self.bounded = logits.device.type == "cpu" and logits.min().item() > -_SAFE
-        self.resize, self.label, self.planes, self.factors = resize, label, planes, factors
+        self.resize, self.label, self.pixel_weights, self.term_weights = resize, label, pixel_weights, term_weights
         self.values = resize(logits, _scratch("values", (batch, height, classes, width), logits)).transpose(1, 2)
         """(B, H, C, W), contiguous: logits, then exponentials, at last the gradient."""
         self.target = None if target is None else target.transpose(1, 2).to(self.values.dtype)
@@ -130,17 +130,17 @@ class _Chunk:
         nll = -values.view(-1).index_select(0, self.index).view(self.label.shape)[None]
         if self.target is not None:  # KL = sum t log t - sum t log p, in the first plane only
             soft = torch.xlogy(self.target, self.target).sum(2) - (self.target * values).sum(2)
-            nll = torch.cat([soft[None], nll.expand(len(self.planes) - 1, -1, -1, -1)])
+            nll = torch.cat([soft[None], nll.expand(len(self.pixel_weights) - 1, -1, -1, -1)])
         total = values.exp_().sum(2)
-        return (self.planes * (nll + total.log())).flatten(1).sum(1), total
+        return (self.pixel_weights * (nll + total.log())).flatten(1).sum(1), total
 
     def _gradient(self, total: Tensor | None, lovasz_gradient: Tensor | None, lovasz_factor: float = 0.0) -> Tensor:
         """Gradient with respect to the logits before upsampling; replaces the values.
 
         They are exponentials with the sum `total`, or probabilities where there is a `lovasz_gradient` (B, H, C, W).
         """
-        values, plane = self.values, _weighted_sum(self.factors, self.planes)
-        hard = plane if self.target is None else plane - self.factors[0] * self.planes[0]
+        values, plane = self.values, _weighted_sum(self.term_weights, self.pixel_weights)
+        hard = plane if self.target is None else plane - self.term_weights[0] * self.pixel_weights[0]
         if total is not None:
             values *= (plane / total)[:, :, None]
         if lovasz_gradient is not None:

@@ -46,7 +46,7 @@ MEASUREMENTS = {
 def run(config: BenchConfig) -> dict[str, Any]:
     """`{"out", "<measurement>": {"ratio", "goal", ...}, ...}`; written to `out` as well."""
     result: dict[str, Any] = {"cores": os.cpu_count()}
-    for name in config.only:
+    for name in config.measurements:
         logger.info("measuring: %s", MEASUREMENTS[name].text)
         result[name] = {"goal": MEASUREMENTS[name].goal} | measured(name)
     storage.write_json(config.out, result)

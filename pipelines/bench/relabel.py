@@ -53,13 +53,13 @@ def write_data(out: str, known: list[Row], num_rows: int, rows_per_file: int) ->
     """A training split of that many rows."""
     rows: Iterator[Row] = (Row(**{**known[n % KNOWN], "id": face_id(0, n)}) for n in range(num_rows))
     lineage = {"command": "benchmark", "num_rows": num_rows}
-    dataset.begin(out, lineage)
+    dataset.claim_output(out, lineage)
     files = []
     for number in range(-(-num_rows // rows_per_file)):
         file = dataset.write_file(out, f"train/part-{number:05d}.parquet", islice(rows, rows_per_file))
         assert file is not None
         files.append(file)
-    packing.commit(out, CELEBAMASK_HQ, {"train": files}, [], lineage)
+    packing.write_manifest(out, CELEBAMASK_HQ, {"train": files}, [], lineage)
 
 
 def write_model(out: str, width: float, size: int) -> None:

@@ -29,12 +29,12 @@ from pipelines.data.dataset import Manifest
 from pipelines.ingest import synth
 from pipelines.regulation import orchestrator
 from pipelines.run.session import ray_session
-from pipelines.training.loop import Worker
+from pipelines.training.loop import RankTrainer
 
 
-def bare_step(worker: Worker, pixels: Tensor) -> None:
+def bare_step(worker: RankTrainer, pixels: Tensor) -> None:
     """Forward + backward of the three heads, with the cheapest possible loss."""
-    logits = worker.parallel(pixels)
+    logits = worker.ddp_network(pixels)
     sum(task.sum() for task in logits).backward()
     worker.optimizer.zero_grad(set_to_none=True)
 
@@ -42,8 +42,8 @@ def bare_step(worker: Worker, pixels: Tensor) -> None:
 def measure(settings: dict[str, Any]) -> dict[str, list[float]]:
     """Runs in the worker: seconds per step of whole epochs with their report, and of the bare network."""
     config, manifest = TrainConfig.model_validate(settings["config"]), Manifest.model_validate(settings["manifest"])
-    worker = Worker(config, manifest, orchestrator.single(config.out))
-    batches = worker.stream.batches(0, settings["rounds"] + 1, config.workers.data_tasks)
+    worker = RankTrainer(config, manifest, orchestrator.train_trial_ref(config.out))
+    batches = worker.train_stream.batches(0, settings["rounds"] + 1, config.workers.decode_tasks)
     image = torch.zeros((config.optimizer.batch_size, config.input.size, config.input.size, 3), dtype=torch.uint8)
     pixels = normalize(image, worker.card.preprocessing)
     seconds: dict[str, list[float]] = {"step": [], "without_report": [], "bare": []}
@@ -51,13 +51,13 @@ def measure(settings: dict[str, Any]) -> dict[str, list[float]]:
         begin = time.perf_counter()
         record, _ = worker.train_epoch(epoch, batches)
         worker.history.append({"epoch": epoch + 1, "time": time.time(), "val_mean_f1": 0.0, **record})
-        worker.report()
-        seconds["without_report"].append(record["train_seconds"] / worker.stream.num_batches)
-        seconds["step"].append((time.perf_counter() - begin) / worker.stream.num_batches)
+        worker.commit_epoch()
+        seconds["without_report"].append(record["train_seconds"] / worker.train_stream.num_batches)
+        seconds["step"].append((time.perf_counter() - begin) / worker.train_stream.num_batches)
         begin = time.perf_counter()
-        for _ in range(worker.stream.num_batches):
+        for _ in range(worker.train_stream.num_batches):
             bare_step(worker, pixels)
-        seconds["bare"].append((time.perf_counter() - begin) / worker.stream.num_batches)
+        seconds["bare"].append((time.perf_counter() - begin) / worker.train_stream.num_batches)
     return {name: values[1:] for name, values in seconds.items()}  # the first round warms up
 
 
@@ -71,7 +71,7 @@ def main() -> None:
     arguments = parser.parse_args()
     preset = options.load_yaml(options.PRESETS / f"{arguments.preset}.yaml")
     preset["optimizer"] |= {"batch_size": arguments.batch_size}
-    preset["workers"] = {"num_workers": 1, "cpus_per_worker": arguments.threads, "data_tasks": 1}
+    preset["workers"] = {"num_workers": 1, "cpus_per_worker": arguments.threads, "decode_tasks": 1}
     preset["schedule"] = {"epochs": 100, "warmup_epochs": 1}
     with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=arguments.threads + 1):
         # Of every ten faces eight are for training.

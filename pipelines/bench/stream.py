@@ -68,7 +68,7 @@ def make_data(folder: Path) -> float:
         splits={"train": files},
         digest=dataset.digest_of({"train": files}),
     )
-    dataset.commit(out, manifest.model_dump(mode="json"))
+    dataset.finish_build(out, manifest.model_dump(mode="json"))
     return statistics.mean(len(image) for image, _ in pairs) / 1e3
 
 

@@ -127,11 +127,11 @@ class RelabelConfig(Config):
     """The data set, labelled or not."""
     out: Uri
     """Where the new version goes; the same command on it continues."""
-    policy: Literal["replace", "blend", "suspect"] = "replace"
-    """`replace`: every pixel takes the model's class. `blend`: argmax of (1 - a) model + a label, a = `hard_weight`.
-    `suspect`: only pixels change whose label the model contradicts as surely as it confirms that class elsewhere.
+    policy: Literal["replace", "blend", "confident"] = "replace"
+    """`replace`: every pixel takes the model's class. `blend`: argmax of (1 - a) model + a label, a = `label_weight`.
+    `confident`: only pixels change whose label the model contradicts as surely as it confirms that class elsewhere.
     Unlabelled rows take the model's label."""
-    hard_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
+    label_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
     """The weight a of the old label in `blend`: the model's class wins where it is a / (1 - a) more probable. From 0.5
     on no label could change."""
     splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1)] = ("train",)
@@ -192,7 +192,7 @@ class BenchConfig(Config):
 
     out: Uri
     """The JSON file that is written."""
-    only: Annotated[tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1)] = get_args(Benchmark)
+    measurements: Annotated[tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1)] = get_args(Benchmark)
     """What is measured, as `stream,loss`."""
 
 

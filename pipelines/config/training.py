@@ -31,18 +31,23 @@ class ModelConfig(Config):
 
 
 class InputConfig(Config):
-    """What the network sees."""
+    """The input of the network."""
 
     size: Annotated[int, Field(ge=32, le=2048)] = 128
     """Side of the square input in pixels."""
+
+
+class AugmentationConfig(Config):
+    """Random changes of each training image and its label (docs/method.md, section 5)."""
+
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """Augmentation: scale factor clip(N(1, s), 1 - s, 1 + s)."""
+    """Spread s of the scale factor, clip(N(1, s), 1 - s, 1 + s)."""
     rotation: NonNegativeFloat = 30.0
-    """Augmentation: rotation clip(N(0, r), -2r, 2r) in degrees."""
+    """Spread r of the rotation in degrees, clip(N(0, r), -2r, 2r)."""
     rotation_probability: Fraction = 0.6
-    """Share of the images that are rotated."""
+    """Fraction of the images that are rotated."""
     flip_probability: Fraction = 0.5
-    """Share of the images that are mirrored; left/right ids are swapped with them."""
+    """Fraction of the images that are mirrored; left and right ids are swapped with them."""
 
 
 class LossConfig(Config):
@@ -50,13 +55,13 @@ class LossConfig(Config):
 
     parsing: NonNegativeFloat = 1.0
     """Lovasz-softmax and cross-entropy of the parsing logits, half each."""
-    binary: NonNegativeFloat = 1.0
+    binary_edge: NonNegativeFloat = 1.0
     """Weighted cross-entropy of the binary edge."""
-    category: NonNegativeFloat = 0.1
+    category_edge: NonNegativeFloat = 0.1
     """Weighted cross-entropy of the category edge."""
-    binary_attention: NonNegativeFloat = 1.0
+    binary_edge_attention: NonNegativeFloat = 1.0
     """Parsing cross-entropy on binary edge pixels."""
-    category_attention: NonNegativeFloat = 0.0
+    category_edge_attention: NonNegativeFloat = 0.0
     """Parsing cross-entropy on category edge pixels."""
     edge_radius: PositiveInt = 1
     """Half width of the edges in pixels."""
@@ -75,7 +80,7 @@ class OptimizerConfig(Config):
     """Decoupled for `adamw`, L2 for `sgd`."""
     batch_size: PositiveInt = 8
     """Rows of one worker's micro-batch."""
-    accumulate: PositiveInt = 1
+    accumulation_steps: PositiveInt = 1
     """Micro-batches whose gradients make one optimiser step."""
     clip_norm: PositiveFloat | None = 10.0
     """Largest norm of the gradient; null: no clipping."""
@@ -97,7 +102,7 @@ class ScheduleConfig(Config):
 
 
 class CsrConfig(Config):
-    """Cyclical self-regulation after the warm phase (section 6); 0 cycles: none."""
+    """Cyclical self-regulation after the initial phase (section 6); 0 cycles: none."""
 
     num_cycles: NonNegativeInt = 0
     """Cycles; each ends with an average of all students so far, which teaches the next."""
@@ -106,18 +111,14 @@ class CsrConfig(Config):
     method: Literal["full", "averages", "restarts"] = "full"
     """`averages`: students are averaged, but the averages do not teach; `restarts`: they are not averaged either. Both
     are for comparison with the `full` method."""
-    share: Literal["none", "soup"] = "none"
-    """Across the trials of a sweep. `none`: each learns from its own students. `soup`: all branch from one warm phase
-    with the configured weights; once per cycle a greedy average over their ensembles is tried, and teaches the weaker.
-    """
-    warm: Uri | None = None
-    """A finished run whose last epoch takes the place of the warm phase; it has the same network and `schedule`."""
+    initial_run: Uri | None = None
+    """A finished run whose last epoch takes the place of the initial phase; it has the same network and `schedule`."""
 
 
 class DistillConfig(Config):
     """Learning from `teacher`."""
 
-    hard_weight: Fraction = 0.5
+    label_weight: Fraction = 0.5
     """The weight a of the hard label in (1 - a) softmax(teacher) + a onehot(label)."""
 
 
@@ -130,7 +131,7 @@ class WorkersConfig(Config):
     """Train on CUDA devices, with bf16 autocast and, over several workers, SyncBatchNorm."""
     cpus_per_worker: PositiveInt = 1
     """CPUs and torch threads of each training worker."""
-    data_tasks: PositiveInt = 1
+    decode_tasks: PositiveInt = 1
     """Decoding tasks that may run at once for each training worker, one CPU each."""
     max_failures: NonNegativeInt = 3
     """How many times lost workers are replaced before the run fails."""
@@ -157,12 +158,13 @@ class TrainConfig(Config):
     """Model directory whose weights the training starts from, as far as names and shapes agree."""
     teacher: Uri | None = None
     """Model directory of a frozen teacher with the same classes, of any size; it teaches the parsing."""
-    leave_out: Fold | None = None
+    held_out_fold: Fold | None = None
     """Fold of the training data that is not trained on, as `2/5`: every fifth row group from the second."""
     seed: Seed = 0
     """Decides initial weights, order of rows and augmentation."""
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -174,25 +176,26 @@ class TrainConfig(Config):
     def _is_consistent(self) -> Self:
         if self.teacher is not None and self.csr.num_cycles:
             raise ValueError("teacher and csr.num_cycles exclude each other: a run has one kind of teacher")
-        if self.csr.share == "soup" and not self.is_regulated:
-            raise ValueError("csr.share = soup needs csr.num_cycles, and a csr.method with averages")
-        if self.csr.warm is not None and not self.csr.num_cycles:
-            raise ValueError("csr.warm needs csr.num_cycles: without cycles nothing follows the warm phase")
+        if self.csr.initial_run is not None and not self.csr.num_cycles:
+            raise ValueError("csr.initial_run needs csr.num_cycles: without cycles nothing follows the initial phase")
         return self
 
     @property
-    def is_regulated(self) -> bool:
+    def averages_students(self) -> bool:
         """Whether an orchestrator averages students."""
         return self.csr.num_cycles > 0 and self.csr.method != "restarts"
 
     @property
-    def fold(self) -> tuple[int, int] | None:
-        """`leave_out` as (k, K)."""
-        return (int(self.leave_out.split("/")[0]), int(self.leave_out.split("/")[1])) if self.leave_out else None
+    def fold_numbers(self) -> tuple[int, int] | None:
+        """`held_out_fold` as (k, K), None if every row is trained on."""
+        if self.held_out_fold is None:
+            return None
+        number, total = self.held_out_fold.split("/")
+        return int(number), int(total)
 
     @property
     def num_epochs(self) -> int:
-        """Of the warm phase and all cycles."""
+        """Of the initial phase and all cycles."""
         return self.schedule.epochs + self.csr.num_cycles * self.csr.cycle_epochs
 
 
@@ -215,13 +218,13 @@ class SearchConfig(Config):
 
     parsing: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
     """Weight of the parsing loss."""
-    binary: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
+    binary_edge: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
     """Weight of the binary edge."""
-    category: Annotated[Range | None, BeforeValidator(_range)] = (0.03, 0.3)
+    category_edge: Annotated[Range | None, BeforeValidator(_range)] = (0.03, 0.3)
     """Weight of the category edge."""
-    binary_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.5, 8.0)
+    binary_edge_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.5, 8.0)
     """Weight of the parsing loss on binary edges."""
-    category_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.1, 2.0)
+    category_edge_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.1, 2.0)
     """Weight of the parsing loss on category edges."""
     lr: Annotated[Range | None, BeforeValidator(_range)] = None
     """Peak learning rate."""
@@ -249,11 +252,16 @@ class TuneConfig(TrainConfig):
     """Stop weak trials early: ASHA on the validation mean F1 over epochs."""
     grace_epochs: PositiveInt = 5
     """With early stopping: epochs that every trial gets."""
+    soup: bool = False
+    """Let the trials share: all start from one initial phase, trained with the configured loss weights. Once per cycle
+    their ensembles are averaged greedily (a model soup); trials that score below the soup learn from it."""
     search: SearchConfig = SearchConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _searches_something(self) -> Self:
+        if self.soup and not self.averages_students:
+            raise ValueError("soup needs csr.num_cycles, and a csr.method with averages")
         searched = {name for name, bounds in self.search if bounds is not None}
         if not searched - (set() if self.csr.num_cycles else {"cycle_epochs"}):
             raise ValueError("search: there is nothing to vary; give at least one value bounds")

@@ -188,7 +188,7 @@ def is_finished(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) ->
     return True
 
 
-def begin(out: str, lineage: Mapping[str, Any]) -> None:
+def claim_output(out: str, lineage: Mapping[str, Any]) -> None:
     """Claims `out` for a build with this lineage. One that was cut off continues, file by file.
 
     Raises OutputTakenError where `out` holds another unfinished build, or other files.
@@ -201,10 +201,10 @@ def begin(out: str, lineage: Mapping[str, Any]) -> None:
     elif not storage.is_empty(out):
         raise OutputTakenError(f"{out} is not empty and holds no data set; choose another --out")
     elif not storage.create_bytes(claim, json.dumps(lineage).encode()):
-        begin(out, lineage)  # another one was faster: it may be of the same build
+        claim_output(out, lineage)  # another one was faster: it may be of the same build
 
 
-def commit(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
+def finish_build(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
     """Makes the build exist: its marker, which holds the lineage, is written last; then claim and receipts go."""
     storage.write_json(storage.join(out, marker), content)
     _tidy(out)

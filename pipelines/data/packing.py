@@ -22,7 +22,7 @@ from pipelines.data import dataset
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.errors import UserError
 from pipelines.run import console
-from pipelines.run.progress import tell_count
+from pipelines.run.progress import log_count
 
 logger = logging.getLogger(__name__)
 QUARANTINE, REMARKS = "quarantine", "remarks"
@@ -30,7 +30,7 @@ QUARANTINE, REMARKS = "quarantine", "remarks"
 MIRRORED = "looks_mirrored"
 
 
-class Finding(TypedDict):
+class SampleProblem(TypedDict):
     """What was found about a sample: the file or row it is about, the kind of finding, and the details."""
 
     source: str
@@ -38,12 +38,12 @@ class Finding(TypedDict):
     detail: str
 
 
-class Batch(NamedTuple):
+class PackedRows(NamedTuple):
     """What became of some items: rows, those that were refused, and what is to be said about rows."""
 
     rows: list[Row]
-    rejected: list[Finding]
-    remarks: list[Finding]
+    rejected: list[SampleProblem]
+    remarks: list[SampleProblem]
 
 
 class Shard(NamedTuple):
@@ -64,7 +64,7 @@ class Shard(NamedTuple):
         return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()
 
 
-MakeRows = Callable[[Sequence[Any]], Batch]
+MakeRows = Callable[[Sequence[Any]], PackedRows]
 
 
 def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
@@ -86,11 +86,11 @@ def map_shards(
     if not shards:
         return
     num_kept = 0
-    tasks = shard_rows(shards).map(lambda row: with_receipt(out, row, work))
+    tasks = shard_rows(shards).map(lambda row: run_once(out, row, work))
     for done, row in enumerate(tasks.iter_rows(), start=1):
         num_kept += row["is_kept"]
         kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
-        tell_count(f"{verb} {done} of {len(shards)} files{kept}", done, len(shards))
+        log_count(f"{verb} {done} of {len(shards)} files{kept}", done, len(shards))
         yield json.loads(row["answer"])
 
 
@@ -100,7 +100,7 @@ def shard_rows(shards: Sequence[Shard]) -> ray.data.Dataset:
     return ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards))
 
 
-def with_receipt(
+def run_once(
     out: str, row: dict[str, Any], work: Callable[[Shard], dict[str, Any]], receipts: str = dataset.RECEIPTS
 ) -> dict[str, Any]:
     """The answer to a shard, from `work` or, where an earlier attempt has finished it, from its receipt."""
@@ -121,7 +121,7 @@ def pack(
     make_rows: MakeRows,
     taxonomy: Taxonomy,
     lineage: Mapping[str, Any],
-    rejected: Sequence[Finding] = (),
+    rejected: Sequence[SampleProblem] = (),
     rows_per_group: int = dataset.ROWS_PER_GROUP,
 ) -> Manifest:
     """Makes a whole data set at `out`, which `dataset.begin` has claimed, and commits it.
@@ -131,8 +131,8 @@ def pack(
     """
 
     def write(shard: Shard) -> dict[str, Any]:
-        bad: list[Finding] = []
-        remarks: list[Finding] = []
+        bad: list[SampleProblem] = []
+        remarks: list[SampleProblem] = []
 
         def rows() -> Iterable[Row]:
             for start in range(0, len(shard.items), rows_per_group):
@@ -151,16 +151,16 @@ def pack(
             files[answer["split"]].append(DataFile.model_validate(answer["file"]))
         bad.extend(answer["rejected"])
         remarks.extend(answer["remarks"])
-    write_findings(out, REMARKS, remarks)
+    write_problems(out, REMARKS, remarks)
     num_mirrored = sum(remark["reason"] == MIRRORED for remark in remarks)
-    return commit(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, num_mirrored=num_mirrored)
+    return write_manifest(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, num_mirrored=num_mirrored)
 
 
-def commit(
+def write_manifest(
     out: str,
     taxonomy: Taxonomy,
     files: Mapping[Split, Sequence[DataFile]],
-    rejected: Sequence[Finding],
+    rejected: Sequence[SampleProblem],
     lineage: Mapping[str, Any],
     **more: Any,
 ) -> Manifest:
@@ -171,7 +171,7 @@ def commit(
     if not any(files.values()):
         reason = in_words(rejected[0]) if rejected else "the source is empty"
         raise UserError(f"no sample could be used; the first reason: {reason}")
-    write_findings(out, QUARANTINE, rejected)
+    write_problems(out, QUARANTINE, rejected)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
         taxonomy=taxonomy.name,
@@ -183,16 +183,16 @@ def commit(
         digest=dataset.digest_of(splits),
         **more,
     )
-    dataset.commit(out, manifest.model_dump(mode="json"))
+    dataset.finish_build(out, manifest.model_dump(mode="json"))
     return manifest
 
 
-def in_words(finding: Finding) -> str:
+def in_words(finding: SampleProblem) -> str:
     """For a sentence."""
     return printable("{source}: {reason} ({detail})".format(**finding))
 
 
-def write_findings(out: str, table: str, findings: Sequence[Finding]) -> None:
+def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> None:
     """Writes `<table>/part-00000.parquet`, sorted; none where there is nothing to say."""
     uri = storage.join(out, table, "part-00000.parquet")
     if not findings:

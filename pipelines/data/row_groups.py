@@ -18,7 +18,7 @@ from pipelines.errors import UserError
 Integers = npt.NDArray[np.int64]
 
 
-class Piece(NamedTuple):
+class RowRange(NamedTuple):
     """Rows `start` to `stop` of a row group."""
 
     file: int
@@ -28,7 +28,7 @@ class Piece(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class SplitFiles:
     """One split of a data set, with what is needed to find any row group of it.
 
     Travels with every task, so it holds nothing for each row group: there may be hundreds of thousands of them.
@@ -40,12 +40,12 @@ class Source:
     """Rows of every row group but the last of its file."""
     taxonomy: str
     digest: str
-    left_out: tuple[int, int] | None = None
+    held_out: tuple[int, int] | None = None
     """(k, K), k from 1: every K-th row group from the k-th is not read."""
 
     @property
     def num_rows(self) -> int:
-        return int(groups_of(self).num_rows.sum())
+        return int(list_groups(self).num_rows.sum())
 
 
 def fold_of(group: Any, num_folds: int) -> Any:
@@ -53,11 +53,11 @@ def fold_of(group: Any, num_folds: int) -> Any:
     return group % num_folds + 1
 
 
-def open_split(uri: str, manifest: Manifest, split: Split, left_out: tuple[int, int] | None = None) -> Source:
+def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, int] | None = None) -> SplitFiles:
     files = manifest.splits.get(split, ())
     uris = tuple(storage.join(uri, file.path) for file in files)
     counts = tuple(file.num_rows for file in files)
-    return Source(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest, left_out)
+    return SplitFiles(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest, held_out)
 
 
 class Groups(NamedTuple):
@@ -69,37 +69,37 @@ class Groups(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def groups_of(source: Source) -> Groups:
+def list_groups(source: SplitFiles) -> Groups:
     """All row groups of a split that are read."""
     rows = np.array(source.file_rows, np.int64)
     counts = -(-rows // source.rows_per_group)
     file = np.repeat(np.arange(len(rows)), counts)
     group = np.arange(len(file)) - (np.cumsum(counts) - counts)[file]
-    if source.left_out is not None:
-        fold, num_folds = source.left_out
+    if source.held_out is not None:
+        fold, num_folds = source.held_out
         kept = fold_of(np.arange(len(file)), num_folds) != fold
         file, group = file[kept], group[kept]
     return Groups(file, group, np.minimum(source.rows_per_group, rows[file] - group * source.rows_per_group))
 
 
 @lru_cache(maxsize=4)
-def _sequence(source: Source, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
+def _sequence(source: SplitFiles, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
     """The order of the groups (natural without a seed), and where each begins in the epoch's sequence of rows."""
-    lengths = groups_of(source).num_rows
+    lengths = list_groups(source).num_rows
     order = np.arange(len(lengths))
     if seed is not None:
         order = np.random.default_rng([seed, epoch]).permutation(order)
     return order, np.concatenate([[0], np.cumsum(lengths[order])])
 
 
-def pieces_of(source: Source, seed: int | None, epoch: int, start: int, stop: int) -> list[Piece]:
+def locate_rows(source: SplitFiles, seed: int | None, epoch: int, start: int, stop: int) -> list[RowRange]:
     """The pieces of row groups that make rows `start` to `stop` of an epoch's sequence."""
     order, begins = _sequence(source, seed, epoch)
     first = int(np.searchsorted(begins, start, side="right")) - 1
     last = int(np.searchsorted(begins, stop))
-    groups = groups_of(source)
+    groups = list_groups(source)
     return [
-        Piece(
+        RowRange(
             file=int(groups.file[index]),
             group=int(groups.group[index]),
             start=max(0, start - begin),
@@ -118,7 +118,7 @@ def _open(uri: str, digest: str) -> pq.ParquetFile:
     return file
 
 
-def _read_group(file: pq.ParquetFile, piece: Piece, columns: Sequence[str]) -> pa.Table:
+def _read_group(file: pq.ParquetFile, piece: RowRange, columns: Sequence[str]) -> pa.Table:
     """Rows of a row group. Raises ValueError where there are fewer, or where they are not stored as this program does:
     a few compressed bytes could stand for any number."""
     group = file.metadata.row_group(piece.group)
@@ -131,7 +131,7 @@ def _read_group(file: pq.ParquetFile, piece: Piece, columns: Sequence[str]) -> p
     return table.slice(piece.start, piece.stop - piece.start)
 
 
-def read_rows(source: Source, pieces: Sequence[Piece], columns: Sequence[str]) -> list[dict[str, Any]]:
+def read_rows(source: SplitFiles, pieces: Sequence[RowRange], columns: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of the pieces, in order. Raises UserError where a file cannot be read."""
     rows: list[dict[str, Any]] = []
     for piece in pieces:

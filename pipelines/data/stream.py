@@ -24,11 +24,11 @@ from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose
 from dmlcsr.taxonomy import get_taxonomy
 from pipelines.data import row_groups
 from pipelines.data.images import Pixels, decode_image, decode_label
-from pipelines.data.row_groups import Source
+from pipelines.data.row_groups import SplitFiles
 from pipelines.errors import UserError
 from pipelines.run import console
 
-Batch = dict[str, npt.NDArray[Any]]
+Columns = dict[str, npt.NDArray[Any]]
 MAX_CHUNKS = 2000
 """Chunks of one Ray Data stream, which plans all its tasks before the first: time and memory stay bounded."""
 
@@ -48,14 +48,14 @@ class TrainStream:
     Every epoch gives each row to one worker, but for the rows of an incomplete last batch, which differ by epoch.
     """
 
-    source: Source
+    source: SplitFiles
     augmentation: Augmentation
     size: int
     batch_size: int
     seed: int
     rank: int
     world_size: int
-    group_batches: int = 1
+    batches_per_step: int = 1
     """Epochs have a multiple of this many batches: the micro-batches of an optimiser step."""
     chunk_bytes: int = 64 << 20
     """Decoded size of a chunk that is aimed at: large against the cost of a task, small against the object store."""
@@ -63,7 +63,7 @@ class TrainStream:
     @property
     def num_batches(self) -> int:
         rows = self.source.num_rows // self.world_size
-        return rows // (self.batch_size * self.group_batches) * self.group_batches
+        return rows // (self.batch_size * self.batches_per_step) * self.batches_per_step
 
     @property
     def _num_rows(self) -> int:
@@ -83,38 +83,38 @@ class TrainStream:
         """Batches of `image` and `label` on the worker's device: `num_batches` for each epoch, one after the other."""
         first, last = (epoch * self.chunks_per_epoch for epoch in (first_epoch, last_epoch))
         for start in range(first, last, MAX_CHUNKS):
-            rows = self.dataset(start, min(start + MAX_CHUNKS, last), num_tasks)
+            rows = self.ray_dataset(start, min(start + MAX_CHUNKS, last), num_tasks)
             yield from rows.iter_torch_batches(batch_size=self.batch_size, prefetch_batches=2)
 
-    def dataset(self, first: int, last: int, num_tasks: int) -> ray.data.Dataset:
+    def ray_dataset(self, first: int, last: int, num_tasks: int) -> ray.data.Dataset:
         """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the chunks `first` to before `last`.
 
         Chunks are counted from the beginning of epoch 0.
         """
 
-        def decode(number: int) -> Batch:
+        def decode(number: int) -> Columns:
             return self.decode_chunk(*divmod(first + number, self.chunks_per_epoch))
 
-        return _in_tasks(last - first, decode, num_tasks, self._chunk_rows * self.size**2 * 4)
+        return _one_task_per_chunk(last - first, decode, num_tasks, self._chunk_rows * self.size**2 * 4)
 
-    def rows_of(self, chunk: int) -> tuple[int, int]:
+    def chunk_bounds(self, chunk: int) -> tuple[int, int]:
         """Where a chunk of this worker begins and ends in the epoch's sequence of rows."""
         first = self.rank * (self.source.num_rows // self.world_size)
         start = first + chunk * self._chunk_rows
         return start, min(start + self._chunk_rows, first + self._num_rows)
 
-    def rows_of_chunk(self, epoch: int, chunk: int, columns: Sequence[str]) -> list[dict[str, Any]]:
+    def read_chunk(self, epoch: int, chunk: int, columns: Sequence[str]) -> list[dict[str, Any]]:
         """The rows of one chunk in the order in which they are trained on."""
-        start, stop = self.rows_of(chunk)
+        start, stop = self.chunk_bounds(chunk)
         rows = row_groups.read_rows(
-            self.source, row_groups.pieces_of(self.source, self.seed, epoch, start, stop), columns
+            self.source, row_groups.locate_rows(self.source, self.seed, epoch, start, stop), columns
         )
         order = np.random.default_rng([self.seed, epoch, start]).permutation(len(rows))
         return [rows[index] for index in order]
 
-    def decode_chunk(self, epoch: int, chunk: int) -> Batch:
+    def decode_chunk(self, epoch: int, chunk: int) -> Columns:
         """Columns `image` and `label` of one chunk."""
-        rows = self.rows_of_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
+        rows = self.read_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
         taxonomy = get_taxonomy(self.source.taxonomy)
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         labels = np.empty((len(rows), self.size, self.size), np.uint8)
@@ -126,7 +126,7 @@ class TrainStream:
 
 
 def ordered_rows(
-    source: Source, size: int, num_tasks: int | None, rank: int = 0, world_size: int = 1
+    source: SplitFiles, size: int, num_tasks: int | None, rank: int = 0, world_size: int = 1
 ) -> ray.data.Dataset:
     """Every row once, in order, not augmented; of a worker its share, complete to the last row.
 
@@ -136,22 +136,22 @@ def ordered_rows(
     """
     start, stop = (source.num_rows * part // world_size for part in (rank, rank + 1))
 
-    def decode(chunk: int) -> Batch:
+    def decode(chunk: int) -> Columns:
         first = start + chunk * _ORDERED_CHUNK
         return _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, stop))
 
     num_chunks = math.ceil((stop - start) / _ORDERED_CHUNK)
-    return _in_tasks(num_chunks, decode, num_tasks, _ORDERED_CHUNK * size**2 * 4)
+    return _one_task_per_chunk(num_chunks, decode, num_tasks, _ORDERED_CHUNK * size**2 * 4)
 
 
-def ordered_chunks(source: Source, size: int) -> Iterator[Batch]:
+def ordered_chunks(source: SplitFiles, size: int) -> Iterator[Columns]:
     """The batches of `ordered_rows`, decoded in this process."""
     for first in range(0, source.num_rows, _ORDERED_CHUNK):
         yield _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, source.num_rows))
 
 
-def _ordered_chunk(source: Source, size: int, first: int, last: int) -> Batch:
-    rows = row_groups.read_rows(source, row_groups.pieces_of(source, None, 0, first, last), ("id", "image", "label"))
+def _ordered_chunk(source: SplitFiles, size: int, first: int, last: int) -> Columns:
+    rows = row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, first, last), ("id", "image", "label"))
     return {
         "row": np.arange(first, last),
         "id": np.array([row["id"] for row in rows], object),
@@ -163,15 +163,15 @@ def _ordered_chunk(source: Source, size: int, first: int, last: int) -> Batch:
 _ORDERED_CHUNK = 16
 
 
-def _in_tasks(
-    num_chunks: int, decode: Callable[[int], Batch], num_tasks: int | None, chunk_bytes: int
+def _one_task_per_chunk(
+    num_chunks: int, decode: Callable[[int], Columns], num_tasks: int | None, chunk_bytes: int
 ) -> ray.data.Dataset:
     """Chunk 0, 1, ... in order, each decoded by a task of its own; at most `num_tasks` at once where given.
 
     Tasks of such a stream run ahead of who uses it by a few chunks each, not by as much as the object store holds.
     """
 
-    def call(batch: Batch) -> Batch:
+    def call(batch: Columns) -> Columns:
         console.forward_logs_to_driver()
         return decode(int(batch["id"][0]))
 

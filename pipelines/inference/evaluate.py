@@ -17,14 +17,14 @@ from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
 from pipelines.data import dataset, images, row_groups, stream
 from pipelines.data.images import encode_png
-from pipelines.data.row_groups import Source
-from pipelines.data.stream import Batch
+from pipelines.data.row_groups import SplitFiles
+from pipelines.data.stream import Columns
 from pipelines.errors import UserError
 from pipelines.inference.overlay import comparison
 from pipelines.models import model_directory
-from pipelines.models.actors import ModelActor, batch_pool, needed
+from pipelines.models.actors import ModelActor, map_batches_options, needs
 from pipelines.run import result_file
-from pipelines.run.progress import tell_count
+from pipelines.run.progress import log_count
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class ScoreActor(ModelActor):
     Rows without a label count nowhere.
     """
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Columns) -> Columns:
         taxonomy = self.predictor.taxonomy
         batch = {name: values[[data is not None for data in batch["label"]]] for name, values in batch.items()}
         labels = [images.decode_label(data) for data in batch["label"]]
@@ -71,7 +71,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
     result_file.claim(out, "evaluate")
-    with ray_session(*needed(config.actors)):
+    with ray_session(*needs(config.actors)):
         counts, ranking = score_split(config, source, card)
     result = as_result(scores(counts, manifest.class_set))
     write_outputs(out, config, result, counts, ranking)
@@ -95,18 +95,18 @@ def default_out(config: EvaluateConfig) -> str:
     return storage.join(run_uri, "evaluation", name)
 
 
-def score_split(config: EvaluateConfig, source: Source, card: ModelCard) -> tuple[Counts, list[ImageScore]]:
+def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard) -> tuple[Counts, list[ImageScore]]:
     """Counts of the whole split, and each image's score, best first."""
     rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
-    answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **batch_pool(config.actors))
+    answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
     counts = Counts(card.architecture.num_classes)
     ranking: list[ImageScore] = []
     for row in answers.iter_rows():
         answer = json.loads(row["answer"])
         counts += Counts.from_dict(answer["counts"])
         ranking += [ImageScore(*image) for image in answer["images"]]
-        tell_count(f"scored {len(ranking)} of {source.num_rows} images", len(ranking), source.num_rows)
+        log_count(f"scored {len(ranking)} of {source.num_rows} images", len(ranking), source.num_rows)
     return counts, sorted(ranking, reverse=True)
 
 
@@ -131,7 +131,7 @@ def _write_csv(uri: str, rows: list[list[str]]) -> None:
     storage.write_bytes(uri, text.getvalue().encode())
 
 
-def write_overlays(out: str, num: int, source: Source, predictor: Predictor, ranking: list[ImageScore]) -> None:
+def write_overlays(out: str, num: int, source: SplitFiles, predictor: Predictor, ranking: list[ImageScore]) -> None:
     """`overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the best and worst images."""
     best, worst = ranking[:num], ranking[::-1][:num]
     for kind, chosen in (("best", best), ("worst", worst)):
@@ -140,8 +140,8 @@ def write_overlays(out: str, num: int, source: Source, predictor: Predictor, ran
             storage.write_bytes(storage.join(out, "overlays", f"{kind}-{number:02d}.png"), picture)
 
 
-def _picture(source: Source, predictor: Predictor, number: int) -> bytes:
-    pieces = row_groups.pieces_of(source, None, 0, number, number + 1)
+def _picture(source: SplitFiles, predictor: Predictor, number: int) -> bytes:
+    pieces = row_groups.locate_rows(source, None, 0, number, number + 1)
     (row,) = row_groups.read_rows(source, pieces, ("image", "label"))
     image, label = images.decode_image(row["image"]), images.decode_label(row["label"])
     predicted = predictor.label_map(image)

@@ -16,15 +16,15 @@ from pipelines import storage
 from pipelines.config.commands import PredictConfig
 from pipelines.data import packing
 from pipelines.data.images import decode_image, encode_png
-from pipelines.data.packing import Finding
-from pipelines.data.stream import Batch
+from pipelines.data.packing import SampleProblem
+from pipelines.data.stream import Columns
 from pipelines.errors import UserError
 from pipelines.inference.overlay import cutouts, overlay
 from pipelines.ingest import raw_files
 from pipelines.models import model_directory
-from pipelines.models.actors import ModelActor, batch_pool, needed
+from pipelines.models.actors import ModelActor, map_batches_options, needs
 from pipelines.run import result_file
-from pipelines.run.progress import tell_count
+from pipelines.run.progress import log_count
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class LabelActor(ModelActor):
         super().__init__(**model)
         self.out, self.with_cutouts = out, with_cutouts
 
-    def __call__(self, batch: Batch) -> Batch:
+    def __call__(self, batch: Columns) -> Columns:
         reasons = [""] * len(batch["uri"])
         images = []
         for index, uri in enumerate(batch["uri"]):
@@ -73,16 +73,16 @@ def run(config: PredictConfig) -> dict[str, Any]:
     if not uris:
         raise UserError(f"{config.images} holds no image ({', '.join(raw_files.IMAGE_SUFFIXES)})")
     result_file.claim(config.out, "predict")
-    with ray_session(*needed(config.actors)):
+    with ray_session(*needs(config.actors)):
         rejected = predict_all(config, uris)
-    packing.write_findings(config.out, packing.QUARANTINE, rejected)
+    packing.write_problems(config.out, packing.QUARANTINE, rejected)
     num_images = len(uris) - len(rejected)
     if num_images == 0:
         raise UserError(f"no image in {config.images} could be read; the first reason: {rejected[0]['detail']}")
     return {"out": config.out, "num_images": num_images, "num_quarantined": len(rejected)}
 
 
-def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Finding]:
+def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[SampleProblem]:
     """Runs the actor pool over the images; returns those that could not be read."""
     names = output_names(config.images, uris)
     items = [{"uri": uri, "name": name} for uri, name in zip(uris, names, strict=True)]
@@ -90,15 +90,15 @@ def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[Finding]:
     arguments |= {"out": config.out, "with_cutouts": config.cutouts}
     blocks = math.ceil(len(items) / config.actors.batch_size)
     answers = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
-        LabelActor, fn_constructor_kwargs=arguments, **batch_pool(config.actors)
+        LabelActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors)
     )
     answers.context.enable_progress_bars = False
     rejected = []
     for done, row in enumerate(answers.iter_rows(), start=1):
         if row["reason"]:
-            rejected.append(Finding(source=row["uri"], reason="unreadable", detail=row["reason"]))
+            rejected.append(SampleProblem(source=row["uri"], reason="unreadable", detail=row["reason"]))
         if done % config.actors.batch_size == 0 or done == len(uris):
-            tell_count(f"labelled {done} of {len(uris)} images", done, len(uris))
+            log_count(f"labelled {done} of {len(uris)} images", done, len(uris))
     return rejected
 
 

@@ -17,18 +17,18 @@ from pipelines.config.commands import IngestConfig
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
-from pipelines.data.packing import Batch, Finding
+from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
 from pipelines.ingest import checks, label_files, raw_files
 from pipelines.ingest.checks import BadSampleError
-from pipelines.ingest.formats import LABEL, LAYOUTS
+from pipelines.ingest.formats import FORMATS, LABEL
 from pipelines.ingest.raw_files import RawSample
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
 
 
-class Rules(NamedTuple):
+class LabelReader(NamedTuple):
     """How labels are read: composed of their files, checked against `taxonomy`, rewritten by `lut` if there is one."""
 
     taxonomy: Taxonomy
@@ -40,14 +40,14 @@ def run(config: IngestConfig) -> dict[str, Any]:
     """Packs the source; `{"out", "num_rows", "num_quarantined", "reasons", "num_mirrored"}`."""
     source_taxonomy = _taxonomy(config)
     target = get_taxonomy(config.remap_to) if config.remap_to else source_taxonomy
-    rules = Rules(source_taxonomy, _composer(config), _lut(source_taxonomy, target))
+    rules = LabelReader(source_taxonomy, _composer(config), _lut(source_taxonomy, target))
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
     if not dataset.is_finished(config.out, lineage):
         listing = raw_files.list_source(config)
-        dataset.begin(config.out, lineage)
+        dataset.claim_output(config.out, lineage)
         logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
 
-        def make_rows(items: Sequence[Any]) -> Batch:
+        def make_rows(items: Sequence[Any]) -> PackedRows:
             return pack_samples([RawSample(*item) for item in items], rules)
 
         size = rows_per_group(listing)
@@ -76,7 +76,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _taxonomy(config: IngestConfig) -> Taxonomy:
-    own = LAYOUTS[config.format].taxonomy
+    own = FORMATS[config.format].taxonomy
     if own is None and config.taxonomy is None:
         raise UserError("--taxonomy is required for --format pairs: what do the label ids mean?")
     if own is not None and config.taxonomy not in (None, own.name):
@@ -111,26 +111,26 @@ def rows_per_group(listing: raw_files.Listing) -> int:
     return int(np.clip(_GROUP_BYTES // max(mean, 1), 1, dataset.ROWS_PER_GROUP))
 
 
-def pack_samples(samples: Sequence[RawSample], rules: Rules) -> Batch:
+def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows:
     """Reads a few samples, all their files at once, and checks and packs each."""
     cv2.setNumThreads(1)
     uris = [uri for sample in samples for uri in (sample.image, *(part for _, part in sample.label))]
     files = dict(zip(uris, storage.read_many(uris), strict=True))
-    batch = Batch([], [], [])
+    batch = PackedRows([], [], [])
     for sample in samples:
         try:
             row, mirrored = make_row(sample, rules, files)
         except BadSampleError as error:
-            batch.rejected.append(Finding(source=sample.image, reason=error.reason, detail=str(error)))
+            batch.rejected.append(SampleProblem(source=sample.image, reason=error.reason, detail=str(error)))
             continue
         batch.rows.append(row)
         if mirrored:
             detail = "more left parts lie right of their partner than left of it"
-            batch.remarks.append(Finding(source=sample.id, reason=packing.MIRRORED, detail=detail))
+            batch.remarks.append(SampleProblem(source=sample.id, reason=packing.MIRRORED, detail=detail))
     return batch
 
 
-def make_row(sample: RawSample, rules: Rules, files: dict[str, bytes | UserError]) -> tuple[Row, bool]:
+def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | UserError]) -> tuple[Row, bool]:
     """Checks one sample and packs it; whether its label looks mirrored.
 
     Image bytes stay untouched; labels are re-encoded only where they are composed, or changed. Raises BadSampleError

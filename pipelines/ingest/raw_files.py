@@ -8,10 +8,10 @@ from typing import NamedTuple
 from pipelines import storage
 from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import IngestConfig
-from pipelines.data.packing import Finding, printable
+from pipelines.data.packing import SampleProblem, printable
 from pipelines.errors import UserError
 from pipelines.ingest import splits
-from pipelines.ingest.formats import IMAGE, LABEL, LAYOUTS, Layout
+from pipelines.ingest.formats import FORMATS, IMAGE, LABEL, RawFormat
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -28,7 +28,7 @@ class Listing(NamedTuple):
     """What a source holds; `rejected` are files without a partner, ids that occur twice, names that cannot be used."""
 
     samples: Mapping[Split, list[RawSample]]
-    rejected: list[Finding]
+    rejected: list[SampleProblem]
 
 
 def list_images(uri: str) -> list[str]:
@@ -41,7 +41,7 @@ def list_source(config: IngestConfig) -> Listing:
 
     Raises UserError, with what was expected and what was found, where the folder does not look like the format.
     """
-    layout = LAYOUTS[config.format]
+    layout = FORMATS[config.format]
     files = storage.list_files(config.source)
     samples, rejected = _match(config.source, layout, files)
     if config.format in ("pairs", "lapa"):
@@ -60,7 +60,9 @@ def list_source(config: IngestConfig) -> Listing:
         if sample.id in split_of:
             by_split[split_of[sample.id]].append(sample)
         else:
-            rejected.append(Finding(source=sample.image, reason="no_split", detail=f"no split names id {sample.id}"))
+            rejected.append(
+                SampleProblem(source=sample.image, reason="no_split", detail=f"no split names id {sample.id}")
+            )
     return Listing(by_split, rejected)
 
 
@@ -77,7 +79,7 @@ def _below(root: str, file: str) -> PurePosixPath:
     return PurePosixPath(file.removeprefix(root).lstrip("/"))
 
 
-def _match(root: str, layout: Layout, files: Sequence[str]) -> tuple[list[RawSample], list[Finding]]:
+def _match(root: str, layout: RawFormat, files: Sequence[str]) -> tuple[list[RawSample], list[SampleProblem]]:
     """Joins the files of each sample."""
     found: dict[str, dict[str, list[str]]] = {}
     rejected = []
@@ -86,14 +88,16 @@ def _match(root: str, layout: Layout, files: Sequence[str]) -> tuple[list[RawSam
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         if _is_bad(path):
-            rejected.append(Finding(source=file, reason="bad_name", detail="`..` or a control character in its name"))
+            rejected.append(
+                SampleProblem(source=file, reason="bad_name", detail="`..` or a control character in its name")
+            )
             continue
         place = layout.place(path)
         if place is None:
             continue
         if place.role not in (IMAGE, *layout.roles):
             detail = f"{place.role!r} is no part of a label; parts are {', '.join(layout.roles)}"
-            rejected.append(Finding(source=file, reason="unknown_part", detail=detail))
+            rejected.append(SampleProblem(source=file, reason="unknown_part", detail=detail))
             continue
         found.setdefault(place.id, {}).setdefault(place.role, []).append(file)
     samples = []
@@ -104,7 +108,7 @@ def _match(root: str, layout: Layout, files: Sequence[str]) -> tuple[list[RawSam
             samples.append(RawSample(name, roles[IMAGE][0], label))
         else:
             reason, detail, sources = problem
-            rejected += [Finding(source=file, reason=reason, detail=detail) for file in sources]
+            rejected += [SampleProblem(source=file, reason=reason, detail=detail) for file in sources]
     return samples, rejected
 
 
@@ -113,7 +117,7 @@ def _is_bad(path: PurePosixPath) -> bool:
     return ".." in path.parts or not str(path).isprintable()
 
 
-def _problem(layout: Layout, name: str, roles: Mapping[str, Sequence[str]]) -> tuple[str, str, Sequence[str]] | None:
+def _problem(layout: RawFormat, name: str, roles: Mapping[str, Sequence[str]]) -> tuple[str, str, Sequence[str]] | None:
     """Why the files of one id make no sample: reason, detail, and the files to list; None where they make one."""
     twice = [file for files in roles.values() if len(files) > 1 for file in files]
     if twice:
@@ -124,14 +128,14 @@ def _problem(layout: Layout, name: str, roles: Mapping[str, Sequence[str]]) -> t
     missing = [role for role in layout.roles if role not in roles]
     if len(missing) == len(layout.roles):
         return "image_without_label", f"no partner for id {name}", first
-    if missing and layout.needs_all:
+    if missing and layout.all_parts_required:
         return "incomplete_label", f"id {name} has no {', '.join(missing)}", roles[IMAGE]
     return None
 
 
 def _apply_lists(
-    root: str, files: Sequence[str], samples: list[RawSample], rejected: list[Finding]
-) -> tuple[list[RawSample], list[Finding]]:
+    root: str, files: Sequence[str], samples: list[RawSample], rejected: list[SampleProblem]
+) -> tuple[list[RawSample], list[SampleProblem]]:
     """Where `<split>_list.txt` is there, the split is what its lines name and nothing else."""
     for split in SPLITS:
         uri = storage.join(root, f"{split}_list.txt")
@@ -143,7 +147,7 @@ def _apply_lists(
     return samples, rejected
 
 
-def _read_list(uri: str, folder: str, split: Split) -> tuple[list[RawSample], list[Finding]]:
+def _read_list(uri: str, folder: str, split: Split) -> tuple[list[RawSample], list[SampleProblem]]:
     """Lines `images/x.jpg labels/x.png`; the same pair twice is one sample."""
     samples: dict[str, RawSample] = {}
     rejected = []
@@ -153,11 +157,11 @@ def _read_list(uri: str, folder: str, split: Split) -> tuple[list[RawSample], li
             continue
         if len(names) != 2 or any(_is_bad(name) for name in names):
             detail = f"expected `images/x.jpg labels/x.png`, got {line[:80]!r}"
-            rejected.append(Finding(source=f"{uri}:{number}", reason="bad_line", detail=detail))
+            rejected.append(SampleProblem(source=f"{uri}:{number}", reason="bad_line", detail=detail))
             continue
         name = f"{split}/{names[0].with_suffix('').as_posix().removeprefix('images/')}"
         sample = RawSample(name, f"{folder}{names[0]}", ((LABEL, f"{folder}{names[1]}"),))
         if samples.setdefault(name, sample) != sample:
             detail = f"id {name} was listed before with other files"
-            rejected.append(Finding(source=f"{uri}:{number}", reason="duplicate_id", detail=detail))
+            rejected.append(SampleProblem(source=f"{uri}:{number}", reason="duplicate_id", detail=detail))
     return list(samples.values()), rejected

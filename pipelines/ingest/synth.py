@@ -14,7 +14,7 @@ from pipelines.config.commands import SynthConfig
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
-from pipelines.data.packing import Batch
+from pipelines.data.packing import PackedRows
 from pipelines.run.session import ray_session
 
 PAIRS_MARKER = "synth.json"
@@ -67,10 +67,10 @@ def make_row(config: SynthConfig, split: Split, index: int) -> Row:
 def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
     if dataset.is_finished(config.out, lineage):
         return dataset.read_manifest(config.out).num_rows()
-    dataset.begin(config.out, lineage)
+    dataset.claim_output(config.out, lineage)
 
-    def make_rows(items: Sequence[tuple[Split, int]]) -> Batch:
-        return Batch([make_row(config, split, index) for split, index in items], [], [])
+    def make_rows(items: Sequence[tuple[Split, int]]) -> PackedRows:
+        return PackedRows([make_row(config, split, index) for split, index in items], [], [])
 
     with ray_session(num_cpus=1):
         manifest = packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
@@ -83,7 +83,7 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]
     num_rows: dict[str, int] = {split: len(values) for split, values in items.items()}
     if dataset.is_finished(config.out, lineage, PAIRS_MARKER):
         return num_rows
-    dataset.begin(config.out, lineage)
+    dataset.claim_output(config.out, lineage)
 
     def write(shard: packing.Shard) -> dict[str, Any]:
         return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}
@@ -92,7 +92,7 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]
         shards = packing.make_shards(items, dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
         lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
     storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())
-    dataset.commit(config.out, {"lineage": lineage, "num_rows": num_rows}, PAIRS_MARKER)
+    dataset.finish_build(config.out, {"lineage": lineage, "num_rows": num_rows}, PAIRS_MARKER)
     return num_rows
 
 

@@ -28,12 +28,12 @@ def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
     return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
 
 
-def needed(config: ActorsConfig) -> tuple[float, float]:
+def needs(config: ActorsConfig) -> tuple[float, float]:
     """CPUs, with one to read and decode, and GPUs that a pool needs at once."""
     return config.min_actors + 1, config.min_actors * config.use_gpu
 
 
-def pool(config: ActorsConfig) -> Mapping[str, Any]:
+def map_options(config: ActorsConfig) -> Mapping[str, Any]:
     """Arguments of `map` for an actor pool that grows between the configured bounds."""
     return {
         "compute": ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
@@ -42,6 +42,6 @@ def pool(config: ActorsConfig) -> Mapping[str, Any]:
     }
 
 
-def batch_pool(config: ActorsConfig) -> Mapping[str, Any]:
+def map_batches_options(config: ActorsConfig) -> Mapping[str, Any]:
     """The same of `map_batches`, with batches as large as configured."""
-    return {**pool(config), "batch_size": config.batch_size, "batch_format": "numpy"}
+    return {**map_options(config), "batch_size": config.batch_size, "batch_format": "numpy"}

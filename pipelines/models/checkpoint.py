@@ -16,12 +16,12 @@ from torch.optim import Optimizer
 
 from pipelines.errors import UserError
 from pipelines.run import run_directory
-from pipelines.run.run_directory import Record
+from pipelines.run.run_directory import EpochMetrics
 
-NETWORK, OPTIMIZER, PROGRESS = "network.safetensors", "optimizer.safetensors", "progress.json"
+NETWORK, OPTIMIZER, HISTORY_FILE = "network.safetensors", "optimizer.safetensors", "progress.json"
 
 
-def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequence[Record]) -> None:
+def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequence[EpochMetrics]) -> None:
     """Writes weights, optimiser state and what was measured in each epoch into an existing local folder."""
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / NETWORK)
     tensors = {
@@ -31,10 +31,10 @@ def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequen
         if value is not None
     }
     save_file(tensors, folder / OPTIMIZER)
-    (folder / PROGRESS).write_text(json.dumps({"history": history}))
+    (folder / HISTORY_FILE).write_text(json.dumps({"history": history}))
 
 
-def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[Record]:
+def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[EpochMetrics]:
     """Restores both in place, on the device of the network's parameters; returns the history.
 
     Raises UserError where a file is missing, damaged, or of another network.
@@ -42,7 +42,7 @@ def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[Record]
     with _user_errors():
         network.load_state_dict(load_file(folder / NETWORK))
         _restore(optimizer, load_file(folder / OPTIMIZER))
-        return run_directory.as_history(json.loads((folder / PROGRESS).read_bytes())["history"])
+        return run_directory.as_history(json.loads((folder / HISTORY_FILE).read_bytes())["history"])
 
 
 def _restore(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

@@ -66,42 +66,43 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
 def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:
     """The training batches of one worker."""
     return stream.TrainStream(
-        source=row_groups.open_split(config.data, manifest, "train", config.fold),
-        augmentation=Augmentation(**config.input.model_dump(exclude={"size"})),
+        source=row_groups.open_split(config.data, manifest, "train", config.fold_numbers),
+        augmentation=Augmentation(**config.augmentation.model_dump()),
         size=config.input.size,
         batch_size=config.optimizer.batch_size,
         seed=config.seed,
         rank=rank,
         world_size=world_size,
-        group_batches=config.optimizer.accumulate,
+        batches_per_step=config.optimizer.accumulation_steps,
     )
 
 
-def check_warm(config: TrainConfig, taxonomy: Taxonomy) -> None:
-    """Raises UserError where `csr.warm` is no finished run of the same network, classes and warm phase."""
-    assert config.csr.warm is not None
-    warm = run_directory.read_config(config.csr.warm)
-    if warm is None:
-        raise UserError(f"--csr.warm {config.csr.warm} holds no run")
-    done, wanted = len(run_directory.read_metrics(config.csr.warm)), config.schedule.epochs
-    if (warm.num_epochs, done) != (wanted, wanted):
+def check_initial_run(config: TrainConfig, taxonomy: Taxonomy) -> None:
+    """Raises UserError if `csr.initial_run` is no finished run of the same network, classes and initial phase."""
+    uri = config.csr.initial_run
+    assert uri is not None
+    initial = run_directory.read_config(uri)
+    if initial is None:
+        raise UserError(f"--csr.initial-run {uri} holds no run")
+    done, wanted = len(run_directory.read_metrics(uri)), config.schedule.epochs
+    if (initial.num_epochs, done) != (wanted, wanted):
         raise UserError(
-            f"--csr.warm {config.csr.warm} has {done} of {warm.num_epochs} epochs; schedule.epochs is {wanted}"
+            f"--csr.initial-run {uri} has {done} of {initial.num_epochs} epochs; schedule.epochs is {wanted}"
         )
-    card, mine = model_directory.read_card(config.csr.warm), model_card(config, taxonomy)
+    card, mine = model_directory.read_card(uri), model_card(config, taxonomy)
     same = (card.architecture, card.taxonomy, card.preprocessing) == (
         mine.architecture, mine.taxonomy, mine.preprocessing
     )  # fmt: skip
-    if not same or warm.optimizer.name != config.optimizer.name:
+    if not same or initial.optimizer.name != config.optimizer.name:
         raise UserError(
-            f"--csr.warm {config.csr.warm} was trained with another `model`, `input.size`, `init`, `optimizer.name`, "
+            f"--csr.initial-run {uri} was trained with another `model`, `input.size`, `init`, `optimizer.name`, "
             "or on other classes: give it the same"
         )
 
 
-def warm_checkpoint(config: TrainConfig) -> Checkpoint | None:
-    """The last checkpoint of the run that `csr.warm` names, if it names one."""
-    return last_checkpoint(config.csr.warm) if config.csr.warm is not None else None
+def initial_run_checkpoint(config: TrainConfig) -> Checkpoint | None:
+    """The last checkpoint of the run that `csr.initial_run` names, if it names one."""
+    return last_checkpoint(config.csr.initial_run) if config.csr.initial_run is not None else None
 
 
 def last_checkpoint(run: str) -> Checkpoint:

@@ -14,12 +14,12 @@ from pipelines.config.training import TrainConfig
 from pipelines.models import model_directory
 
 
-class Teacher(NamedTuple):
-    """A frozen network in eval mode; `hard_weight` is the share of the hard label in what it teaches."""
+class TeacherNetwork(NamedTuple):
+    """A frozen network in eval mode; `label_weight` is the share of the hard label in what it teaches."""
 
     network: nn.Module
     preprocessing: Preprocessing
-    hard_weight: float
+    label_weight: float
 
     def targets(self, batch: dict[str, Tensor], edge_radius: int) -> DistillationTargets:
         """Of `image` (B, S, S, 3) and `label` (B, S, S), uint8; an exported model, without edge heads, teaches the
@@ -27,18 +27,18 @@ class Teacher(NamedTuple):
         with torch.no_grad():
             logits = self.network(normalize(batch["image"], self.preprocessing))
         tasks = logits if isinstance(logits, TaskLogits) else (logits, None, None)
-        return distillation_targets(tasks, batch["label"], self.hard_weight, edge_radius=edge_radius)
+        return distillation_targets(tasks, batch["label"], self.label_weight, edge_radius=edge_radius)
 
 
-def frozen(network: nn.Module, device: torch.device) -> nn.Module:
+def freeze(network: nn.Module, device: torch.device) -> nn.Module:
     """In eval mode, without gradients, laid out as the student is."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval().requires_grad_(False)
 
 
-def exported(config: TrainConfig, device: torch.device) -> Teacher | None:
+def configured_teacher(config: TrainConfig, device: torch.device) -> TeacherNetwork | None:
     """The teacher that `--teacher` names, if it names one."""
     if config.teacher is None:
         return None
     parser, card = model_directory.read_model(config.teacher)
-    return Teacher(frozen(parser, device), card.preprocessing, config.distill.hard_weight)
+    return TeacherNetwork(freeze(parser, device), card.preprocessing, config.distill.label_weight)

@@ -18,11 +18,11 @@ from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
 from pipelines.config.training import TrainConfig
 from pipelines.models import weight_files
-from pipelines.models.teachers import Teacher, frozen
+from pipelines.models.teachers import TeacherNetwork, freeze
 from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Average, Ensemble, Soup, Student
-from pipelines.regulation.orchestrator import Place
+from pipelines.regulation.orchestrator import TrialRef
 
 logger = logging.getLogger(__name__)
 
@@ -30,30 +30,32 @@ logger = logging.getLogger(__name__)
 class Cycles:
     """One worker's part in the cycles of its trial."""
 
-    def __init__(self, config: TrainConfig, place: Place, rank: int, card: ModelCard, device: torch.device) -> None:
-        self.config, self.place, self.rank, self.card, self.device = config, place, rank, card, device
-        self.trial = place.trial
-        self.orchestrator = orchestrator.connect(place.run)
+    def __init__(
+        self, config: TrainConfig, trial_ref: TrialRef, rank: int, card: ModelCard, device: torch.device
+    ) -> None:
+        self.config, self.trial_ref, self.rank, self.card, self.device = config, trial_ref, rank, card, device
+        self.trial = trial_ref.trial
+        self.orchestrator = orchestrator.connect(trial_ref.run)
 
-    def boundary(self, epoch: int) -> int | None:
-        """The cycle that ends where `epoch` epochs are done, 0 with the warm phase; None inside of one."""
+    def cycle_ending_after(self, epoch: int) -> int | None:
+        """The cycle that ends where `epoch` epochs are done, 0 with the initial phase; None inside of one."""
         cycle, rest = divmod(epoch - self.config.schedule.epochs, self.config.csr.cycle_epochs)
         return cycle if cycle >= 0 and rest == 0 else None
 
-    def teacher(self, epoch: int) -> Teacher | None:
+    def teacher(self, epoch: int) -> TeacherNetwork | None:
         """Who teaches the epoch that follows `epoch` done ones: nobody before the second cycle, nor after the last."""
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
         chosen: Ensemble | Soup = tasks.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
-        return Teacher(frozen(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
+        return TeacherNetwork(freeze(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: WeightsReference) -> DMLCSR:
         network = DMLCSR(self.card.architecture)
         network.load_state_dict(weight_files.read_weights(weights))
         return network
 
-    def end(
+    def finish_cycle(
         self,
         cycle: int,
         student: DMLCSR,
@@ -63,7 +65,7 @@ class Cycles:
     ) -> None:
         """Ends a cycle; all ranks call it. `images` are this worker's normalised batches of one epoch."""
         begin = time.monotonic()
-        step = broadcast_from_rank_zero(self._report(cycle, student, score) if self.rank == 0 else None)
+        step = broadcast_from_rank_zero(self._submit_student(cycle, student, score) if self.rank == 0 else None)
         if not isinstance(step, Average):
             return
         network = self._load(step.weights).to(self.device)
@@ -72,8 +74,8 @@ class Cycles:
         pass_seconds = time.monotonic() - pass_begin
         ensemble_score = validate(network)
         if self.rank == 0:
-            stem = orchestrator.weights_stem(*self.place, cycle, "ensemble")
-            weights = weight_files.write_weights(stem, network.state_dict())
+            prefix = orchestrator.weights_prefix(*self.trial_ref, cycle, "ensemble")
+            weights = weight_files.write_weights(prefix, network.state_dict())
             tasks.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
             text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
@@ -82,11 +84,11 @@ class Cycles:
             logger.info(text, cycle, self.config.csr.num_cycles, *scores, *seconds)
         barrier()  # no rank asks for a teacher that is not published yet
 
-    def _report(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
-        stem = orchestrator.weights_stem(*self.place, cycle, "student")
-        weights = weight_files.write_weights(stem, student.state_dict())
+    def _submit_student(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
+        prefix = orchestrator.weights_prefix(*self.trial_ref, cycle, "student")
+        weights = weight_files.write_weights(prefix, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
-        step: Ensemble | Average = tasks.answer(self.orchestrator.report.remote(record))
+        step: Ensemble | Average = tasks.answer(self.orchestrator.submit_student.remote(record))
         return step
 
 

@@ -17,7 +17,7 @@ SOUP = "soup"
 """Stands for the trial in the records that are of the run as a whole."""
 
 
-class Record(BaseModel):
+class LedgerRecord(BaseModel):
     """Base of all records: of a trial, and mostly of one of its cycles."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -30,12 +30,12 @@ class Record(BaseModel):
         return _name(type(self), self.trial, getattr(self, "cycle", None))
 
 
-def _name(kind: type[Record], trial: str, cycle: int | None) -> str:
+def _name(kind: type[LedgerRecord], trial: str, cycle: int | None) -> str:
     """`<trial>/student-003.json`, or `<trial>/end.json` for what a trial has one of."""
     return f"{trial}/{kind.__name__.lower()}{'' if cycle is None else f'-{cycle:03d}'}.json"
 
 
-class Trial(Record):
+class Trial(LedgerRecord):
     """A trial begins: all its students have this network and these classes."""
 
     architecture: Mapping[str, Any]
@@ -43,7 +43,7 @@ class Trial(Record):
     num_cycles: NonNegativeInt
 
 
-class Student(Record):
+class Student(LedgerRecord):
     """The student at the end of a cycle; the one of cycle 0 is the one with which self-regulation starts."""
 
     cycle: NonNegativeInt
@@ -51,14 +51,14 @@ class Student(Record):
     val_mean_f1: float
 
 
-class Average(Record):
+class Average(LedgerRecord):
     """W_n as averaged; its BatchNorm statistics are not re-estimated yet."""
 
     cycle: PositiveInt
     weights: WeightsReference
 
 
-class Ensemble(Record):
+class Ensemble(LedgerRecord):
     """W_n after re-estimation and validation; `coefficients`: the share of each student, by `<trial>/<cycle>`."""
 
     cycle: NonNegativeInt
@@ -72,14 +72,14 @@ class Ensemble(Record):
         return f"{self.trial}/{self.cycle}"
 
 
-class Candidates(Record):
+class Candidates(LedgerRecord):
     """The ensembles that a soup is tried of, best first; fixed, so that it can be made again after a kill."""
 
     cycle: PositiveInt
     ensembles: Sequence[tuple[str, int]]
 
 
-class Soup(Record):
+class Soup(LedgerRecord):
     """A greedy average over ensembles of several trials; `members` are theirs, by `<trial>/<cycle>`."""
 
     cycle: PositiveInt
@@ -89,22 +89,22 @@ class Soup(Record):
     members: Sequence[str]
 
 
-class Teacher(Record):
+class TeacherChoice(LedgerRecord):
     """Who teaches a trial in a cycle: the soup of that number, or its own ensemble of the cycle before (null)."""
 
     cycle: PositiveInt
     soup: PositiveInt | None
 
 
-class End(Record):
+class TrialEnd(LedgerRecord):
     """A trial is over: it finished all its cycles, or was stopped."""
 
     state: Literal["finished", "stopped"]
 
 
-_ALL = (Trial, Student, Average, Ensemble, Candidates, Soup, Teacher, End)
-_KINDS: Mapping[str, type[Record]] = {kind.__name__.lower(): kind for kind in _ALL}
-RecordT = TypeVar("RecordT", bound=Record)
+_ALL = (Trial, Student, Average, Ensemble, Candidates, Soup, TeacherChoice, TrialEnd)
+_KINDS: Mapping[str, type[LedgerRecord]] = {kind.__name__.lower(): kind for kind in _ALL}
+RecordT = TypeVar("RecordT", bound=LedgerRecord)
 
 
 class Ledger:
@@ -113,7 +113,7 @@ class Ledger:
     def __init__(self, run: str) -> None:
         """Reads what there is. Raises UserError where a record is damaged or of another version."""
         self.uri = storage.join(run, "ledger")
-        self._trials: dict[str, dict[str, Record]] = {}
+        self._trials: dict[str, dict[str, LedgerRecord]] = {}
         uris = [] if storage.is_empty(self.uri) else storage.list_files(self.uri)
         uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]  # what a kill left of a write
         for uri, data in zip(uris, storage.read_many(uris), strict=True):
@@ -121,7 +121,7 @@ class Ledger:
                 raise data
             self._keep(_parse(uri, data))
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: LedgerRecord) -> None:
         self._trials.setdefault(record.trial, {})[record.name] = record
 
     def find(self, kind: type[RecordT], trial: str, cycle: int | None = None) -> RecordT | None:
@@ -130,7 +130,7 @@ class Ledger:
         assert record is None or isinstance(record, kind)
         return record
 
-    def commit(self, record: RecordT) -> RecordT:
+    def write_once(self, record: RecordT) -> RecordT:
         """Writes the record, unless there is one of its name already: that one is returned, and remains."""
         known = self._trials.get(record.trial, {}).get(record.name)
         if known is None:
@@ -169,10 +169,10 @@ class Ledger:
         """Who taught a trial in which cycle: the share of each student, and the number of the soup if it was one."""
         return {
             record.cycle: {"soup": record.soup, "coefficients": dict(self.taught_by(record).coefficients)}
-            for record in self.of(Teacher, trial)
+            for record in self.of(TeacherChoice, trial)
         }
 
-    def taught_by(self, teacher: Teacher) -> Ensemble | Soup:
+    def taught_by(self, teacher: TeacherChoice) -> Ensemble | Soup:
         """The teacher itself."""
         if teacher.soup is not None:
             soup = self.find(Soup, SOUP, teacher.soup)
@@ -183,18 +183,18 @@ class Ledger:
         return ensemble
 
     def _summary(self, trial: Trial, with_lineage: bool) -> dict[str, Any]:
-        end, ensembles = self.find(End, trial.trial), self.of(Ensemble, trial.trial)
+        end, ensembles = self.find(TrialEnd, trial.trial), self.of(Ensemble, trial.trial)
         return {
             "state": end.state if end else "unfinished",
             "num_cycles": trial.num_cycles,
             "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
             "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},
             "lineage": {record.cycle: dict(record.coefficients) for record in ensembles if with_lineage},
-            "teachers": {record.cycle: record.soup for record in self.of(Teacher, trial.trial)},
+            "teachers": {record.cycle: record.soup for record in self.of(TeacherChoice, trial.trial)},
         }
 
 
-def _parse(uri: str, data: bytes) -> Record:
+def _parse(uri: str, data: bytes) -> LedgerRecord:
     kind = _KINDS.get(uri.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
     if kind is None:
         raise UserError(f"{uri} is no record of a ledger; move it away")
@@ -207,6 +207,6 @@ def _parse(uri: str, data: bytes) -> Record:
         raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
 
 
-def blended(earlier: Mapping[str, float], added: Mapping[str, float], n: int) -> dict[str, float]:
+def blend_shares(earlier: Mapping[str, float], added: Mapping[str, float], n: int) -> dict[str, float]:
     """Coefficients of n/(n+1) * earlier + 1/(n+1) * added."""
     return {name: (n * earlier.get(name, 0.0) + added.get(name, 0.0)) / (n + 1) for name in {**earlier, **added}}

@@ -24,14 +24,14 @@ from pipelines.regulation.ledger import (
     SOUP,
     Average,
     Candidates,
-    End,
     Ensemble,
     Ledger,
     Soup,
     Student,
-    Teacher,
+    TeacherChoice,
     Trial,
-    blended,
+    TrialEnd,
+    blend_shares,
 )
 from pipelines.run import lock
 
@@ -45,19 +45,19 @@ PATIENCE_SECONDS = 600.0
 """How long an orchestrator waits for a driver to come back."""
 
 
-class Place(NamedTuple):
+class TrialRef(NamedTuple):
     """A trial: the run whose orchestrator it reports to, and its name there."""
 
     run: str
     trial: str
 
 
-def single(run: str) -> Place:
+def train_trial_ref(run: str) -> TrialRef:
     """The only trial of a `train`."""
-    return Place(run, "train")
+    return TrialRef(run, "train")
 
 
-def weights_stem(run: str, trial: str, cycle: int, kind: str) -> str:
+def weights_prefix(run: str, trial: str, cycle: int, kind: str) -> str:
     """Where weights go, up to their digest."""
     return storage.join(run, "cycles", trial, f"{cycle:03d}-{kind}")
 
@@ -72,7 +72,7 @@ class Orchestrator:
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
         for candidates in self.ledger.of(Candidates, SOUP) if soup is not None else ():
             if self.ledger.find(Soup, SOUP, candidates.cycle) is None:
-                self._begin_soup(candidates)
+                self._start_soup(candidates)
         if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
             threading.Thread(target=self._end_without_driver, args=(patience,), daemon=True).start()
 
@@ -89,11 +89,11 @@ class Orchestrator:
 
     def register(self, trial: Trial) -> None:
         """A trial begins, or begins again. Raises UserError where it was begun as another one."""
-        if self.ledger.commit(trial) != trial:
+        if self.ledger.write_once(trial) != trial:
             raise UserError(f"trial {trial.trial} of {self.run} was begun with another network, taxonomy or cycles")
 
     @ray.method(concurrency_group="averages")
-    def report(self, student: Student) -> Ensemble | Average:
+    def submit_student(self, student: Student) -> Ensemble | Average:
         """A student is there: its average W_n, or the published ensemble where the cycle is already over.
 
         Averages once. Raises UserError for an unknown trial, a cycle out of order and weights that do not fit.
@@ -105,8 +105,8 @@ class Orchestrator:
                 return published
             if student.cycle:
                 return self._averaged(student)
-            first = self.ledger.commit(student)
-            return self.ledger.commit(Ensemble(**dict(first), coefficients={f"{student.trial}/0": 1.0}))
+            first = self.ledger.write_once(student)
+            return self.ledger.write_once(Ensemble(**dict(first), coefficients={f"{student.trial}/0": 1.0}))
 
     def _require_next(self, student: Student) -> None:
         trial = self.ledger.find(Trial, student.trial)
@@ -125,10 +125,10 @@ class Orchestrator:
         student = self.ledger.find(Student, trial, cycle) or student
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
-        stem = weights_stem(self.run, trial, cycle, "average")
-        weights = tasks.averaged_in_task(earlier.weights, student.weights, cycle, stem)
-        self.ledger.commit(student)  # not before: one that cannot be averaged is no student of this trial
-        return self.ledger.commit(Average(trial=trial, cycle=cycle, weights=weights))
+        prefix = weights_prefix(self.run, trial, cycle, "average")
+        weights = tasks.average_in_task(earlier.weights, student.weights, cycle, prefix)
+        self.ledger.write_once(student)  # not before: one that cannot be averaged is no student of this trial
+        return self.ledger.write_once(Average(trial=trial, cycle=cycle, weights=weights))
 
     def publish(self, trial: str, cycle: int, weights: WeightsReference, val_mean_f1: float) -> Ensemble:
         """The re-estimated and validated ensemble of a cycle; repeated, the one that was published first.
@@ -140,8 +140,8 @@ class Orchestrator:
                 raise UserError(f"{trial} publishes cycle {cycle}, which has no average")
             earlier = self.ledger.find(Ensemble, trial, cycle - 1)
             assert earlier is not None
-            shares = blended(earlier.coefficients, {f"{trial}/{cycle}": 1.0}, cycle)
-            published = self.ledger.commit(
+            shares = blend_shares(earlier.coefficients, {f"{trial}/{cycle}": 1.0}, cycle)
+            published = self.ledger.write_once(
                 Ensemble(trial=trial, cycle=cycle, weights=weights, val_mean_f1=val_mean_f1, coefficients=shares)
             )
         self._try_soup(cycle)
@@ -158,18 +158,18 @@ class Orchestrator:
                 return
             best = sorted(present, key=lambda ensemble: -ensemble.val_mean_f1)[:MAX_CANDIDATES]
             names = [(ensemble.trial, ensemble.cycle) for ensemble in best]
-            self._begin_soup(self.ledger.commit(Candidates(trial=SOUP, cycle=cycle, ensembles=names)))
+            self._start_soup(self.ledger.write_once(Candidates(trial=SOUP, cycle=cycle, ensembles=names)))
 
-    def _begin_soup(self, candidates: Candidates) -> None:
+    def _start_soup(self, candidates: Candidates) -> None:
         """In a thread: no trial waits for it."""
-        threading.Thread(target=self._cook, args=(candidates,), daemon=True).start()
+        threading.Thread(target=self._make_soup, args=(candidates,), daemon=True).start()
 
-    def _cook(self, candidates: Candidates) -> None:
+    def _make_soup(self, candidates: Candidates) -> None:
         assert self.soup is not None
         ensembles = [self.ensemble(*name) for name in candidates.ensembles]
-        stem = weights_stem(self.run, SOUP, candidates.cycle, "soup")
+        prefix = weights_prefix(self.run, SOUP, candidates.cycle, "soup")
         try:
-            self.ledger.commit(tasks.cooked_in_task(self.soup, ensembles, candidates.cycle, stem))
+            self.ledger.write_once(tasks.make_soup_in_task(self.soup, ensembles, candidates.cycle, prefix))
         except Exception:  # whatever it is, the trials go on with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
@@ -179,12 +179,12 @@ class Orchestrator:
         The first answer remains. Raises UserError where the cycle before has no ensemble.
         """
         with self._locks[trial]:
-            known = self.ledger.find(Teacher, trial, cycle)
+            known = self.ledger.find(TeacherChoice, trial, cycle)
             if known is None:
                 offered: list[Ensemble | Soup] = [self.ensemble(trial, cycle - 1), *self.ledger.of(Soup, SOUP)]
                 best = max(offered, key=lambda one: one.val_mean_f1)
                 soup = best.cycle if isinstance(best, Soup) else None
-                known = self.ledger.commit(Teacher(trial=trial, cycle=cycle, soup=soup))
+                known = self.ledger.write_once(TeacherChoice(trial=trial, cycle=cycle, soup=soup))
             return self.ledger.taught_by(known)
 
     def ensemble(self, trial: str, cycle: int) -> Ensemble:
@@ -194,9 +194,9 @@ class Orchestrator:
             raise UserError(f"{trial} of {self.run} has no ensemble of cycle {cycle}")
         return found
 
-    def end(self, record: End) -> None:
+    def finish_trial(self, record: TrialEnd) -> None:
         """A trial is over."""
-        self.ledger.commit(record)
+        self.ledger.write_once(record)
 
     def status(self) -> dict[str, Any]:
         """`Ledger.summary` without the lineage, which would take longer to send than all the rest to find."""
@@ -207,13 +207,13 @@ _remote: Any = ray.remote
 ACTOR = _remote(concurrency_groups={"averages": MAX_AVERAGES})(Orchestrator)
 
 
-def name_of(run: str) -> str:
+def actor_name(run: str) -> str:
     """The actor's name: one run has one orchestrator."""
     return f"orchestrator-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
-def running(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
+def orchestrator_actor(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
     """The run's orchestrator for the time of a `with` block: the one that lives, or a new one that reads the ledger.
 
     `soup`: `settings` of `soups.cook`, where the trials of the run share.
@@ -221,7 +221,7 @@ def running(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
     """
     Ledger(run)  # one that cannot be read is told here, in one sentence
     handle = ACTOR.options(
-        name=name_of(run),
+        name=actor_name(run),
         namespace=NAMESPACE,
         lifetime="detached",
         get_if_exists=True,
@@ -238,4 +238,4 @@ def running(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
 
 def connect(run: str) -> Any:
     """The orchestrator of a run whose driver has started it."""
-    return ray.get_actor(name_of(run), NAMESPACE)
+    return ray.get_actor(actor_name(run), NAMESPACE)

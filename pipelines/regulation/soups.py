@@ -1,4 +1,4 @@
-"""Soups: greedy weight averages of the ensembles of several trials, which branch from one warm phase.
+"""Soups: greedy weight averages of the ensembles of several trials, which branch from one initial phase.
 
 Best first, an ensemble stays in the average where the validation score rises (Wortsman et al., Model soups, ICML 2022,
 recipe 1). Runs as a task, in one process: reads what it needs itself, beside the trials and without their workers.
@@ -20,13 +20,13 @@ from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
 from pipelines.models import setup, validation
 from pipelines.models.weight_files import read_weights, write_weights
-from pipelines.regulation.ledger import SOUP, Ensemble, Soup, blended
+from pipelines.regulation.ledger import SOUP, Ensemble, Soup, blend_shares
 
 BATCH_NORM_BATCHES = 64
 """Training batches that a soup's BatchNorm statistics are estimated from, at most."""
 
 
-class Kitchen:
+class SoupScorer:
     """What scores a soup: the data of a sweep and the network of its trials."""
 
     def __init__(self, config: TrainConfig, manifest: Manifest) -> None:
@@ -36,7 +36,7 @@ class Kitchen:
         self.train = setup.train_stream(config, manifest, 0, 1)
         self.validation = row_groups.open_split(config.data, manifest, "val")
 
-    def finished(self, average: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
+    def reestimate_and_score(self, average: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
         """The average with BatchNorm statistics of its own, and its mean F1 on the validation split."""
         network = DMLCSR(self.card.architecture)
         network.load_state_dict(dict(average))
@@ -49,33 +49,35 @@ class Kitchen:
         return network.state_dict(), scores(counts, self.taxonomy).mean_f1 or 0.0
 
     def _images(self) -> Iterator[Tensor]:
-        """Normalised batches of the epoch that follows the warm phase."""
+        """Normalised batches of the epoch that follows the initial phase."""
         for chunk in range(self.train.chunks_per_epoch):
             pixels = self.train.decode_chunk(self.config.schedule.epochs, chunk)["image"]
             for batch in torch.from_numpy(pixels).split(self.config.optimizer.batch_size):
                 yield normalize(batch.to(self.device), self.card.preprocessing)
 
 
-def cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
-    """The soup of these ensembles, best first; its weights are written to `<stem>-<digest>`.
+def make_soup(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, prefix: str) -> Soup:
+    """The soup of these ensembles, best first; its weights are written to `<prefix>-<digest>`.
 
     `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts.
     """
     torch.set_num_threads(1)
-    kitchen = Kitchen(TrainConfig.model_validate(settings["config"]), Manifest.model_validate(settings["manifest"]))
+    scorer = SoupScorer(TrainConfig.model_validate(settings["config"]), Manifest.model_validate(settings["manifest"]))
     best = candidates[0]
     state, score, coefficients = read_weights(best.weights), best.val_mean_f1, best.coefficients
     members = [best]
     for ensemble in candidates[1:]:
-        tried, tried_score = kitchen.finished(update_ensemble(state, read_weights(ensemble.weights), len(members)))
+        tried, tried_score = scorer.reestimate_and_score(
+            update_ensemble(state, read_weights(ensemble.weights), len(members))
+        )
         if tried_score > score:
-            coefficients = blended(coefficients, ensemble.coefficients, len(members))
+            coefficients = blend_shares(coefficients, ensemble.coefficients, len(members))
             members.append(ensemble)
             state, score = tried, tried_score
     return Soup(
         trial=SOUP,
         cycle=cycle,
-        weights=write_weights(stem, state),
+        weights=write_weights(prefix, state),
         val_mean_f1=score,
         coefficients=coefficients,
         members=[member.source for member in members],

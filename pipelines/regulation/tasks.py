@@ -23,28 +23,28 @@ def answer(reference: Any) -> Any:
         raise
 
 
-def averaged_in_task(ensemble: WeightsReference, student: WeightsReference, cycle: int, stem: str) -> WeightsReference:
+def average_in_task(ensemble: WeightsReference, student: WeightsReference, cycle: int, prefix: str) -> WeightsReference:
     """W_n, made by a task elsewhere: the orchestrator has no memory for weights, nor for what handles them."""
     task: Any = ray.remote(num_cpus=0)(_average)
-    weights: WeightsReference = answer(task.remote(ensemble, student, cycle, stem))
+    weights: WeightsReference = answer(task.remote(ensemble, student, cycle, prefix))
     return weights
 
 
-def _average(ensemble: WeightsReference, student: WeightsReference, cycle: int, stem: str) -> WeightsReference:
+def _average(ensemble: WeightsReference, student: WeightsReference, cycle: int, prefix: str) -> WeightsReference:
     from pipelines.models import weight_files
 
-    return weight_files.average(ensemble, student, cycle, stem)
+    return weight_files.average(ensemble, student, cycle, prefix)
 
 
-def cooked_in_task(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
+def make_soup_in_task(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, prefix: str) -> Soup:
     """The soup of these ensembles, made by a task that waits until a CPU, and a GPU if trials use them, is free."""
     gpus = float(settings["config"]["workers"]["use_gpu"])
-    task: Any = ray.remote(num_cpus=SOUP_CPUS, num_gpus=gpus)(_cook)
-    soup: Soup = answer(task.remote(settings, candidates, cycle, stem))
+    task: Any = ray.remote(num_cpus=SOUP_CPUS, num_gpus=gpus)(_make_soup)
+    soup: Soup = answer(task.remote(settings, candidates, cycle, prefix))
     return soup
 
 
-def _cook(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, stem: str) -> Soup:
+def _make_soup(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, prefix: str) -> Soup:
     from pipelines.regulation import soups
 
-    return soups.cook(settings, candidates, cycle, stem)
+    return soups.make_soup(settings, candidates, cycle, prefix)

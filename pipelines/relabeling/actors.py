@@ -22,12 +22,12 @@ from pipelines.config.base import Split
 from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import RelabelledRow, Row
 from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
-from pipelines.data.packing import Finding, Shard
-from pipelines.data.row_groups import Piece, Source
+from pipelines.data.packing import SampleProblem, Shard
+from pipelines.data.row_groups import RowRange, SplitFiles
 from pipelines.ingest import checks
 from pipelines.ingest.checks import BadSampleError
 from pipelines.models.actors import load_predictor
-from pipelines.relabeling.counts import Tally
+from pipelines.relabeling.counts import RelabelCounts
 
 THRESHOLD_RECEIPTS = f"{dataset.RECEIPTS}/thresholds"
 T = TypeVar("T")
@@ -35,11 +35,11 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class RelabelPlan:
     """What all actors of a relabelling know."""
 
     out: str
-    sources: Mapping[Split, Source]
+    sources: Mapping[Split, SplitFiles]
     models: Sequence[str]
     """One, or one for each fold of the row groups."""
     policy: Policy
@@ -64,14 +64,14 @@ class Predicted(NamedTuple):
     prediction: Prediction
 
 
-class _PartActor:
+class _ShardActor:
     """Predicts the rows of a shard, whose items are the first row group and the one after the last."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RelabelPlan) -> None:
         self.job = job
         self.predictors = [load_predictor(model, job.use_gpu, job.tta) for model in job.models]
 
-    def _predicted(self, shard: Shard) -> Iterator[Predicted | Finding]:
+    def _predicted(self, shard: Shard) -> Iterator[Predicted | SampleProblem]:
         """Every row of the shard; the good ones in order."""
         source = self.job.sources[shard.split]
         groups = range(*shard.items)
@@ -88,9 +88,9 @@ class _PartActor:
                 waiting = waiting[size:]
         yield from self._predict(fold, waiting)
 
-    def _load(self, source: Source, group: int) -> list[Sample | Finding]:
-        groups = row_groups.groups_of(source)
-        piece = Piece(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
+    def _load(self, source: SplitFiles, group: int) -> list[Sample | SampleProblem]:
+        groups = row_groups.list_groups(source)
+        piece = RowRange(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
         rows = row_groups.read_rows(source, [piece], dataset.SCHEMA.names)
         return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
 
@@ -100,7 +100,7 @@ class _PartActor:
             yield from map(Predicted, batch, self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
 
 
-def _decoded(row: Row, size: int, taxonomy: str) -> Sample | Finding:
+def _decoded(row: Row, size: int, taxonomy: str) -> Sample | SampleProblem:
     """The row as pixels, or why it is bad."""
     try:
         image = decode_image(row["image"])
@@ -108,9 +108,9 @@ def _decoded(row: Row, size: int, taxonomy: str) -> Sample | Finding:
         if label is not None:
             checks.check_label(label, image.shape[:2], get_taxonomy(taxonomy))
     except BadSampleError as error:
-        return Finding(source=row["id"], reason=error.reason, detail=str(error))
+        return SampleProblem(source=row["id"], reason=error.reason, detail=str(error))
     except ValueError as error:
-        return Finding(source=row["id"], reason="undecodable", detail=str(error))
+        return SampleProblem(source=row["id"], reason="undecodable", detail=str(error))
     wanted = image.shape[:2] if label is None else label.shape
     return Sample(row, warp_image(image, size, Pose()), label, (wanted[0], wanted[1]))
 
@@ -128,11 +128,11 @@ def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
             yield pending.result()
 
 
-class ThresholdActor(_PartActor):
-    """Sums of the probabilities of given labels, for the thresholds of `suspect`."""
+class ThresholdActor(_ShardActor):
+    """Sums of the probabilities of given labels, for the thresholds of `confident`."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return packing.with_receipt(self.job.out, row, self._sums, THRESHOLD_RECEIPTS)
+        return packing.run_once(self.job.out, row, self._sums, THRESHOLD_RECEIPTS)
 
     def _sums(self, shard: Shard) -> dict[str, Any]:
         num_classes = self.predictors[0].taxonomy.num_classes
@@ -152,22 +152,22 @@ class ThresholdActor(_PartActor):
         return {**totals, "rejected": rejected, "num_rows": num_rows}
 
 
-class RefineActor(_PartActor):
+class RefineActor(_ShardActor):
     """Writes the file of a shard with new labels; counts for Prometheus as it goes."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: RelabelPlan) -> None:
         super().__init__(job)
         self.rows = metrics.Counter("relabel_rows", "Rows that were relabelled.")
         self.bad_rows = metrics.Counter("relabel_bad_rows", "Rows that went to quarantine.")
         self.changed_pixels = metrics.Counter("relabel_changed_pixels", "Pixels that changed their class.")
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return packing.with_receipt(self.job.out, row, self._write)
+        return packing.run_once(self.job.out, row, self._write)
 
     def _write(self, shard: Shard) -> dict[str, Any]:
         path = f"{shard.name}.parquet"
-        tally = Tally.zeros(self.predictors[0].taxonomy.num_classes)
-        rejected: list[Finding] = []
+        tally = RelabelCounts.zeros(self.predictors[0].taxonomy.num_classes)
+        rejected: list[SampleProblem] = []
         rows = self._rows(shard, path, tally, rejected)
         file = dataset.write_file(self.job.out, path, rows, self.job.rows_per_group, dataset.RELABELLED_SCHEMA)
         return {
@@ -178,7 +178,9 @@ class RefineActor(_PartActor):
             "num_rows": tally.num_rows + len(rejected),
         }
 
-    def _rows(self, shard: Shard, path: str, tally: Tally, rejected: list[Finding]) -> Iterator[RelabelledRow]:
+    def _rows(
+        self, shard: Shard, path: str, tally: RelabelCounts, rejected: list[SampleProblem]
+    ) -> Iterator[RelabelledRow]:
         for item in self._predicted(shard):
             answer = item if isinstance(item, dict) else self._refined(item)
             if not isinstance(answer, Refined):
@@ -188,20 +190,20 @@ class RefineActor(_PartActor):
             assert isinstance(item, Predicted)
             tally.add(answer, item.sample.row["id"], path)
             self.rows.inc()
-            if num_changed := answer.num_changed:
+            if num_changed := answer.num_changed_pixels:
                 self.changed_pixels.inc(num_changed)
             yield _relabelled(item.sample.row, answer)
 
-    def _refined(self, item: Predicted) -> Refined | Finding:
+    def _refined(self, item: Predicted) -> Refined | SampleProblem:
         try:
             return refine(item.prediction.strips(), item.sample.label, self.job.policy)
         except ValueError as error:
-            return Finding(source=item.sample.row["id"], reason="not_finite", detail=str(error))
+            return SampleProblem(source=item.sample.row["id"], reason="not_finite", detail=str(error))
 
 
 def _relabelled(row: Row, refined: Refined) -> RelabelledRow:
     """A label that stays keeps its bytes."""
-    stays = row["label"] is not None and not refined.num_changed
+    stays = row["label"] is not None and not refined.num_changed_pixels
     scores = refined.quality
     return RelabelledRow(
         id=row["id"],
@@ -213,7 +215,7 @@ def _relabelled(row: Row, refined: Refined) -> RelabelledRow:
         label_previous=row["label"],
         quality=scores and scores.image,
         class_quality=scores and scores.classes,
-        changed=refined.num_changed / refined.label.size,
+        changed=refined.num_changed_pixels / refined.label.size,
         confidence=refined.confidence,
         rule=refined.rule,
     )

@@ -25,7 +25,7 @@ class Suspect(NamedTuple):
 
 
 @dataclass
-class Tally:
+class RelabelCounts:
     """Sums over relabelled rows."""
 
     counts: npt.NDArray[np.float64]
@@ -38,11 +38,11 @@ class Tally:
     """At least the MAX_SUSPECTS worst labels."""
 
     @classmethod
-    def zeros(cls, num_classes: int) -> "Tally":
+    def zeros(cls, num_classes: int) -> "RelabelCounts":
         return cls(np.zeros(4), np.zeros((2, num_classes)), np.zeros((num_classes + 1, num_classes + 1), np.int64))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Tally":
+    def from_dict(cls, values: Mapping[str, Any]) -> "RelabelCounts":
         arrays = (np.array(values["counts"]), np.array(values["class_quality"]), np.array(values["pairs"], np.int64))
         return cls(*arrays, [Suspect(*item) for item in values["worst"]])
 
@@ -55,7 +55,7 @@ class Tally:
             "worst": heapq.nsmallest(MAX_SUSPECTS, self.worst),
         }
 
-    def __iadd__(self, other: "Tally") -> "Tally":
+    def __iadd__(self, other: "RelabelCounts") -> "RelabelCounts":
         self.counts += other.counts
         self.class_quality += other.class_quality
         self.pairs += other.pairs
@@ -67,7 +67,7 @@ class Tally:
         return int(self.counts[0])
 
     @property
-    def num_changed(self) -> int:
+    def num_changed_rows(self) -> int:
         return int(self.counts[1])
 
     @property
@@ -77,7 +77,7 @@ class Tally:
 
     def add(self, refined: Refined, row_id: str, path: str) -> None:
         """Counts one more row, the next of the file `path`."""
-        self.counts[:2] += 1, refined.num_changed > 0
+        self.counts[:2] += 1, refined.num_changed_pixels > 0
         self.pairs += refined.pairs
         if refined.quality is None:
             return
@@ -99,7 +99,7 @@ class Tally:
         means = self.class_quality[1] / np.maximum(self.class_quality[0], 1)
         return {
             "num_rows": self.num_rows,
-            "num_changed": self.num_changed,
+            "num_changed_rows": self.num_changed_rows,
             "num_pixels": int(self.pairs.sum()),
             "num_changed_pixels": int(changed.sum()),
             "changed_pixels": {

@@ -17,7 +17,7 @@ from pipelines.training import train
 logger = logging.getLogger(__name__)
 
 
-def recipe(config: RelabelConfig) -> TrainConfig:
+def training_config_of(config: RelabelConfig) -> TrainConfig:
     """How the run `config.model` was trained. Raises UserError where it is no run of `train`."""
     found = run_directory.read_config(config.model)
     if found is None or isinstance(found, TuneConfig):
@@ -25,8 +25,10 @@ def recipe(config: RelabelConfig) -> TrainConfig:
             f"--folds trains by the recipe of a run of `train`, and {config.model} has no {run_directory.CONFIG} of "
             "one; give --model RUN, of a sweep its best trial"
         )
-    if found.csr.warm is not None:
-        raise UserError(f"{config.model} branched from a warm phase that saw all rows (csr.warm); train one without")
+    if found.csr.initial_run is not None:
+        raise UserError(
+            f"{config.model} branched from a initial phase that saw all rows (csr.initial_run); train one without"
+        )
     return found.model_copy(update={"data": config.data})
 
 
@@ -35,10 +37,10 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
     assert config.folds is not None
     if config.splits != ("train",):
         raise UserError("--folds is for the training split: leave --splits at train")
-    groups = len(row_groups.groups_of(row_groups.open_split(config.data, manifest, "train")).num_rows)
+    groups = len(row_groups.list_groups(row_groups.open_split(config.data, manifest, "train")).num_rows)
     if groups < config.folds:
         raise UserError(f"--folds {config.folds}: the training split of {config.data} has only {groups} row groups")
-    for name, uri in (("init", recipe(config).init), ("teacher", recipe(config).teacher)):
+    for name, uri in (("init", training_config_of(config).init), ("teacher", training_config_of(config).teacher)):
         if uri is not None and model_directory.has_seen(model_directory.read_card(uri), manifest.origin):
             raise UserError(
                 f"{config.model} began with a model that has seen all rows ({name} = {uri}); train one without"
@@ -49,7 +51,7 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
 
 def digest(config: RelabelConfig) -> str:
     """Of the recipe: what decides the models of the folds."""
-    values = recipe(config).model_dump(mode="json", exclude={"data", "out", "workers"})
+    values = training_config_of(config).model_dump(mode="json", exclude={"data", "out", "workers"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
@@ -59,7 +61,7 @@ def fold_configs(config: RelabelConfig) -> list[TrainConfig]:
     numbers = range(1, config.folds + 1)
     places = [storage.join(config.out, "folds", f"{number}-of-{config.folds}") for number in numbers]
     return [
-        recipe(config).model_copy(update={"out": place, "leave_out": f"{number}/{config.folds}"})
+        training_config_of(config).model_copy(update={"out": place, "held_out_fold": f"{number}/{config.folds}"})
         for number, place in zip(numbers, places, strict=True)
     ]
 
@@ -68,6 +70,6 @@ def train_models(config: RelabelConfig) -> list[str]:
     """Trains the model of each fold, or finds it trained; their run directories in order."""
     runs = fold_configs(config)
     for fold in runs:
-        logger.info("fold %s: a model that is trained on the others", fold.leave_out)
-        result_file.committed("train", fold, train.run)
+        logger.info("fold %s: a model that is trained on the others", fold.held_out_fold)
+        result_file.run_and_record("train", fold, train.run)
     return [model_directory.locate(fold.out) for fold in runs]

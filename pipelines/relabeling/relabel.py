@@ -22,14 +22,14 @@ from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import RelabelConfig
 from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import DataFile, Manifest
-from pipelines.data.packing import Finding, Shard
-from pipelines.data.row_groups import Source
+from pipelines.data.packing import SampleProblem, Shard
+from pipelines.data.row_groups import SplitFiles
 from pipelines.errors import UserError
 from pipelines.models import model_directory
-from pipelines.models.actors import needed, pool
+from pipelines.models.actors import map_options, needs
 from pipelines.relabeling import folds, suspects
-from pipelines.relabeling.actors import Job, RefineActor, ThresholdActor
-from pipelines.relabeling.counts import MAX_SUSPECTS, Tally
+from pipelines.relabeling.actors import RefineActor, RelabelPlan, ThresholdActor
+from pipelines.relabeling.counts import MAX_SUSPECTS, RelabelCounts
 from pipelines.run import run_directory
 from pipelines.run.lock import ownership
 from pipelines.run.progress import RowProgress
@@ -43,9 +43,9 @@ MIN_FILES = 16
 
 
 def run(config: RelabelConfig) -> dict[str, Any]:
-    """Writes the new version; `{"out", "num_rows", "num_changed", "num_quarantined", "mean_quality", "resumed"}`.
+    """Writes the new version; `{"out", "num_rows", "num_changed_rows", "num_quarantined", "mean_quality", "resumed"}`.
 
-    `num_changed` counts rows; `mean_quality` is of the labels before, None where there were none.
+    `num_changed_rows` counts rows; `mean_quality` is of the labels before, None where there were none.
     """
     manifest = dataset.read_manifest(config.data)
     check_inputs(config, manifest)
@@ -55,7 +55,7 @@ def run(config: RelabelConfig) -> dict[str, Any]:
     if is_finished:
         logger.info("%s is finished; nothing to do", config.out)
     else:
-        dataset.begin(config.out, lineage)
+        dataset.claim_output(config.out, lineage)
         with ownership(config.out):
             if not dataset.is_finished(config.out, lineage):  # by a driver that was waited for
                 build(config, manifest, lineage)
@@ -64,7 +64,7 @@ def run(config: RelabelConfig) -> dict[str, Any]:
     return {
         "out": config.out,
         "num_rows": made.num_rows(),
-        "num_changed": made.relabelled["num_changed"],
+        "num_changed_rows": made.relabelled["num_changed_rows"],
         "num_quarantined": made.num_quarantined,
         "mean_quality": made.relabelled["mean_quality"],
         "resumed": resumed,
@@ -74,7 +74,7 @@ def run(config: RelabelConfig) -> dict[str, Any]:
 def summary(result: dict[str, Any]) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
     quality = result["mean_quality"]
-    lines = [f"wrote {counts} rows to {result['out']}; {result['num_changed']} of them have another label now"]
+    lines = [f"wrote {counts} rows to {result['out']}; {result['num_changed_rows']} of them have another label now"]
     if quality is not None:
         lines.append(f"mean quality of the labels before: {quality:.3f} (0 wrong, 1 right)")
     if result["num_quarantined"]:
@@ -108,7 +108,7 @@ def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
     return {
         "command": "relabel",
         **config.model_dump(mode="json", include=set(names)),
-        "hard_weight": config.hard_weight if config.policy == "blend" else None,
+        "label_weight": config.label_weight if config.policy == "blend" else None,
         "model_digest": teacher,
         "data_digest": manifest.digest,
         "origin": manifest.origin,
@@ -120,33 +120,33 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
     teachers = [config.model] if config.folds is None else folds.train_models(config)
     sources = {split: row_groups.open_split(config.data, manifest, split) for split in config.splits}
     shards = [shard for split, source in sources.items() for shard in make_shards(split, source, manifest)]
-    job = Job(
+    job = RelabelPlan(
         out=config.out,
         sources=sources,
         models=teachers,
-        policy=Policy(name=config.policy, hard_weight=config.hard_weight),
+        policy=Policy(name=config.policy, label_weight=config.label_weight),
         tta=config.tta,
         use_gpu=config.actors.use_gpu,
         batch_size=config.actors.batch_size,
         rows_per_group=manifest.rows_per_group,
     )
-    with ray_session(*needed(config.actors)):
+    with ray_session(*needs(config.actors)):
         files = copy_splits(config, manifest)
-        if config.policy == "suspect":
+        if config.policy == "confident":
             thresholds = tuple(estimate_thresholds(config, job, shards, manifest.class_set.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
-        tally, rejected = Tally.zeros(manifest.class_set.num_classes), []
+        tally, rejected = RelabelCounts.zeros(manifest.class_set.num_classes), []
         for answer in _answers(config, RefineActor, job, shards, "relabelled"):
-            tally += Tally.from_dict(answer["tally"])
+            tally += RelabelCounts.from_dict(answer["tally"])
             rejected += answer["rejected"]
             if answer["file"]:
                 files[answer["split"]].append(DataFile.model_validate(answer["file"]))
-    commit(config, manifest, lineage, job, files, tally, rejected)
+    finish_version(config, manifest, lineage, job, files, tally, rejected)
 
 
-def make_shards(split: Split, source: Source, manifest: Manifest) -> list[Shard]:
+def make_shards(split: Split, source: SplitFiles, manifest: Manifest) -> list[Shard]:
     """Ranges of whole row groups, as `[first, last + 1]`, for files of FILE_BYTES; the data set alone decides them."""
-    num_groups = len(row_groups.groups_of(source).num_rows)
+    num_groups = len(row_groups.list_groups(source).num_rows)
     if not num_groups:
         return []
     num_bytes = sum(file.num_bytes for file in manifest.splits[split])
@@ -175,7 +175,7 @@ def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[D
 
 
 def _answers(
-    config: RelabelConfig, actor: type[Any], job: Job, shards: Sequence[Shard], verb: str
+    config: RelabelConfig, actor: type[Any], job: RelabelPlan, shards: Sequence[Shard], verb: str
 ) -> Iterator[dict[str, Any]]:
     """The actor's answers to all shards as they come, with progress.
 
@@ -184,7 +184,7 @@ def _answers(
     num_rows, num_bad = sum(source.num_rows for source in job.sources.values()), 0
     progress = RowProgress(verb, num_rows)
     speed = metrics.Gauge("relabel_images_per_second", "Rows per second of the pass that runs.")
-    tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **pool(config.actors))
+    tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **map_options(config.actors))
     rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # not one file late
     try:
         for row in rows:
@@ -203,7 +203,9 @@ def _answers(
         rows.close()  # while there is a cluster: Ray Data would start another one to end its work
 
 
-def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard], num_classes: int) -> list[float]:
+def estimate_thresholds(
+    config: RelabelConfig, job: RelabelPlan, shards: Sequence[Shard], num_classes: int
+) -> list[float]:
     """Of each class: how probable the teacher finds it, on average, where it is the label."""
     sums = ConfidenceSums.zeros(num_classes)
     answers = _answers(config, ThresholdActor, job, shards, "estimated thresholds from")
@@ -213,14 +215,14 @@ def estimate_thresholds(config: RelabelConfig, job: Job, shards: Sequence[Shard]
     return sums.thresholds()
 
 
-def commit(
+def finish_version(
     config: RelabelConfig,
     manifest: Manifest,
     lineage: dict[str, Any],
-    job: Job,
+    job: RelabelPlan,
     files: Mapping[Split, Sequence[DataFile]],
-    tally: Tally,
-    rejected: Sequence[Finding],
+    tally: RelabelCounts,
+    rejected: Sequence[SampleProblem],
 ) -> None:
     """Writes what is known of the whole, and last the manifest."""
     taxonomy = manifest.class_set
@@ -233,6 +235,6 @@ def commit(
         else model_directory.has_seen(model_directory.read_card(config.model), manifest.origin),
         "software": run_directory.software(),
     }
-    packing.commit(
+    packing.write_manifest(
         config.out, taxonomy, files, rejected, lineage, rows_per_group=manifest.rows_per_group, relabelled=relabelled
     )

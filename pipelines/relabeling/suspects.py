@@ -17,7 +17,7 @@ from dmlcsr.taxonomy import IGNORE, Taxonomy
 from pipelines import storage
 from pipelines.data import dataset, row_groups
 from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
-from pipelines.data.row_groups import Piece
+from pipelines.data.row_groups import RowRange
 from pipelines.errors import UserError
 from pipelines.inference.overlay import comparison
 from pipelines.ingest import checks
@@ -32,7 +32,7 @@ _WORST = TypeAdapter(list[Suspect])
 COCO, COCO_BEFORE = "coco.json", "coco_before.json"
 
 
-class Case(NamedTuple):
+class WorstRow(NamedTuple):
     """A suspect with its picture and labels, both (H, W) ids of the picture's size."""
 
     suspect: Suspect
@@ -86,7 +86,7 @@ def worst(out: str) -> list[Suspect]:
         raise UserError(f"{uri} is damaged: {error.errors()[0]['msg']}") from error
 
 
-def _cases(out: str, found: Sequence[Suspect]) -> Iterator[Case]:
+def _cases(out: str, found: Sequence[Suspect]) -> Iterator[WorstRow]:
     manifest = dataset.read_manifest(out)
     size = manifest.rows_per_group
     places = {file.path: (split, index) for split, files in manifest.splits.items() for index, file in enumerate(files)}
@@ -94,14 +94,14 @@ def _cases(out: str, found: Sequence[Suspect]) -> Iterator[Case]:
         if suspect.path not in places:
             raise UserError(f"{out}/{WORST} is damaged: it names {suspect.path}, which is no file of the data set")
         split, file = places[suspect.path]
-        place = Piece(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
+        place = RowRange(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
         source = row_groups.open_split(out, manifest, split)
         (row,) = row_groups.read_rows(source, [place], ("id", "image", "label", "label_previous"))
         image = decode_image(row["image"])
         labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
         encoded, suffix = _upright(row["image"], image)
         name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]', '_', row['id'])}.{suffix}"
-        yield Case(suspect, name, encoded, image, *labels)
+        yield WorstRow(suspect, name, encoded, image, *labels)
 
 
 def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:
@@ -135,7 +135,7 @@ class _Coco:
         self.annotations: list[str] = []
         """As text, like tasks."""
 
-    def add(self, case: Case, label: Pixels) -> None:
+    def add(self, case: WorstRow, label: Pixels) -> None:
         number = len(self.images) + 1
         height, width = label.shape
         self.images.append({"id": number, "file_name": case.file, "width": width, "height": height})
@@ -161,7 +161,7 @@ class _Coco:
         return f'{head[:-1]}, "annotations": [{",".join(self.annotations)}]}}'
 
 
-def _task(folder: str, case: Case, taxonomy: Taxonomy) -> dict[str, Any]:
+def _task(folder: str, case: WorstRow, taxonomy: Taxonomy) -> dict[str, Any]:
     """A Label Studio task with two predictions, one for each label."""
     is_remote = folder.startswith("s3://")
     place = f"images/{case.file}"
@@ -208,7 +208,7 @@ def _interface(taxonomy: Taxonomy) -> str:
     )
 
 
-def _entry(case: Case, changed: float) -> str:
+def _entry(case: WorstRow, changed: float) -> str:
     caption = f"{case.suspect.id}: quality {case.suspect.quality:.3f}, {changed:.1%} of the pixels changed"
     picture = f'<img loading="lazy" src="overlays/{case.file}.png" alt="">'
     return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"

@@ -62,7 +62,7 @@ def _changes(found: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     facts = {
         "Rows": f"{found['num_rows']:,}",
-        "Rows with another label": f"{found['num_changed']:,}",
+        "Rows with another label": f"{found['num_changed_rows']:,}",
         "Pixels that changed": f"{found['num_changed_pixels']:,} ({100 * found['num_changed_pixels'] / pixels:.2f} %)",
     }
     return page.facts(facts) + page.table("Confused pairs of classes", columns, rows, filtered=True)

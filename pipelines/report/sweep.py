@@ -23,7 +23,7 @@ def sections(uri: str, config: TuneConfig) -> training.Sections:
         ("Cycles", training.cycles(state)),
     ]
     if best is not None:
-        run = trials.out_of(uri, int(best))
+        run = trials.trial_uri(uri, int(best))
         settings = run_directory.read_config(run) or config  # cycles of a length of its own, where that is searched
         drawn = training.curves(settings, run_directory.read_metrics(run))
         found.append((f"Curves of the best trial, {best}", drawn))

@@ -121,7 +121,7 @@ def cycles(state: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     if not rows:
         return ""
-    table = page.table("Student against ensemble; cycle 0 is the warm phase", columns, rows)
+    table = page.table("Student against ensemble; cycle 0 is the initial phase", columns, rows)
     return f'<div class="charts">{drawn}</div>{table}'
 
 

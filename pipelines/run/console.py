@@ -20,7 +20,7 @@ _MARK, _PROGRESS_MARK = "dmlcsr| ", "dmlcsr~ "
 """Begin the lines of workers that are for people: those that stay, and progress."""
 PLAIN_SECONDS = 10.0
 """Between two lines of progress where no terminal rewrites them."""
-PROGRESS = {"progress": True}
+PROGRESS_RECORD = {"progress": True}
 """The `extra` of a log record that tells progress."""
 _RAY_HANDLER = "ray_print_logs"
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class Console(logging.StreamHandler[TextIO]):
         self.verbose = verbose
         self.is_terminal = stream.isatty()
         self.line = ""
-        self.told = -PLAIN_SECONDS
+        self.last_logged = -PLAIN_SECONDS
         self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -44,8 +44,8 @@ class Console(logging.StreamHandler[TextIO]):
         elif self.is_terminal:
             self.line = text[: os.get_terminal_size(self.stream.fileno()).columns - 1]
             self._write(self.line)
-        elif time.monotonic() - self.told >= PLAIN_SECONDS:
-            self.told = time.monotonic()
+        elif time.monotonic() - self.last_logged >= PLAIN_SECONDS:
+            self.last_logged = time.monotonic()
             self._write(f"{text}\n")
 
     def end_progress(self) -> None:
@@ -117,7 +117,7 @@ def _show(batch: dict[str, Any]) -> None:
     """Logs the marked lines of what one process has printed."""
     for line in batch["lines"]:
         if line.startswith(_PROGRESS_MARK):
-            logger.info("%s", line.removeprefix(_PROGRESS_MARK), extra=PROGRESS)
+            logger.info("%s", line.removeprefix(_PROGRESS_MARK), extra=PROGRESS_RECORD)
         elif line.startswith(_MARK):
             logger.info("%s", line.removeprefix(_MARK))
 

@@ -34,24 +34,24 @@ class Capacity(NamedTuple):
     gpus: float
     node_bytes: int
     """Memory of the largest node."""
-    grows: bool = False
+    autoscales: bool = False
     """Whether there is an autoscaler that may add nodes."""
 
 
-def require(needs: Needs) -> None:
+def check(needs: Needs) -> None:
     """Raises UserError with the first thing that the connected cluster lacks: Ray itself would wait for ever."""
     present = capacity()
-    for problem in missing(needs, present) + disk_problems():
+    for problem in shortfalls(needs, present) + disk_problems():
         raise UserError(problem)
-    if present.grows:
+    if present.autoscales:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODES_SECONDS)
 
 
-def missing(needs: Needs, present: Capacity) -> list[str]:
+def shortfalls(needs: Needs, present: Capacity) -> list[str]:
     """What is needed and not present."""
     found = [
         f"this command needs {needed:g} {name}s at once and the cluster has {there:g}, with all that its "
-        "autoscaler may add; ask for fewer workers or data tasks, or add nodes"
+        "autoscaler may add; ask for fewer workers or decode tasks, or add nodes"
         for name, needed, there in (("CPU", needs.cpus, present.cpus), ("GPU", needs.gpus, present.gpus))
         if there < needed
     ]
@@ -79,7 +79,7 @@ def capacity() -> Capacity:
     )
 
 
-def machine() -> Capacity:
+def local_capacity() -> Capacity:
     """Of a local cluster on this machine. Its CPUs are logical ones, as many as are asked for."""
     return Capacity(math.inf, torch.cuda.device_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 

@@ -5,10 +5,10 @@ import time
 
 from torch import Tensor
 
-from pipelines.run.console import PROGRESS
+from pipelines.run.console import PROGRESS_RECORD
 
 logger = logging.getLogger(__name__)
-TELL_SECONDS = 1.0
+LOG_SECONDS = 1.0
 """Between two looks at the device; the console decides what is shown."""
 
 
@@ -19,17 +19,17 @@ class Progress:
         self.epoch, self.num_epochs, self.num_steps = epoch, num_epochs, num_steps
         self.best = "" if best_f1 is None else f", best F1 {100 * best_f1:.2f} %"
         self.silent = rank != 0
-        self.begin = self.told = time.monotonic()
+        self.begin = self.last_logged = time.monotonic()
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.begin
 
-    def tell(self, step: int, images_per_step: int, parts: Tensor) -> None:
+    def log(self, step: int, images_per_step: int, parts: Tensor) -> None:
         """Scalars stay on the device but for the steps that are told."""
-        if self.silent or time.monotonic() - self.told < TELL_SECONDS:
+        if self.silent or time.monotonic() - self.last_logged < LOG_SECONDS:
             return
-        self.told = time.monotonic()
+        self.last_logged = time.monotonic()
         per_step = self.seconds / step
         left = per_step * ((self.num_epochs - self.epoch) * self.num_steps - step)
         logger.info(
@@ -42,13 +42,13 @@ class Progress:
             self.best,
             images_per_step / per_step,
             *divmod(int(left), 60),
-            extra=PROGRESS,
+            extra=PROGRESS_RECORD,
         )
 
 
-def tell_count(text: str, done: int, num_all: int) -> None:
+def log_count(text: str, done: int, num_all: int) -> None:
     """A line of progress; the last one stays."""
-    logger.info("%s", text, extra=PROGRESS if done < num_all else None)
+    logger.info("%s", text, extra=PROGRESS_RECORD if done < num_all else None)
 
 
 class RowProgress:
@@ -57,7 +57,7 @@ class RowProgress:
     def __init__(self, verb: str, num_rows: int) -> None:
         self.verb, self.num_rows = verb, num_rows
         self.done = self.kept = 0
-        self.begin, self.told = time.monotonic(), 0.0
+        self.begin, self.last_logged = time.monotonic(), 0.0
 
     @property
     def rate(self) -> float:
@@ -68,11 +68,11 @@ class RowProgress:
         """Counts rows; those of an earlier attempt say nothing about the rate."""
         self.done += num_rows
         self.kept += num_rows * is_kept
-        if time.monotonic() - self.told < TELL_SECONDS and self.done < self.num_rows:
+        if time.monotonic() - self.last_logged < LOG_SECONDS and self.done < self.num_rows:
             return
-        self.told = time.monotonic()
+        self.last_logged = time.monotonic()
         left = divmod(int((self.num_rows - self.done) / self.rate), 60) if self.rate else None
         text = f"{self.verb} {self.done} of {self.num_rows} rows"
         text += f" ({self.kept} by an earlier attempt)" if self.kept else ""
         text += f", {self.rate:.1f} images/s" + (", {}:{:02d} min left".format(*left) if left else "")
-        tell_count(text, self.done, self.num_rows)
+        log_count(text, self.done, self.num_rows)

@@ -14,7 +14,7 @@ RESULT = "result.json"
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-def committed(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, Any]]) -> dict[str, Any]:
+def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, Any]]) -> dict[str, Any]:
     """Runs the command and commits its result, or the reason why there is none, to its output."""
     if (out := getattr(config, "out", None)) is not None:
         storage.check_writable(out)
@@ -59,7 +59,7 @@ def claim(out: str, command: str) -> None:
             raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
     elif not storage.is_empty(out):
         raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
-    begin(command, out)
+    mark_unfinished(command, out)
 
 
 def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
@@ -75,7 +75,7 @@ def _commit_failure(command: str, config: Config, exit_code: int, message: str) 
         return  # the storage itself is what failed; the message is on standard error
 
 
-def begin(command: str, out: str) -> None:
+def mark_unfinished(command: str, out: str) -> None:
     """What an earlier attempt left as its result counts no more."""
     write(command, out, None, None, "unfinished")
 

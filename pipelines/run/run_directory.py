@@ -21,14 +21,14 @@ from pipelines.run import result_file
 logger = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
 EVENTS = "tensorboard/events.out.tfevents.0.run"
-Record = Mapping[str, float]
+EpochMetrics = Mapping[str, float]
 """What was measured in one epoch."""
 _HISTORY = TypeAdapter(list[dict[str, int | float]], config=ConfigDict(strict=True))
-_MEASURED = {"epoch", "time", "val_mean_f1"}
+_REQUIRED_KEYS = {"epoch", "time", "val_mean_f1"}
 """Of every epoch, whatever else."""
 
 
-def belongs(config: TrainConfig, data_digest: str) -> bool:
+def holds_this_run(config: TrainConfig, data_digest: str) -> bool:
     """Whether `config.out` is this run's already; False where it is free.
 
     Raises OutputTakenError where it holds another run, or other files, or the data set has changed since.
@@ -49,9 +49,9 @@ def belongs(config: TrainConfig, data_digest: str) -> bool:
     return True
 
 
-def finished(config: TrainConfig, data_digest: str, command: str) -> dict[str, Any] | None:
+def finished_result(config: TrainConfig, data_digest: str, command: str) -> dict[str, Any] | None:
     """The result of this very run, where an earlier attempt has finished it. Raises what `belongs` does."""
-    result = result_file.finished_result(config.out, command) if belongs(config, data_digest) else None
+    result = result_file.finished_result(config.out, command) if holds_this_run(config, data_digest) else None
     if result is not None:
         logger.info("%s is finished; nothing to do", config.out)
     return result
@@ -86,7 +86,7 @@ def read_config(out: str) -> TrainConfig | None:
 
 def claim(config: TrainConfig, data_digest: str) -> bool:
     """Makes `config.out` this run's, or finds that it is; True where an earlier start is continued."""
-    resumed = belongs(config, data_digest)
+    resumed = holds_this_run(config, data_digest)
     if not resumed:
         values = plain_yaml.dump(config.model_dump(mode="json"))
         storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
@@ -114,7 +114,7 @@ def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-def write_metrics(out: str, history: Sequence[Record]) -> None:
+def write_metrics(out: str, history: Sequence[EpochMetrics]) -> None:
     """Rewrites `metrics.jsonl` and the TensorBoard events from all epochs so far.
 
     Object storage cannot append; written whole, an epoch that is done twice after a crash appears once.
@@ -124,7 +124,7 @@ def write_metrics(out: str, history: Sequence[Record]) -> None:
     storage.write_bytes(storage.join(out, EVENTS), _events(history))
 
 
-def read_metrics(out: str) -> list[Record]:
+def read_metrics(out: str) -> list[EpochMetrics]:
     """What `write_metrics` wrote; empty before the first epoch is done. Raises UserError where it is damaged."""
     uri = storage.join(out, METRICS)
     if not storage.exists(uri):
@@ -135,15 +135,15 @@ def read_metrics(out: str) -> list[Record]:
         raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
 
 
-def as_history(values: object) -> list[Record]:
+def as_history(values: object) -> list[EpochMetrics]:
     """The records that `values` hold. Raises ValueError where they hold something else."""
     history = _HISTORY.validate_python(values)
-    if missing := [name for record in history for name in _MEASURED - record.keys()]:
+    if missing := [name for record in history for name in _REQUIRED_KEYS - record.keys()]:
         raise ValueError(f"an epoch lacks {missing[0]}")
     return list(history)
 
 
-def _events(history: Sequence[Record]) -> bytes:
+def _events(history: Sequence[EpochMetrics]) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
             for record in history:

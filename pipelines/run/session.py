@@ -27,7 +27,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) ->
     needs = Needs(num_cpus, num_gpus, process_bytes)
     if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
         with _original_errors():
-            preflight.require(needs)
+            preflight.check(needs)
             yield
         return
     # The pause between two looks of Ray Train's controller at its workers; it commits their checkpoints there.
@@ -56,7 +56,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) ->
     console.show_worker_logs()
     try:
         with _original_errors():
-            preflight.require(needs)
+            preflight.check(needs)
             yield
     finally:
         ray.shutdown()

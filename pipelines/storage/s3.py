@@ -41,7 +41,7 @@ class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
         """The connected client."""
         connected = await super().set_session(*args, **kwargs)
-        connected.meta.events.register("after-call.s3", _tell_slow_down, unique_id="slow-down")
+        connected.meta.events.register("after-call.s3", _log_slow_down, unique_id="slow-down")
         return connected
 
 
@@ -62,24 +62,24 @@ class _Outage:
 _outage = _Outage()
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     """Whether s3fs should try a failed request again."""
     if isinstance(error, ClientError):
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500:
             return False
     elif not isinstance(error, EndpointConnectionError | ConnectionFailure):
         return False
-    return _told(error) < PATIENCE_SECONDS
+    return _outage_seconds(error) < PATIENCE_SECONDS
 
 
-def _tell_slow_down(parsed: Mapping[str, Any], **_: Any) -> None:
+def _log_slow_down(parsed: Mapping[str, Any], **_: Any) -> None:
     """s3fs tries again after SlowDown, without asking and without a word."""
     error = parsed.get("Error", {})
     if error.get("Code") == "SlowDown":
-        _told(f"SlowDown: {error.get('Message')}")
+        _outage_seconds(f"SlowDown: {error.get('Message')}")
 
 
-def _told(error: object) -> float:
+def _outage_seconds(error: object) -> float:
     """Tells of the first error of an outage; how long it has lasted."""
     seconds = _outage.seconds()
     if seconds == 0:
@@ -87,7 +87,7 @@ def _told(error: object) -> float:
     return seconds
 
 
-set_custom_error_handler(_may_pass)
+set_custom_error_handler(_is_retryable)
 
 
 def filesystem() -> s3fs.S3FileSystem:

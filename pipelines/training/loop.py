@@ -21,7 +21,7 @@ import torch.distributed
 from ray.train.v2.api.report_config import CheckpointConsistencyMode
 from torch import Tensor, nn
 
-from dmlcsr.losses import LossParts, LossWeights, dml_loss
+from dmlcsr.losses import LossTerms, LossWeights, dml_loss
 from dmlcsr.metrics import Counts, scores
 from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor, normalize
@@ -31,13 +31,13 @@ from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
 from pipelines.models import checkpoint, validation
-from pipelines.models.setup import build_network, build_optimizer, model_card, train_stream, warm_checkpoint
-from pipelines.models.teachers import exported
+from pipelines.models.setup import build_network, build_optimizer, initial_run_checkpoint, model_card, train_stream
+from pipelines.models.teachers import configured_teacher
 from pipelines.regulation.cycles import Cycles
-from pipelines.regulation.orchestrator import Place
+from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import console, run_directory
 from pipelines.run.progress import Progress
-from pipelines.run.run_directory import Record
+from pipelines.run.run_directory import EpochMetrics
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2
@@ -45,20 +45,20 @@ SANITY_BATCHES = 2
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     """The train function; `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts, and
-    `started`, the time at which the command began, and `place`, the trial that it is.
+    `started`, the time at which the command began, and `trial_ref`, the trial that it is.
 
     Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
     """
     console.forward_logs_to_driver()
     config = TrainConfig.model_validate(settings["config"])
-    worker = Worker(config, Manifest.model_validate(settings["manifest"]), Place(*settings["place"]))
+    worker = RankTrainer(config, Manifest.model_validate(settings["manifest"]), TrialRef(*settings["trial_ref"]))
     return worker.run(settings["started"])
 
 
-class Worker:
+class RankTrainer:
     """One rank's network, data and position in the training."""
 
-    def __init__(self, config: TrainConfig, manifest: Manifest, place: Place) -> None:
+    def __init__(self, config: TrainConfig, manifest: Manifest, trial_ref: TrialRef) -> None:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
@@ -72,15 +72,15 @@ class Worker:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network
         self.optimizer = build_optimizer(network, config.optimizer)
-        self.history: list[Record] = []
+        self.history: list[EpochMetrics] = []
         self._resume()
-        self.parallel: nn.Module = ray.train.torch.prepare_model(network)
+        self.ddp_network: nn.Module = ray.train.torch.prepare_model(network)
         self.card = model_card(config, self.taxonomy)
-        self.weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
-        self.validation = row_groups.open_split(config.data, manifest, "val")
-        self.stream = train_stream(config, manifest, self.rank, self.world_size)
-        self.cycles = Cycles(config, place, self.rank, self.card, self.device) if config.is_regulated else None
-        self.teacher = exported(config, self.device)
+        self.loss_weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
+        self.val_split = row_groups.open_split(config.data, manifest, "val")
+        self.train_stream = train_stream(config, manifest, self.rank, self.world_size)
+        self.cycles = Cycles(config, trial_ref, self.rank, self.card, self.device) if config.averages_students else None
+        self.teacher = configured_teacher(config, self.device)
 
     @property
     def best_f1(self) -> float | None:
@@ -88,7 +88,7 @@ class Worker:
         return max((record["val_mean_f1"] for record in self.history), default=None)
 
     def _resume(self) -> None:
-        latest = ray.train.get_checkpoint() or warm_checkpoint(self.config)
+        latest = ray.train.get_checkpoint() or initial_run_checkpoint(self.config)
         if latest is not None:
             with latest.as_directory() as folder:
                 self.history = checkpoint.load(Path(folder), self.network, self.optimizer)
@@ -100,39 +100,41 @@ class Worker:
             self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
         elif self.rank == 0:
             run_directory.write_metrics(self.config.out, self.history)  # the kill may have come before it
-        batches = self._tell_first(self.stream.batches(first, last, self.config.workers.data_tasks), started)
+        batches = self._log_first_batch(
+            self.train_stream.batches(first, last, self.config.workers.decode_tasks), started
+        )
         for epoch in range(first, last):
-            self.regulate(epoch)
+            self.finish_cycle_if_due(epoch)
             record, failure = self.train_epoch(epoch, batches)
             if failure is not None:
                 return {"history": self.history, "failure": failure}
             self.share_buffers()
             record["val_mean_f1"] = self.validate()
             self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
-            self.report()
-        self.regulate(last)
+            self.commit_epoch()
+        self.finish_cycle_if_due(last)
         return {"history": self.history}
 
-    def regulate(self, epoch: int) -> None:
+    def finish_cycle_if_due(self, epoch: int) -> None:
         """Ends the cycle that ends where `epoch` epochs are done, and gets the teacher of the epochs that follow.
 
         Before the first epoch after a kill this does what the kill prevented.
         """
         if self.cycles is None:
             return
-        cycle = self.cycles.boundary(epoch)
+        cycle = self.cycles.cycle_ending_after(epoch)
         if cycle is not None:
             score = self.history[-1]["val_mean_f1"]
-            self.cycles.end(cycle, self.network, score, self._pixels_of(epoch), self.validate)
+            self.cycles.finish_cycle(cycle, self.network, score, self._pixels_of(epoch), self.validate)
         if cycle is not None or self.teacher is None:
             self.teacher = self.cycles.teacher(epoch)
 
     def _pixels_of(self, epoch: int) -> Iterator[Tensor]:
         """This worker's normalised training images of one epoch."""
-        for batch in self.stream.batches(epoch, epoch + 1, self.config.workers.data_tasks):
+        for batch in self.train_stream.batches(epoch, epoch + 1, self.config.workers.decode_tasks):
             yield normalize(batch["image"], self.card.preprocessing)
 
-    def _tell_first(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
+    def _log_first_batch(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
         """The same batches; says when the first one was there."""
         for number, batch in enumerate(batches):
             if number == 0 and self.rank == 0:
@@ -141,20 +143,20 @@ class Worker:
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
         """Mean loss parts, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
-        self.parallel.train()
-        accumulate = self.config.optimizer.accumulate
-        num_steps = self.stream.num_batches // accumulate
-        total = torch.zeros(len(LossParts._fields), device=self.device)
+        self.ddp_network.train()
+        accumulate = self.config.optimizer.accumulation_steps
+        num_steps = self.train_stream.num_batches // accumulate
+        total = torch.zeros(len(LossTerms._fields), device=self.device)
         progress = Progress(epoch, self.config.num_epochs, num_steps, self.rank, self.best_f1)
-        images_per_step = accumulate * self.stream.batch_size * self.world_size
+        images_per_step = accumulate * self.train_stream.batch_size * self.world_size
         for step in range(num_steps):
             rate = self._set_rate(epoch + step / num_steps)
             parts = self.step(islice(batches, accumulate))
             if parts is None:
                 return {}, f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}"
             total += parts
-            progress.tell(step + 1, images_per_step, parts)
-        means = dict(zip(LossParts._fields, (total / num_steps).tolist(), strict=True))
+            progress.log(step + 1, images_per_step, parts)
+        means = dict(zip(LossTerms._fields, (total / num_steps).tolist(), strict=True))
         speed = num_steps * images_per_step / progress.seconds
         return {f"loss_{name}": value for name, value in means.items()} | {
             "lr": rate,
@@ -167,11 +169,11 @@ class Worker:
 
         The gradient is the same on every rank after DDP's reduction, so all ranks decide alike.
         """
-        accumulate = self.config.optimizer.accumulate
-        summed = torch.zeros(len(LossParts._fields), device=self.device)
+        accumulate = self.config.optimizer.accumulation_steps
+        summed = torch.zeros(len(LossTerms._fields), device=self.device)
         number = 0
         for number, batch in enumerate(batches, start=1):
-            with self._synchronised(number == accumulate):
+            with self._reduces_gradients(number == accumulate):
                 parts = self.loss(batch)
                 (parts.total / accumulate).backward()
             summed += torch.stack([part.detach().float() for part in parts]) / accumulate
@@ -185,18 +187,18 @@ class Worker:
         self.optimizer.zero_grad(set_to_none=True)
         return summed
 
-    def loss(self, batch: dict[str, Tensor]) -> LossParts:
+    def loss(self, batch: dict[str, Tensor]) -> LossTerms:
         """Loss parts of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
         pixels = normalize(batch["image"], self.card.preprocessing)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self.parallel(pixels)
+            logits = self.ddp_network(pixels)
             radius = self.config.loss.edge_radius
             targets = self.teacher.targets(batch, radius) if self.teacher else None
-        return dml_loss(logits, batch["label"], self.weights, edge_radius=radius, targets=targets)
+        return dml_loss(logits, batch["label"], self.loss_weights, edge_radius=radius, targets=targets)
 
-    def _synchronised(self, last: bool) -> Any:
+    def _reduces_gradients(self, last: bool) -> Any:
         """Gradients are reduced across the workers with the last micro-batch of a step only."""
-        return nullcontext() if last or self.world_size == 1 else self.parallel.no_sync()  # type: ignore[operator]
+        return nullcontext() if last or self.world_size == 1 else self.ddp_network.no_sync()  # type: ignore[operator]
 
     def _set_rate(self, epoch: float) -> float:
         schedule = self.config.schedule
@@ -225,9 +227,9 @@ class Worker:
         predictor = Predictor((network or self.network).decoupled(), self.card, str(self.device))
         counts = Counts(self.taxonomy.num_classes)
         rows = stream.ordered_rows(
-            self.validation, self.config.input.size, self.config.workers.data_tasks, self.rank, self.world_size
+            self.val_split, self.config.input.size, self.config.workers.decode_tasks, self.rank, self.world_size
         )
-        for batch in islice(rows.iter_batches(batch_size=self.stream.batch_size), max_batches):
+        for batch in islice(rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches):
             validation.count(counts, predictor, batch)
         if self.world_size > 1:
             confusion = torch.from_numpy(counts.confusion).to(self.device)
@@ -235,7 +237,7 @@ class Worker:
             counts.confusion = confusion.cpu().numpy()
         return scores(counts, self.taxonomy).mean_f1 or 0.0
 
-    def report(self) -> None:
+    def commit_epoch(self) -> None:
         """Commits the epoch: after this it is never done again."""
         latest = self.history[-1]
         with tempfile.TemporaryDirectory() as folder:

@@ -25,8 +25,8 @@ from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.models import checkpoint, model_directory, setup, weight_files
 from pipelines.regulation import orchestrator, tasks
-from pipelines.regulation.ledger import End, Ensemble, Ledger, Trial
-from pipelines.regulation.orchestrator import Place
+from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
+from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import result_file, run_directory
 from pipelines.run.lock import ownership
 from pipelines.run.session import ray_session
@@ -38,20 +38,18 @@ logger = logging.getLogger(__name__)
 def run(config: TrainConfig) -> dict[str, Any]:
     """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
     manifest = dataset.read_manifest(config.data)
-    finished = run_directory.finished(config, manifest.digest, "train")
+    finished = run_directory.finished_result(config, manifest.digest, "train")
     if finished is not None:
         return finished
-    if config.csr.share != "none":
-        raise UserError("csr.share is for `tune`: a single training has nobody to share with")
     check_inputs(config, manifest)
     resumed = run_directory.claim(config, manifest.digest)
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
-        result_file.begin("train", config.out)
-        stack.enter_context(ray_session(*needed(config), worker_bytes(config, manifest.class_set)))
-        if config.is_regulated:
-            stack.enter_context(orchestrator.running(config.out))
-        return train_trial(config, manifest, orchestrator.single(config.out)) | {"resumed": resumed}
+        result_file.mark_unfinished("train", config.out)
+        stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.class_set)))
+        if config.averages_students:
+            stack.enter_context(orchestrator.orchestrator_actor(config.out))
+        return train_trial(config, manifest, orchestrator.train_trial_ref(config.out)) | {"resumed": resumed}
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -71,22 +69,22 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
     if setup.train_stream(config, manifest, 0, config.workers.num_workers).num_batches == 0:
         raise UserError(
             f"{config.data} has {rows.get('train', 0)} training rows, too few for one step of "
-            f"{config.workers.num_workers} workers x {config.optimizer.accumulate} x batch size "
+            f"{config.workers.num_workers} workers x {config.optimizer.accumulation_steps} x batch size "
             f"{config.optimizer.batch_size}; lower --optimizer.batch-size"
         )
     if config.teacher is not None:
         card = model_directory.read_card(config.teacher)
         model_directory.require_taxonomy(config.teacher, card, config.data, manifest.class_set)
-    if config.csr.warm is not None:
-        setup.check_warm(config, manifest.class_set)
+    if config.csr.initial_run is not None:
+        setup.check_initial_run(config, manifest.class_set)
     if config.init is not None:
-        report_init(config, manifest)
+        log_init_report(config, manifest)
 
 
-def needed(config: TrainConfig) -> tuple[float, float]:
+def needs(config: TrainConfig) -> tuple[float, float]:
     """CPUs and GPUs that one training needs at once."""
     workers = config.workers
-    return workers.num_workers * (workers.cpus_per_worker + workers.data_tasks), workers.num_workers * workers.use_gpu
+    return workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks), workers.num_workers * workers.use_gpu
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
@@ -97,23 +95,23 @@ def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
 
 
 def train_trial(
-    config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()
+    config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()
 ) -> dict[str, Any]:
     """Trains one trial, with its cycles, and exports its best model; the result of `run` but for `resumed`."""
-    regulator = orchestrator.connect(place.run) if config.is_regulated else None
-    if regulator is not None:
+    orchestrator_handle = orchestrator.connect(trial_ref.run) if config.averages_students else None
+    if orchestrator_handle is not None:
         architecture = setup.model_card(config, manifest.class_set).architecture
         trial = Trial(
-            trial=place.trial,
+            trial=trial_ref.trial,
             architecture=asdict(architecture),
             taxonomy=manifest.taxonomy,
             num_cycles=config.csr.num_cycles,
         )
-        tasks.answer(regulator.register.remote(trial))
-    result = fit(config, manifest, place, callbacks)
-    score = export_best(config, manifest, place, result)
-    if regulator is not None:
-        tasks.answer(regulator.end.remote(End(trial=place.trial, state="finished")))
+        tasks.answer(orchestrator_handle.register.remote(trial))
+    result = fit(config, manifest, trial_ref, callbacks)
+    score = export_best(config, manifest, trial_ref, result)
+    if orchestrator_handle is not None:
+        tasks.answer(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state="finished")))
     return {
         "run": config.out,
         "model": storage.join(config.out, "model"),
@@ -123,7 +121,7 @@ def train_trial(
     }
 
 
-def report_init(config: TrainConfig, manifest: Manifest) -> None:
+def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
     """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
     assert config.init is not None
     network = DMLCSR(setup.model_card(config, manifest.class_set).architecture)
@@ -141,12 +139,12 @@ def report_init(config: TrainConfig, manifest: Manifest) -> None:
             logger.info("--init: %s: %s%s", kind, ", ".join(names[:8]), " ..." if len(names) > 8 else "")
 
 
-def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> Result:
+def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()) -> Result:
     """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
     failures = config.workers.max_failures
     for attempt in range(failures + 1):
         try:
-            result: Result = trainer(config, manifest, place, callbacks).fit()  # type: ignore[assignment]
+            result: Result = build_torch_trainer(config, manifest, trial_ref, callbacks).fit()  # type: ignore[assignment]
             break
         except TrainingFailedError as error:
             for cause in getattr(error, "worker_failures", {}).values():
@@ -168,7 +166,9 @@ def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequen
     return result
 
 
-def trainer(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback]) -> TorchTrainer:
+def build_torch_trainer(
+    config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback]
+) -> TorchTrainer:
     """Ray Train's part of a run: it finds, by the run's directory, what an earlier attempt has done."""
     workers = config.workers
     fs, path = storage.arrow_filesystem(config.out)
@@ -178,7 +178,7 @@ def trainer(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Se
             "config": config.model_dump(mode="json"),
             "manifest": manifest.model_dump(mode="json"),
             "started": STARTED,
-            "place": place,
+            "trial_ref": trial_ref,
         },
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers,
@@ -204,12 +204,12 @@ def _last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: Result) -> float:
+def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, result: Result) -> float:
     """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
     score: float = metrics["val_mean_f1"]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
-    ensemble = best_ensemble(place)
+    ensemble = best_ensemble(trial_ref)
     if ensemble is not None and ensemble.val_mean_f1 > score:
         score = ensemble.val_mean_f1
         origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
@@ -226,11 +226,11 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
         lineage={
             "run": config.out,
             **origin,
-            "teachers": Ledger(place.run).teachers(place.trial),
+            "teachers": Ledger(trial_ref.run).teachers(trial_ref.trial),
             "data": config.data,
             "data_digest": manifest.digest,
             "origins": origins(config, manifest),
-            "left_out": config.leave_out,
+            "held_out_fold": config.held_out_fold,
         },
     )
     model_directory.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
@@ -240,12 +240,14 @@ def export_best(config: TrainConfig, manifest: Manifest, place: Place, result: R
 def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     """Of all data that the model has learned from, by itself or by way of another model."""
     found = {manifest.origin}
-    for uri in (config.init, config.teacher, config.csr.warm):
+    for uri in (config.init, config.teacher, config.csr.initial_run):
         if uri is not None:
             found.update(model_directory.origins(model_directory.read_card(uri)) or ())
     return sorted(found)
 
 
-def best_ensemble(place: Place) -> Ensemble | None:
+def best_ensemble(trial_ref: TrialRef) -> Ensemble | None:
     """The one with the best validation score, if the trial has any."""
-    return max(Ledger(place.run).of(Ensemble, place.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None)
+    return max(
+        Ledger(trial_ref.run).of(Ensemble, trial_ref.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None
+    )

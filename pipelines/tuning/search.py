@@ -16,22 +16,22 @@ from pipelines import storage
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.run import run_directory
-from pipelines.tuning.trials import METRIC, out_of, parameters_of, searched
+from pipelines.tuning.trials import METRIC, parameters_of, searched, trial_uri
 
-NUMBER = "number"
-WARM = "warm"
+TRIAL_NUMBER = "number"
+INITIAL_RUN = "initial"
 
 
-def warm_of(config: TuneConfig) -> str:
+def initial_run_of(config: TuneConfig) -> str:
     """The run whose last epoch all trials branch from, where they share."""
-    return config.csr.warm or storage.join(config.out, WARM)
+    return config.csr.initial_run or storage.join(config.out, INITIAL_RUN)
 
 
 def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
     """The configuration of one trial: the sweep's, with these values in place of its own."""
     values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out}
-    if config.csr.share == "soup":
-        values["csr"] |= {"share": "none", "warm": warm_of(config)}
+    if config.soup:
+        values["csr"]["initial_run"] = initial_run_of(config)
     for name, value in parameters.items():
         if name == "lr":
             values["optimizer"]["lr"] = value
@@ -42,16 +42,16 @@ def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) 
     return TrainConfig.model_validate(values)
 
 
-def sampled(config: TuneConfig, number: int) -> dict[str, float]:
+def sample_values(config: TuneConfig, number: int) -> dict[str, float]:
     """The values of a trial of random search: each log-uniform between its bounds."""
     random = np.random.default_rng([config.seed, number])
     return {name: float(np.exp(random.uniform(*np.log(bounds)))) for name, bounds in searched(config.search).items()}
 
 
-def space(config: TuneConfig) -> dict[str, Any]:
+def search_space(config: TuneConfig) -> dict[str, Any]:
     """Ray Tune's search space."""
     if config.algorithm == "random":
-        return {NUMBER: ray.tune.grid_search(list(range(config.num_trials)))}
+        return {TRIAL_NUMBER: ray.tune.grid_search(list(range(config.num_trials)))}
     return {name: ray.tune.loguniform(*bounds) for name, bounds in searched(config.search).items()}
 
 
@@ -84,27 +84,27 @@ def _tpe(config: TuneConfig) -> Searcher:
         def suggest(self, trial_id: str) -> dict[str, Any] | None:
             values = super().suggest(trial_id)
             if values is not None:
-                values[NUMBER] = self.num_suggested
+                values[TRIAL_NUMBER] = self.num_suggested
                 self.num_suggested += 1
             return values
 
     sampler = optuna.samplers.TPESampler(seed=config.seed)
-    return Numbered(sampler=sampler, points_to_evaluate=begun(config) or None)
+    return Numbered(sampler=sampler, points_to_evaluate=started_trial_values(config) or None)
 
 
-def begun(config: TuneConfig) -> list[dict[str, float]]:
+def started_trial_values(config: TuneConfig) -> list[dict[str, float]]:
     """The values of the trials that an earlier attempt has begun, up to the last of them."""
-    found = [run_directory.read_config(out_of(config.out, number)) for number in range(config.num_trials)]
+    found = [run_directory.read_config(trial_uri(config.out, number)) for number in range(config.num_trials)]
     last = max((number for number, trial in enumerate(found) if trial is not None), default=-1)
     return [
-        sampled(config, number) if trial is None else parameters_of(config.search, trial)
+        sample_values(config, number) if trial is None else parameters_of(config.search, trial)
         for number, trial in enumerate(found[: last + 1])
     ]
 
 
 def scheduler(config: TuneConfig) -> TrialScheduler:
     """ASHA over epochs. It never stops a trial at its last epoch: what is left then is the last ensemble."""
-    is_branched = config.csr.share == "soup" or config.csr.warm is not None
+    is_branched = config.soup or config.csr.initial_run is not None
     grace, last = config.grace_epochs + (config.schedule.epochs if is_branched else 0), config.max_epochs
     if not config.early_stopping or grace >= last:
         return FIFOScheduler()

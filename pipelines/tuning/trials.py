@@ -11,25 +11,25 @@ METRIC = "val_mean_f1"
 STOPPED = "stopped.json"
 
 
-def name_of(number: int) -> str:
+def trial_name(number: int) -> str:
     return f"{number:05d}"
 
 
-def out_of(run: str, number: int) -> str:
-    return storage.join(run, "trials", name_of(number))
+def trial_uri(run: str, number: int) -> str:
+    return storage.join(run, "trials", trial_name(number))
 
 
-def finish(out: str, result: dict[str, Any]) -> None:
+def mark_finished(out: str, result: dict[str, Any]) -> None:
     """Marks a trial as finished: it is not done again. `result` is that of a `train`."""
     result_file.write("train", out, result, 0, "done")
 
 
-def fail(out: str, message: str) -> None:
+def mark_failed(out: str, message: str) -> None:
     """Marks a trial as failed; a sweep that is continued tries it again."""
     result_file.write("train", out, None, 1, message)
 
 
-def stop(out: str) -> None:
+def mark_stopped(out: str) -> None:
     """Marks a trial as stopped early."""
     storage.write_json(storage.join(out, STOPPED), {})
 
@@ -59,7 +59,7 @@ def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
     return {name: values[name] for name in searched(config)}
 
 
-def entry(out: str, name: str) -> dict[str, Any]:
+def trial_summary(out: str, name: str) -> dict[str, Any]:
     """Where a run directory stands: `{"trial", "run", "state", "epochs", "val_mean_f1"}`, the best score so far."""
     history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
     best = max((record[METRIC] for record in history), default=None)
@@ -67,15 +67,17 @@ def entry(out: str, name: str) -> dict[str, Any]:
     return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), METRIC: score}
 
 
-def table(config: TuneConfig) -> list[dict[str, Any]]:
+def trial_summaries(config: TuneConfig) -> list[dict[str, Any]]:
     """The `entry` of each trial that was begun, with its `num_epochs` and `parameters`."""
     entries = []
     for number in range(config.num_trials):
-        out = out_of(config.out, number)
+        out = trial_uri(config.out, number)
         trial = run_directory.read_config(out)
         if trial is not None:
             parameters = parameters_of(config.search, trial)
-            entries.append(entry(out, name_of(number)) | {"num_epochs": trial.num_epochs, "parameters": parameters})
+            entries.append(
+                trial_summary(out, trial_name(number)) | {"num_epochs": trial.num_epochs, "parameters": parameters}
+            )
     return entries
 
 

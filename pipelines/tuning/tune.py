@@ -23,45 +23,62 @@ from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError
 from pipelines.regulation import orchestrator, tasks
-from pipelines.regulation.ledger import End
-from pipelines.regulation.orchestrator import Place
+from pipelines.regulation.ledger import TrialEnd
+from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import preflight, result_file, run_directory
 from pipelines.run.lock import ownership
 from pipelines.run.session import ray_session
 from pipelines.training import train
 from pipelines.tuning import trials
-from pipelines.tuning.search import NUMBER, WARM, sampled, space, trial_config, tune_config, warm_of
-from pipelines.tuning.trials import METRIC, fail, failure, finish, name_of, out_of, state_of, stop
+from pipelines.tuning.search import (
+    INITIAL_RUN,
+    TRIAL_NUMBER,
+    initial_run_of,
+    sample_values,
+    search_space,
+    trial_config,
+    tune_config,
+)
+from pipelines.tuning.trials import (
+    METRIC,
+    failure,
+    mark_failed,
+    mark_finished,
+    mark_stopped,
+    state_of,
+    trial_name,
+    trial_uri,
+)
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 BEST, TABLE = "best.yaml", "trials.json"
-PLACE_SECONDS = "3600"
+START_TIMEOUT_SECONDS = "3600"
 """How long the workers of a trial may wait for their place: other trials take their time."""
 
 
 def run(config: TuneConfig) -> dict[str, Any]:
     """`{"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}`."""
     manifest = dataset.read_manifest(config.data)
-    finished = run_directory.finished(config, manifest.digest, "tune")
+    finished = run_directory.finished_result(config, manifest.digest, "tune")
     if finished is not None:
         return finished
     train.check_inputs(config, manifest)
     run_directory.claim(config, manifest.digest)
-    soup, limits = soup_settings(config, manifest), may_grow_to(config)
+    soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     with (
         ownership(config.out),
-        ray_session(*present_at_once(config, limits), train.worker_bytes(config, manifest.class_set)),
+        ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.class_set)),
     ):
-        result_file.begin("tune", config.out)
+        result_file.mark_unfinished("tune", config.out)
         fits = max_concurrent(config, limits)
         if soup:
-            train_shared(config, manifest)
-        with orchestrator.running(config.out, soup):
+            train_initial_run(config, manifest)
+        with orchestrator.orchestrator_actor(config.out, soup):
             search(config, manifest, fits)
-    return conclude(config)
+    return export_best_trial(config)
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -69,16 +86,16 @@ def summary(result: dict[str, Any]) -> str:
     return f"{trials.as_text(result['trials'])}\n{best}; for `train --config`: {result['best_config']}"
 
 
-def may_grow_to(config: TuneConfig) -> ClusterConfig:
+def autoscaler_limits(config: TuneConfig) -> ClusterConfig:
     """What the cluster may grow to; one that is started for this command does not grow."""
     is_given = os.environ.get("RAY_ADDRESS") or ray.is_initialized()
     return config.cluster if is_given else ClusterConfig()
 
 
-def present_at_once(config: TuneConfig, limits: ClusterConfig) -> tuple[float, float]:
+def min_start_resources(config: TuneConfig, limits: ClusterConfig) -> tuple[float, float]:
     """CPUs and GPUs that must be there from the beginning: none of those that an autoscaler may add."""
-    cpus, gpus = train.needed(config)
-    spare = SOUP_CPUS if config.csr.share == "soup" else 0
+    cpus, gpus = train.needs(config)
+    spare = SOUP_CPUS if config.soup else 0
     return 0 if limits.max_cpus else cpus + DRIVER_CPUS + spare, 0 if limits.max_gpus else gpus
 
 
@@ -88,13 +105,13 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
     Raises UserError, with what is missing, where it can never run one.
     """
     cluster = preflight.capacity()
-    cpus, gpus = train.needed(config)
+    cpus, gpus = train.needs(config)
     wanted = {
         "CPU": (cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
         "GPU": (gpus, max(cluster.gpus, limits.max_gpus or 0)),
     }
     # A soup is made beside the trials: it must find a place that they leave free.
-    spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.csr.share == "soup" else {"CPU": 0, "GPU": 0}
+    spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.soup else {"CPU": 0, "GPU": 0}
     fits = math.inf
     for name, (needed, present) in wanted.items():
         if needed > present:
@@ -105,22 +122,22 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
 
 def soup_settings(config: TuneConfig, manifest: Manifest) -> dict[str, Any] | None:
     """What the orchestrator needs to make soups, where trials share."""
-    if config.csr.share == "none":
+    if not config.soup:
         return None
     plain = trial_config(config, config.out, {})
     return {"config": plain.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}
 
 
-def train_shared(config: TuneConfig, manifest: Manifest) -> None:
-    """The warm phase from which all trials branch, trained once, with the configured weights."""
-    out = warm_of(config)
-    if out == config.csr.warm or state_of(out) == "finished":
+def train_initial_run(config: TuneConfig, manifest: Manifest) -> None:
+    """The initial phase from which all trials branch, trained once, with the configured weights."""
+    out = initial_run_of(config)
+    if out == config.csr.initial_run or state_of(out) == "finished":
         return
     values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out, "csr": CsrConfig()}
     warm = TrainConfig.model_validate(values)
     run_directory.claim(warm, manifest.digest)
-    logger.info("training the warm phase that all trials share")
-    finish(out, train.train_trial(warm, manifest, Place(config.out, WARM)))
+    logger.info("training the initial phase that all trials share")
+    mark_finished(out, train.train_trial(warm, manifest, TrialRef(config.out, INITIAL_RUN)))
 
 
 def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
@@ -128,71 +145,73 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
     fs, path = storage.arrow_filesystem(config.out)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(partial(run_trial, config, manifest), {"CPU": DRIVER_CPUS}),
-        param_space=space(config),
+        param_space=search_space(config),
         tune_config=tune_config(config, fits),
         run_config=ray.tune.RunConfig(
             name="tune",
             storage_path=path,
             storage_filesystem=fs,
             verbose=0,
-            callbacks=[Bookkeeper(config)],
+            callbacks=[TrialRecorder(config)],
             failure_config=ray.tune.FailureConfig(max_failures=config.workers.max_failures),
         ),
     )
     tuner.fit()
-    if any(state_of(out_of(config.out, number)) == "unfinished" for number in range(config.num_trials)):
+    if any(state_of(trial_uri(config.out, number)) == "unfinished" for number in range(config.num_trials)):
         raise RunFailedError(f"the sweep {config.out} was interrupted; the same command continues")  # Tune hides Ctrl-C
 
 
 def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) -> None:
     """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", PLACE_SECONDS)
-    number = values[NUMBER]
-    out = out_of(config.out, number)
+    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_TIMEOUT_SECONDS)
+    number = values[TRIAL_NUMBER]
+    out = trial_uri(config.out, number)
     for record in run_directory.read_metrics(out):
         ray.tune.report(dict(record))
     if state_of(out) in ("finished", "stopped"):
         return
     mine = run_directory.read_config(out)
     if mine is None:
-        suggested = {name: value for name, value in values.items() if name != NUMBER}
-        mine = trial_config(config, out, suggested or sampled(config, number))
+        suggested = {name: value for name, value in values.items() if name != TRIAL_NUMBER}
+        mine = trial_config(config, out, suggested or sample_values(config, number))
     mine = mine.model_copy(update={"workers": config.workers})  # the cluster may be another one now
     run_directory.claim(mine, manifest.digest)
-    result_file.begin("train", out)
+    result_file.mark_unfinished("train", out)
     try:
-        finish(out, train.train_trial(mine, manifest, Place(config.out, name_of(number)), [TuneReportCallback()]))
+        mark_finished(
+            out, train.train_trial(mine, manifest, TrialRef(config.out, trial_name(number)), [TuneReportCallback()])
+        )
     except (RunFailedError, UserError) as error:
-        fail(out, str(error))
+        mark_failed(out, str(error))
 
 
-class Bookkeeper(ray.tune.Callback):
+class TrialRecorder(ray.tune.Callback):
     """Tells storage, and the orchestrator, which trials were stopped early or lost."""
 
     def __init__(self, config: TuneConfig) -> None:
         self.config = config
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        number = trial.config[NUMBER]
-        out = out_of(self.config.out, number)
+        number = trial.config[TRIAL_NUMBER]
+        out = trial_uri(self.config.out, number)
         if state_of(out) in ("unfinished", "stopped"):
-            if self.config.is_regulated:
+            if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
-                tasks.answer(actor.end.remote(End(trial=name_of(number), state="stopped")))
-            stop(out)
+                tasks.answer(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state="stopped")))
+            mark_stopped(out)
         why = failure(out)
-        logger.info("trial %s: %s", name_of(number), f"failed: {why}" if why else state_of(out))
+        logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        number = trial.config[NUMBER]
+        number = trial.config[TRIAL_NUMBER]
         reason = f"its process ended {self.config.workers.max_failures + 1} times; see {self.config.out}/tune"
-        fail(out_of(self.config.out, number), reason)
-        logger.error("trial %s failed: %s", name_of(number), reason)
+        mark_failed(trial_uri(self.config.out, number), reason)
+        logger.error("trial %s failed: %s", trial_name(number), reason)
 
 
-def conclude(config: TuneConfig) -> dict[str, Any]:
+def export_best_trial(config: TuneConfig) -> dict[str, Any]:
     """Writes the table of trials, the best trial's model and its configuration."""
-    table = trials.table(config)
+    table = trials.trial_summaries(config)
     finished = [entry for entry in table if entry["state"] == "finished"]
     if not finished:
         failures = [f"trial {entry['trial']}: {failure(entry['run'])}" for entry in table if entry["state"] == "failed"]

@@ -1,7 +1,7 @@
-"""Does each part of the method pay? The paper's ablation, and three ways to spend the epochs after the warm phase.
+"""Does each part of the method pay? The paper's ablation, and three ways to spend the epochs after the initial phase.
 
 python -m tests.benchmarks.ablation FOLDER                     about an hour and a half on 2 cores; killed, it continues
-python -m tests.benchmarks.ablation FOLDER --explore 15,30,60   how much noise is learned, by length of the warm phase
+python -m tests.benchmarks.ablation FOLDER --explore 15,30,60   how much noise each length of the initial phase learns
 python -m tests.benchmarks.ablation FOLDER --data URI --test URI [--exact URI]      any data set
 
 Without --data: procedural faces of which 80 % of the training labels are corrupted, scored on the exact labels of
@@ -36,17 +36,17 @@ from pipelines.regulation.ledger import Ensemble, Ledger, Student
 from pipelines.run import result_file, run_directory
 
 ROOT = Path(__file__).parent.parent
-NOTHING = {"model.ddgcn": False, "loss.binary": 0, "loss.category": 0, "loss.binary-attention": 0}
+NOTHING = {"model.ddgcn": False, "loss.binary-edge": 0, "loss.category-edge": 0, "loss.binary-edge-attention": 0}
 PARTS: Mapping[str, Mapping[str, Any]] = {
     "parsing only": NOTHING,
     "+ DDGCN": NOTHING | {"model.ddgcn": True},
-    "+ binary edge": {"loss.category": 0},
+    "+ binary edge": {"loss.category-edge": 0},
     "+ category edge": {},
 }
-"""The warm phases: each adds a part to the one before."""
+"""the initial phases: each adds a part to the one before."""
 FULL = "+ category edge"
-REGIME = ("--model.width", "0.125", "--input.rotation", "5", "--input.scale", "0.05")
-"""Where noise begins to be learned as the warm phase ends; the README tells how it was chosen."""
+REGIME = ("--model.width", "0.125", "--augmentation.rotation", "5", "--augmentation.scale", "0.05")
+"""Where noise begins to be learned as the initial phase ends; the README tells how it was chosen."""
 DECAY, RESTARTS, AVERAGES, CSR = "one decay", "restarts", "restarts + averages", "CSR"
 
 
@@ -61,7 +61,7 @@ class Settings(NamedTuple):
     image_size: int
     label_noise: float
     seeds: int
-    warm_epochs: int
+    initial_epochs: int
     cycles: int
     cycle_epochs: int
     more: Sequence[str]
@@ -123,14 +123,14 @@ class Study:
         return out
 
     def warm(self, seed: int, part: str, epochs: int | None = None) -> str:
-        length = epochs or self.settings.warm_epochs
+        length = epochs or self.settings.initial_epochs
         return self.train(seed, f"warm-{length} {part}", {"schedule.epochs": length} | PARTS[part])
 
     def after(self, seed: int, part: str, name: str, method: str, cycles: int, cycle_epochs: int) -> str:
-        """Continues the warm phase of a part."""
+        """Continues the initial phase of a part."""
         schedule = {
-            "schedule.epochs": self.settings.warm_epochs,
-            "csr.warm": self.warm(seed, part),
+            "schedule.epochs": self.settings.initial_epochs,
+            "csr.initial-run": self.warm(seed, part),
             "csr.method": method,
             "csr.num-cycles": cycles,
             "csr.cycle-epochs": cycle_epochs,
@@ -181,7 +181,7 @@ def memorised(config: TrainConfig, state: Mapping[str, Tensor], exact: str) -> t
 
 def _training_rows(uri: str) -> list[dict[str, Any]]:
     source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
-    return row_groups.read_rows(source, row_groups.pieces_of(source, None, 0, 0, source.num_rows), ("image", "label"))
+    return row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, 0, source.num_rows), ("image", "label"))
 
 
 def _config(run: str) -> TrainConfig:
@@ -191,7 +191,7 @@ def _config(run: str) -> TrainConfig:
 
 
 def explore(study: Study, lengths: Sequence[int]) -> Iterator[str]:
-    """How much of the noise each length of the warm phase learns, and what it costs on the validation split."""
+    """How much of the noise each length of the initial phase learns, and what it costs on the validation split."""
     study.prepare([0])
     exact = study.exact(0)
     with ThreadPoolExecutor(2) as pool:
@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--label-noise", type=float, default=0.8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--warm-epochs", type=int, default=40)
+    parser.add_argument("--initial-epochs", type=int, default=40)
     parser.add_argument("--cycles", type=int, default=5)
     parser.add_argument("--cycle-epochs", type=int, default=5)
     known, more = parser.parse_known_args()

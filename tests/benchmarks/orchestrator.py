@@ -20,13 +20,13 @@ import ray
 
 from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import orchestrator, tasks
-from pipelines.regulation.ledger import Average, Ensemble, Ledger, Record, Student, Teacher, Trial
+from pipelines.regulation.ledger import Average, Ensemble, Ledger, LedgerRecord, Student, TeacherChoice, Trial
 from pipelines.run.session import ray_session
 
 TRIALS, CYCLES, ANSWERS = 200, 20, 100
 
 
-def records(trial: str) -> Iterator[Record]:
+def records(trial: str) -> Iterator[LedgerRecord]:
     """All that a trial leaves in a ledger."""
     weights = WeightsReference(uri=f"s3://bucket/runs/sweep/cycles/{trial}/000-ensemble.safetensors", sha256="0" * 64)
     yield Trial(trial=trial, architecture={"depth": 101, "width": 1.0}, taxonomy="lapa", num_cycles=CYCLES)
@@ -36,7 +36,7 @@ def records(trial: str) -> Iterator[Record]:
         yield Ensemble(trial=trial, cycle=cycle, weights=weights, val_mean_f1=0.5, coefficients=shares)
         if cycle:
             yield Average(trial=trial, cycle=cycle, weights=weights)
-            yield Teacher(trial=trial, cycle=cycle, soup=None)
+            yield TeacherChoice(trial=trial, cycle=cycle, soup=None)
 
 
 def _megabytes(status: str, field: str) -> int:
@@ -50,9 +50,9 @@ def main() -> None:
         ledger = Ledger(run)
         for number in range(TRIALS):
             for record in records(f"{number:05d}"):
-                ledger.commit(record)
+                ledger.write_once(record)
         begin = time.perf_counter()
-        with orchestrator.running(run) as actor:
+        with orchestrator.orchestrator_actor(run) as actor:
             tasks.answer(actor.status.remote())
             started = time.perf_counter() - begin
             seconds = []

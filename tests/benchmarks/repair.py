@@ -41,22 +41,22 @@ VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "replace": {"policy": "replace"},
     "blend": {"policy": "blend"},
     "blend-tta": {"policy": "blend", "tta": True},
-    "suspect": {"policy": "suspect"},
-    "suspect-tta": {"policy": "suspect", "tta": True},
+    "confident": {"policy": "confident"},
+    "confident-tta": {"policy": "confident", "tta": True},
 }
 Row = Mapping[str, float]
 
 
 def with_folds(num_folds: int) -> Mapping[str, Mapping[str, Any]]:
     """The versions that are made; with folds one more."""
-    more = {f"suspect-{num_folds}-folds": {"policy": "suspect", "folds": num_folds}}
+    more = {f"confident-{num_folds}-folds": {"policy": "confident", "folds": num_folds}}
     return {**VERSIONS, **(more if num_folds else {})}
 
 
 def rows_of(uri: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The training rows of a data set."""
     source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
-    return row_groups.read_rows(source, row_groups.pieces_of(source, None, 0, 0, source.num_rows), columns)
+    return row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, 0, source.num_rows), columns)
 
 
 def against_exact(uri: str, exact: str) -> Row:
@@ -91,7 +91,7 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
         return storage.join(folder, f"seed-{seed}", name)
 
     def done(command: str, config: Any, run: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        return result_file.finished_result(config.out, command) or result_file.committed(command, config, run)
+        return result_file.finished_result(config.out, command) or result_file.run_and_record(command, config, run)
 
     sizes = {"num_images": arguments.num_images, "image_size": arguments.image_size, "seed": seed}
     for name, noise in (("noisy", NOISE), ("exact", 0.0)):
@@ -119,7 +119,7 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
 
     for name, flags in with_folds(arguments.folds).items():
         found[name] = against_exact(relabelled(name, teacher, **flags), place("exact"))
-    rankings = {name: ranking(place(name)) for name in found if "suspect" in name}
+    rankings = {name: ranking(place(name)) for name in found if "confident" in name}
     print(f"seed {seed}: {found} {rankings}", flush=True)
     schedule = recipe.schedule.model_copy(update={"epochs": arguments.more_epochs, "warmup_epochs": 0.5})
     found["exact"] = {"label_accuracy": 1.0, "label_f1": 1.0}
@@ -128,7 +128,9 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
         found[name]["test_f1"] = test_f1(run)
         print(f"seed {seed}: on {name}: {100 * found[name]['test_f1']:.2f} %", flush=True)
         if name == "exact":
-            rankings["by the model of exact labels"] = ranking(relabelled("by-exact", run, policy="suspect", tta=True))
+            rankings["by the model of exact labels"] = ranking(
+                relabelled("by-exact", run, policy="confident", tta=True)
+            )
     return {"versions": found, "auroc": rankings}
 
 

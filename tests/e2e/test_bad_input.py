@@ -52,7 +52,7 @@ def data(tmp_path_factory):
     files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in SPLITS}
     classes = dataset.get_taxonomy("celebamask_hq").classes
     manifest = Manifest(taxonomy="celebamask_hq", classes=classes, splits=files, digest=dataset.digest_of(files))
-    dataset.commit(out, manifest.model_dump(mode="json"))
+    dataset.finish_build(out, manifest.model_dump(mode="json"))
     return out
 
 
@@ -111,7 +111,7 @@ def test_an_output_that_holds_another_data_set(data, run_here):
 
 
 def test_an_output_that_holds_an_unfinished_build_of_another_data_set(tmp_path, run_here):
-    dataset.begin(str(tmp_path), {"command": "synth", "seed": 5})
+    dataset.claim_output(str(tmp_path), {"command": "synth", "seed": 5})
     refused(run_here("synth", "--out", tmp_path), "unfinished build of another data set")
 
 
@@ -150,7 +150,7 @@ def test_a_relabelling_with_too_many_bad_rows_ends_with_its_sentence(tmp_path):
     label = encode_png(np.zeros((8, 8), np.uint8))
     rows = [Row(id=f"{n:02d}", image=b"no image", label=label, height=8, width=8, meta="{}") for n in range(64)]
     file = dataset.write_file(data, "train/part-00000.parquet", rows)
-    packing.commit(data, CELEBAMASK_HQ, {"train": [file]}, [], {})
+    packing.write_manifest(data, CELEBAMASK_HQ, {"train": [file]}, [], {})
     architecture = Architecture(num_classes=19, depth=18, width=0.125)
     card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
     model_directory.write_model(str(tmp_path / "model"), FaceParser(architecture).eval(), card)

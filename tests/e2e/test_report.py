@@ -60,7 +60,7 @@ def pages(tmp_path_factory):
             ("synth", "--out", data, "--num-images", 20, "--image-size", 48, "--label-noise", 0.4),
             ("train", *short, "--out", run, "--csr.num-cycles", 2),
             ("evaluate", "--model", run, "--data", data, "--num-overlays", 1),
-            ("relabel", "--model", run, "--data", data, "--out", better, "--policy", "suspect", "--suspects", 3),
+            ("relabel", "--model", run, "--data", data, "--out", better, "--policy", "confident", "--suspects", 3),
             ("tune", *short, "--out", sweep, "--csr.num-cycles", 1, "--num-trials", 2),
         ):
             done = run_command(*command, **head.driver_environment)

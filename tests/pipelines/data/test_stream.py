@@ -72,7 +72,7 @@ def test_two_workers_share_an_epoch_without_a_row_in_common(faces):
         for rank in range(2)
         for ts in [open_stream(str(faces), rank, 2)]
         for chunk in range(ts.chunks_per_epoch)
-        for row in ts.rows_of_chunk(0, chunk, ("id",))
+        for row in ts.read_chunk(0, chunk, ("id",))
     ]
     assert len(rows) == len(set(rows)) == 48
 

@@ -40,7 +40,7 @@ def score_by_hand(model, faces, split, tta=False):
     predictor = Predictor(*model_directory.read_model(model), tta=tta)
     source = row_groups.open_split(str(faces), dataset.read_manifest(str(faces)), split)
     rows = row_groups.read_rows(
-        source, row_groups.pieces_of(source, None, 0, 0, source.num_rows), ("id", "image", "label")
+        source, row_groups.locate_rows(source, None, 0, 0, source.num_rows), ("id", "image", "label")
     )
     counts = Counts(19)
     for row in rows:
@@ -100,7 +100,7 @@ def test_a_damaged_data_file_is_one_sentence(model, faces, tmp_path):
 
 def test_predictions_never_go_into_another_commands_output(model, faces, loose, tmp_path):
     config = EvaluateConfig(model=model, data=str(faces), out=str(tmp_path / "e"), num_overlays=0)
-    result_file.committed("evaluate", config, evaluate.run)
+    result_file.run_and_record("evaluate", config, evaluate.run)
     with pytest.raises(OutputTakenError, match="output of `evaluate`"):
         predict.run(PredictConfig(model=model, images=str(loose), out=str(tmp_path / "e")))
 
@@ -122,7 +122,7 @@ def loose(faces, tmp_path_factory):
 def test_loose_images_get_label_maps_of_their_own_size(model, loose, tmp_path):
     out = tmp_path / "out"
     config = PredictConfig(model=model, images=str(loose), out=str(out))
-    result = result_file.committed("predict", config, predict.run)
+    result = result_file.run_and_record("predict", config, predict.run)
     assert (result["num_images"], result["num_quarantined"]) == (4, 2)
     shapes = {
         str(path.relative_to(out / "labels")): cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
@@ -130,7 +130,7 @@ def test_loose_images_get_label_maps_of_their_own_size(model, loose, tmp_path):
     }
     assert shapes == {"a.png.png": (50, 80), "a.jpg.png": (120, 60), "b.png": (120, 60), "below/c.png": (64, 64)}
     assert cv2.imread(str(out / "overlays/b.png")).shape == (120, 60, 3)
-    assert result_file.committed("predict", config, predict.run) == result  # again, over its own output
+    assert result_file.run_and_record("predict", config, predict.run) == result  # again, over its own output
 
 
 def test_predictions_are_those_of_the_model(model, loose, tmp_path):

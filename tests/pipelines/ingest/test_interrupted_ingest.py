@@ -12,7 +12,7 @@ from tests.support.data_sets import pairs
 def test_an_interrupted_build_does_no_finished_file_again(raw, tmp_path, monkeypatch):
     config = pairs(raw, tmp_path / "out")
     undisturbed = ingest.run(pairs(raw, tmp_path / "whole"))
-    monkeypatch.setattr(dataset, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(dataset, "finish_build", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ingest.run(config)
     monkeypatch.undo()
@@ -42,7 +42,7 @@ def test_what_a_kill_after_the_manifest_leaves_is_tidied_by_the_next_attempt(raw
 def test_a_source_that_changed_since_is_read_again_where_it_changed(raw, tmp_path, monkeypatch):
     source = tmp_path / "source"
     shutil.copytree(raw, source)
-    monkeypatch.setattr(dataset, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(dataset, "finish_build", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ingest.run(pairs(source, tmp_path / "out"))
     monkeypatch.undo()

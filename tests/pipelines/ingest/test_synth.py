@@ -49,7 +49,7 @@ def test_an_interrupted_build_is_continued_to_the_same_data_set(faces, tmp_path)
     config = SynthConfig(out=str(tmp_path / "again"), num_images=60, image_size=96, label_noise=0.5)
     lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
     assert not dataset.is_finished(config.out, lineage)
-    dataset.begin(config.out, lineage)  # what a killed build leaves: its claim, and perhaps a file
+    dataset.claim_output(config.out, lineage)  # what a killed build leaves: its claim, and perhaps a file
     storage.write_bytes(storage.join(config.out, "train", "part-00000.parquet"), b"half")
     synth.run(config)
     assert dataset.read_manifest(config.out).digest == dataset.read_manifest(str(faces)).digest

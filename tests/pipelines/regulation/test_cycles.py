@@ -26,7 +26,7 @@ CSR = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}, "csr": {"num_cycles": 2,
 def regulated(faces, tmp_path_factory):
     """An undisturbed run of two cycles, and what it returned."""
     config = smoke(faces, tmp_path_factory.mktemp("cycles") / "run", **CSR)
-    return config, result_file.committed("train", config, train.run)
+    return config, result_file.run_and_record("train", config, train.run)
 
 
 def scores(out):
@@ -84,7 +84,10 @@ def test_an_orchestrator_that_no_driver_comes_back_for_ends(ray_cluster, tmp_pat
 
 
 def test_a_restarted_driver_adopts_the_orchestrator_it_finds(ray_cluster, tmp_path):
-    with orchestrator.running(str(tmp_path)) as first, orchestrator.running(str(tmp_path)) as second:
+    with (
+        orchestrator.orchestrator_actor(str(tmp_path)) as first,
+        orchestrator.orchestrator_actor(str(tmp_path)) as second,
+    ):
         assert first == second or first._actor_id == second._actor_id
 
 
@@ -140,7 +143,7 @@ def test_an_exported_model_teaches_a_smaller_student(regulated, faces, tmp_path)
     plain = smoke(faces, tmp_path / "plain", model={"depth": 18, "width": 0.0625})
     train.run(plain)
     assert history(config.out)[0]["loss_parsing"] != history(plain.out)[0]["loss_parsing"]
-    assert history(config.out)[0]["loss_binary"] != 0
+    assert history(config.out)[0]["loss_binary_edge"] != 0
 
 
 def test_a_teacher_of_other_classes_is_refused(faces, tmp_path):
@@ -159,7 +162,7 @@ def test_two_runs_may_branch_from_one_warm_phase(regulated, faces, tmp_path):
     whole = regulated[0]
     warm = smoke(faces, tmp_path / "warm", schedule=CSR["schedule"])
     train.run(warm)
-    branched = smoke(faces, tmp_path / "run", **CSR | {"csr": {**CSR["csr"], "warm": warm.out}})
+    branched = smoke(faces, tmp_path / "run", **CSR | {"csr": {**CSR["csr"], "initial_run": warm.out}})
     result = train.run(branched)
     assert result["num_epochs"] == 3 and len(history(branched.out)) == 3
     assert scores(branched.out) == scores(whole.out)
@@ -174,7 +177,7 @@ def test_two_runs_may_branch_from_one_warm_phase(regulated, faces, tmp_path):
     ],
 )
 def test_a_warm_phase_that_does_not_fit_is_refused(regulated, faces, tmp_path, more, message):
-    config = smoke(faces, tmp_path / "run", **more, csr={"num_cycles": 1, "warm": regulated[0].out})
+    config = smoke(faces, tmp_path / "run", **more, csr={"num_cycles": 1, "initial_run": regulated[0].out})
     with pytest.raises(UserError, match=message):
         train.run(config)
     assert storage.is_empty(config.out)

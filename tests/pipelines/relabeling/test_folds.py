@@ -23,7 +23,7 @@ def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
     made = dataset.read_manifest(config.out)
     assert made.relabelled["trained_on_data"] is False
     trained = [entry["model"] for entry in made.relabelled["models"]]
-    assert [model_directory.read_card(uri).lineage["left_out"] for uri in trained] == ["1/2", "2/2"]
+    assert [model_directory.read_card(uri).lineage["held_out_fold"] for uri in trained] == ["1/2", "2/2"]
     rows, old = read_split(config.out), read_split(faces)
     for fold, uri in enumerate(trained):  # 3 row groups of 16: the folds have the first and third, and the second
         chosen = [number for number in range(48) if number // 16 % 2 == fold]
@@ -50,7 +50,7 @@ def test_folds_whose_recipe_has_seen_all_rows_are_refused(faces, tmp_path, name)
 def test_folds_leave_out_every_row_once(faces):
     manifest = dataset.read_manifest(str(faces))
     sources = [row_groups.open_split(str(faces), manifest, "train", (fold, 3)) for fold in (1, 2, 3)]
-    kept = [row_groups.read_rows(s, row_groups.pieces_of(s, None, 0, 0, s.num_rows), ("id",)) for s in sources]
+    kept = [row_groups.read_rows(s, row_groups.locate_rows(s, None, 0, 0, s.num_rows), ("id",)) for s in sources]
     everything = {row["id"] for row in read_split(faces)}
     left_out = [everything - {row["id"] for row in rows} for rows in kept]
     assert sorted(name for names in left_out for name in names) == sorted(everything)

@@ -49,7 +49,7 @@ def test_every_good_row_once_in_order_with_the_label_and_scores_of_a_plain_loop(
     scored = [row["quality"] for row in rows if row["quality"] is not None]
     assert result["mean_quality"] == pytest.approx(np.mean(scored), abs=1e-6)
     assert result["num_rows"] == {"train": NUM_ROWS - 2, "val": 5, "test": 0} and result["num_quarantined"] == 2
-    assert result["num_changed"] == sum(row["changed"] > 0 for row in rows) and result["resumed"] is False
+    assert result["num_changed_rows"] == sum(row["changed"] > 0 for row in rows) and result["resumed"] is False
 
 
 def test_other_splits_are_copied_byte_for_byte(replaced, mixed):
@@ -110,7 +110,7 @@ def test_another_policy_or_model_on_the_same_output_is_refused(replaced, tmp_pat
 
 
 def test_suspect_changes_what_confident_learning_flags(mixed, model, tmp_path):
-    config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), policy="suspect")
+    config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), policy="confident")
     relabel.run(config)
     sums = ConfidenceSums.zeros(19)
     for _, _, prediction, label in by_hand(model, good_rows(mixed), Policy(name="replace")):
@@ -119,7 +119,7 @@ def test_suspect_changes_what_confident_learning_flags(mixed, model, tmp_path):
                 sums.add(given_probabilities(torch.from_numpy(label[rows]), probs))
     told = dataset.read_manifest(config.out).relabelled["thresholds"]
     assert list(told.values()) == pytest.approx(sums.thresholds(), abs=1e-4)
-    policy = Policy(name="suspect", thresholds=tuple(told.values()))
+    policy = Policy(name="confident", thresholds=tuple(told.values()))
     expected = by_hand(model, good_rows(mixed), policy)
     for row, (_, refined, _, _) in zip(read_split(config.out), expected, strict=True):
         assert (images.decode_label(row["label"]) == refined.label).mean() > 0.99
@@ -133,7 +133,7 @@ def test_too_many_bad_rows_stop_the_job_which_continues_when_they_are_allowed(mi
     assert not storage.exists(f"{config.out}/{dataset.MANIFEST}")
     result = relabel.run(config.model_copy(update={"max_bad_fraction": 0.02}))
     assert result["resumed"] is True and result["num_quarantined"] == 2
-    policy = Policy(name="blend", hard_weight=0.4)
+    policy = Policy(name="blend", label_weight=0.4)
     for row, (_, refined, _, _) in zip(read_split(config.out), by_hand(model, good_rows(mixed), policy), strict=True):
         assert (images.decode_label(row["label"]) == refined.label).mean() > 0.999
 
@@ -162,7 +162,7 @@ def test_an_actor_that_is_killed_with_9_changes_nothing_in_the_end(replaced, ray
 
 def test_a_second_live_driver_is_refused_and_a_half_written_version_is_none(mixed, model, tmp_path):
     config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"))
-    dataset.begin(config.out, relabel.lineage_of(config, dataset.read_manifest(mixed)))
+    dataset.claim_output(config.out, relabel.lineage_of(config, dataset.read_manifest(mixed)))
     with pytest.raises(UserError, match="not a data set"):
         dataset.read_manifest(config.out)
     with ownership(config.out), pytest.raises(OutputTakenError, match=f"process {os.getpid()} on"):
@@ -212,7 +212,7 @@ def test_what_another_command_has_left_is_not_touched(mixed, tmp_path):
     result_file.write("train", str(tmp_path / "run"), {"run": "r"}, 0, "done")
     config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "run"), splits=("test",))
     with pytest.raises(UserError, match="has no test rows"):
-        result_file.committed("relabel", config, relabel.run)
+        result_file.run_and_record("relabel", config, relabel.run)
     assert result_file.finished_result(str(tmp_path / "run"), "train") == {"run": "r"}
 
 

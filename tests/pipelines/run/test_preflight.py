@@ -24,7 +24,7 @@ def plan(capsys, *arguments):
 
 
 def test_a_command_that_fits_lacks_nothing():
-    assert preflight.missing(Needs(8, 0, 2**30), ROOMY) == []
+    assert preflight.shortfalls(Needs(8, 0, 2**30), ROOMY) == []
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_a_command_that_fits_lacks_nothing():
     ],
 )
 def test_what_is_missing_is_one_sentence(needs, part):
-    [problem] = preflight.missing(needs, ROOMY)
+    [problem] = preflight.shortfalls(needs, ROOMY)
     assert part in problem and "\n" not in problem
 
 

@@ -27,7 +27,7 @@ from tests.support.training import history, same_weights, smoke, weights
 def trained(faces, tmp_path_factory):
     """A finished undisturbed run of one worker, and what it returned."""
     config = smoke(faces, tmp_path_factory.mktemp("trained") / "run")
-    return config, result_file.committed("train", config, train.run)
+    return config, result_file.run_and_record("train", config, train.run)
 
 
 def test_a_run_directory_holds_what_the_contract_promises(trained):

@@ -13,7 +13,7 @@ from pipelines import storage
 from pipelines.config.training import TrainConfig
 from pipelines.errors import RunFailedError, UserError
 from pipelines.models import model_directory
-from pipelines.regulation.ledger import End, Ensemble, Ledger
+from pipelines.regulation.ledger import Ensemble, Ledger, TrialEnd
 from pipelines.run import result_file
 from pipelines.tuning import trials, tune
 from tests.support.training import sweep
@@ -22,7 +22,7 @@ from tests.support.training import sweep
 @pytest.fixture(scope="module")
 def swept(faces, tmp_path_factory):
     config = sweep(faces, tmp_path_factory.mktemp("sweep") / "run")
-    return config, result_file.committed("tune", config, tune.run)
+    return config, result_file.run_and_record("tune", config, tune.run)
 
 
 def test_a_sweep_exports_its_best_trial_and_a_configuration_for_train(swept):
@@ -65,10 +65,10 @@ def stopped(faces, tmp_path_factory):
     """Three trials of TPE, one after the other, weak ones stopped after an epoch; the configuration and the result."""
     more = {
         "algorithm": "tpe", "num_trials": 3, "early_stopping": True, "grace_epochs": 1,
-        "csr": {"num_cycles": 1, "cycle_epochs": 1}, "workers": {"data_tasks": 5},
+        "csr": {"num_cycles": 1, "cycle_epochs": 1}, "workers": {"decode_tasks": 5},
     }  # fmt: skip
     config = sweep(faces, tmp_path_factory.mktemp("stopped") / "run", **more)
-    return config, result_file.committed("tune", config, tune.run)
+    return config, result_file.run_and_record("tune", config, tune.run)
 
 
 def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_knows(stopped, ray_cluster):
@@ -76,7 +76,7 @@ def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_
     states = {trial["trial"]: (trial["state"], trial["epochs"]) for trial in result["trials"]}
     assert set(states.values()) == {("finished", 2), ("stopped", 1)}
     ledger = Ledger(config.out)
-    assert {trial: ledger.find(End, trial).state for trial in states} == {t: s for t, (s, _) in states.items()}
+    assert {trial: ledger.find(TrialEnd, trial).state for trial in states} == {t: s for t, (s, _) in states.items()}
     deadline = time.monotonic() + 60  # Ray's cleaner of placement groups looks once a second
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline

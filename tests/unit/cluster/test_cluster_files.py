@@ -195,7 +195,7 @@ def resolved(words):
 
 def assert_fits(sweep, limits):
     assert (sweep.cluster.max_cpus, sweep.cluster.max_gpus) == limits
-    cpus, gpus = train.needed(sweep)
+    cpus, gpus = train.needs(sweep)
     assert 0 < cpus < limits[0] and 0 < gpus <= limits[1]
 
 

@@ -42,7 +42,13 @@ def test_published_presets_are_the_published_recipe(preset):
     assert (config.optimizer.name, config.optimizer.lr, config.optimizer.momentum) == ("sgd", 1e-3, 0.9)
     assert (config.optimizer.batch_size, config.workers.num_workers) == (7, 4)
     loss = config.loss
-    assert (loss.parsing, loss.binary, loss.category, loss.binary_attention, loss.category_attention) == (
+    assert (
+        loss.parsing,
+        loss.binary_edge,
+        loss.category_edge,
+        loss.binary_edge_attention,
+        loss.category_edge_attention,
+    ) == (
         1,
         1,
         0.1,

@@ -13,13 +13,13 @@ from dmlcsr.augment import Augmentation, Pose, decode_factor, warp_image
 from dmlcsr.synthetic import render_face
 from pipelines.data import dataset, images, row_groups, stream
 from pipelines.data.dataset import DataFile, Manifest, Row
-from pipelines.data.row_groups import Source
+from pipelines.data.row_groups import SplitFiles
 from pipelines.data.stream import TrainStream
 
 
 def make_source(num_rows, rows_per_file=256, rows_per_group=16):
     counts = tuple(min(rows_per_file, num_rows - start) for start in range(0, num_rows, rows_per_file))
-    return Source(tuple(f"part-{file}" for file in range(len(counts))), counts, rows_per_group, "lapa", "digest")
+    return SplitFiles(tuple(f"part-{file}" for file in range(len(counts))), counts, rows_per_group, "lapa", "digest")
 
 
 def make_stream(source, rank=0, world_size=1, **changes):
@@ -31,8 +31,8 @@ def planned_rows(ts, epoch):
     """(file, group, row) of every row of a worker's epoch, chunk after chunk."""
     rows = []
     for chunk in range(ts.chunks_per_epoch):
-        start, stop = ts.rows_of(chunk)
-        for piece in row_groups.pieces_of(ts.source, ts.seed, epoch, start, stop):
+        start, stop = ts.chunk_bounds(chunk)
+        for piece in row_groups.locate_rows(ts.source, ts.seed, epoch, start, stop):
             rows += [(piece.file, piece.group, row) for row in range(piece.start, piece.stop)]
     return rows
 
@@ -50,7 +50,7 @@ def test_every_row_goes_to_one_worker_but_for_incomplete_batches(num_rows, world
 
 
 def test_epochs_have_whole_optimiser_steps():
-    ts = make_stream(make_source(100), group_batches=3)
+    ts = make_stream(make_source(100), batches_per_step=3)
     assert ts.num_batches == 24
 
 
@@ -63,12 +63,12 @@ def test_order_follows_from_seed_and_epoch():
 
 @given(st.integers(1, 900), st.integers(1, 4), st.integers(1, 99), st.integers(32, 473), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
-def test_every_chunk_is_a_whole_number_of_batches(num_rows, world_size, batch_size, size, group_batches):
+def test_every_chunk_is_a_whole_number_of_batches(num_rows, world_size, batch_size, size, batches_per_step):
     rank = world_size - 1
     ts = make_stream(
-        make_source(num_rows), rank, world_size, size=size, batch_size=batch_size, group_batches=group_batches
+        make_source(num_rows), rank, world_size, size=size, batch_size=batch_size, batches_per_step=batches_per_step
     )
-    bounds = [ts.rows_of(chunk) for chunk in range(ts.chunks_per_epoch)]
+    bounds = [ts.chunk_bounds(chunk) for chunk in range(ts.chunks_per_epoch)]
     assert all(stop > start and (stop - start) % batch_size == 0 for start, stop in bounds)
     assert [start for start, _ in bounds[1:]] == [stop for _, stop in bounds[:-1]]
     assert sum(stop - start for start, stop in bounds) == ts.num_batches * batch_size
@@ -76,13 +76,13 @@ def test_every_chunk_is_a_whole_number_of_batches(num_rows, world_size, batch_si
 
 @pytest.mark.parametrize(("size", "batch_size", "rows"), [(64, 8, 64), (473, 8, 64), (473, 28, 56), (473, 100, 100)])
 def test_chunks_are_large_against_the_cost_of_a_task(size, batch_size, rows):
-    assert make_stream(make_source(1000), size=size, batch_size=batch_size).rows_of(0) == (0, rows)
+    assert make_stream(make_source(1000), size=size, batch_size=batch_size).chunk_bounds(0) == (0, rows)
 
 
 def test_planning_costs_nothing_for_each_row_group():
     source = make_source(10_000_000, rows_per_file=100_000)
     assert len(pickle.dumps(source)) < 5000
-    assert len(row_groups.pieces_of(source, 0, 0, 5_000_000, 5_000_064)) in (4, 5)
+    assert len(row_groups.locate_rows(source, 0, 0, 5_000_000, 5_000_064)) in (4, 5)
 
 
 def test_a_stream_is_cut_into_windows_even_inside_an_epoch(monkeypatch):
@@ -101,7 +101,7 @@ def test_a_stream_is_cut_into_windows_even_inside_an_epoch(monkeypatch):
 
 
 def test_pieces_without_seed_are_the_rows_in_order():
-    pieces = row_groups.pieces_of(make_source(100), None, 0, 10, 40)
+    pieces = row_groups.locate_rows(make_source(100), None, 0, 10, 40)
     assert pieces == [(0, 0, 10, 16), (0, 1, 0, 16), (0, 2, 0, 8)]
 
 
@@ -135,11 +135,11 @@ def tiny(tmp_path_factory):
 
 def test_chunks_hold_the_planned_rows_shuffled(tiny):
     ts = make_stream(tiny, size=32)
-    chunk = ts.rows_of_chunk(0, 0, ("id",))
+    chunk = ts.read_chunk(0, 0, ("id",))
     ids = [row["id"] for row in chunk]
     assert sorted(ids) == sorted(f"row-{number}" for number in range(40))
     assert ids != sorted(ids, key=lambda name: int(name[4:]))
-    assert ids != [row["id"] for row in ts.rows_of_chunk(1, 0, ("id",))]
+    assert ids != [row["id"] for row in ts.read_chunk(1, 0, ("id",))]
 
 
 def test_a_decoded_chunk_is_uint8_and_the_same_every_time(tiny):
@@ -154,7 +154,7 @@ def test_an_unlabelled_row_is_all_ignore(tiny):
     label = images.decode_label(None)
     assert label.tolist() == [[255]]
     ts = make_stream(tiny, size=32)
-    ids = [row["id"] for row in ts.rows_of_chunk(0, 0, ("id",))]
+    ids = [row["id"] for row in ts.read_chunk(0, 0, ("id",))]
     assert (ts.decode_chunk(0, 0)["label"][ids.index("row-0")] == 255).all()
 
 
@@ -169,7 +169,7 @@ def test_groups_follow_from_the_manifest():
     file = DataFile(path="train/part-00000.parquet", num_rows=35, num_bytes=1, sha256="x")
     manifest = Manifest(taxonomy="lapa", classes=(), splits={"train": (file,)}, digest="d")
     source = row_groups.open_split("/data", manifest, "train")
-    groups = row_groups.groups_of(source)
+    groups = row_groups.list_groups(source)
     assert groups.file.tolist() == [0, 0, 0] and groups.group.tolist() == [0, 1, 2]
     assert groups.num_rows.tolist() == [16, 16, 3]
     assert source.files == ("/data/train/part-00000.parquet",)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmlcsr.edges import edge_targets
-from dmlcsr.losses import LossParts, LossWeights, binary_weights, category_weights, dml_loss
+from dmlcsr.losses import LossTerms, LossWeights, binary_weights, category_weights, dml_loss
 from dmlcsr.losses.lovasz import lovasz_and_gradient, lovasz_by_batched_sort, lovasz_by_class, lovasz_softmax
 from dmlcsr.losses.softmax_terms import weighted_terms
 from dmlcsr.losses.upsample import BilinearResize
@@ -52,7 +52,7 @@ def only(term: str) -> LossWeights:
     return LossWeights(**{name: float(name == term) for name in TERMS})
 
 
-def assert_finite(parts: LossParts, logits: Logits) -> tuple[Tensor, ...]:
+def assert_finite(parts: LossTerms, logits: Logits) -> tuple[Tensor, ...]:
     """The gradients, which are finite like every part."""
     assert all(torch.isfinite(part) for part in parts)
     gradients = torch.autograd.grad(parts.total, logits)
@@ -79,26 +79,28 @@ def test_class_weights_equal_the_reference() -> None:
 
 
 def test_distilled_terms_equal_the_reference() -> None:
-    hard_weight = float(GOLDEN["hard_weight"])
-    targets = distillation_targets(golden_logits("teacher_"), golden_label(), hard_weight)
+    label_weight = float(GOLDEN["hard_weight"])
+    targets = distillation_targets(golden_logits("teacher_"), golden_label(), label_weight)
     parts = dml_loss(golden_logits(), golden_label(), LossWeights(), targets=targets)
     kl = 2 * parts.parsing.item() - float(GOLDEN["loss_lovasz"])
     assert kl == pytest.approx(float(GOLDEN["loss_kd_parsing"]), abs=1e-6)
-    assert parts.binary.item() == pytest.approx(float(GOLDEN["loss_kd_binary"]), abs=1e-6)
-    assert parts.category.item() == pytest.approx(float(GOLDEN["loss_kd_category"]), abs=1e-6)
-    assert parts.binary_attention.item() == pytest.approx(float(GOLDEN["loss_binary_attention"]), abs=1e-6)
+    assert parts.binary_edge.item() == pytest.approx(float(GOLDEN["loss_kd_binary"]), abs=1e-6)
+    assert parts.category_edge.item() == pytest.approx(float(GOLDEN["loss_kd_category"]), abs=1e-6)
+    assert parts.binary_edge_attention.item() == pytest.approx(float(GOLDEN["loss_binary_attention"]), abs=1e-6)
 
 
 def test_a_parsing_target_alone_leaves_the_edges_hard() -> None:
     target = distillation_targets((golden_logits("teacher_")[0], None, None), golden_label(), 0.5)
     parts = dml_loss(golden_logits(), golden_label(), LossWeights(), targets=target)
-    assert parts.binary.item() == pytest.approx(float(GOLDEN["loss_binary"]), abs=1e-6)
-    assert parts.category.item() == pytest.approx(float(GOLDEN["loss_category"]), abs=1e-6)
+    assert parts.binary_edge.item() == pytest.approx(float(GOLDEN["loss_binary_edge"]), abs=1e-6)
+    assert parts.category_edge.item() == pytest.approx(float(GOLDEN["loss_category_edge"]), abs=1e-6)
     assert abs(parts.parsing.item() - float(GOLDEN["loss_parsing"])) > 1e-2
 
 
 def test_total_is_the_weighted_sum_of_its_parts() -> None:
-    weights = LossWeights(parsing=2, binary=3, category=5, binary_attention=7, category_attention=11)
+    weights = LossWeights(
+        parsing=2, binary_edge=3, category_edge=5, binary_edge_attention=7, category_edge_attention=11
+    )
     parts = dml_loss(golden_logits(), golden_label(), weights)
     expected = sum(getattr(weights, name) * getattr(parts, name).item() for name in TERMS)
     assert parts.total.item() == pytest.approx(expected, rel=1e-6)
@@ -206,7 +208,7 @@ def test_an_image_without_edges_and_one_ignored_are_finite() -> None:
     parts = dml_loss(logits, label, LossWeights())
     assert_finite(parts, logits)
     alone = dml_loss(tuple(t[:1] for t in logits), label[:1], LossWeights())  # type: ignore[arg-type]
-    assert parts.binary_attention.item() == pytest.approx(alone.binary_attention.item() / 3, rel=1e-6)
+    assert parts.binary_edge_attention.item() == pytest.approx(alone.binary_edge_attention.item() / 3, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [0, 2, 255])
@@ -214,7 +216,11 @@ def test_a_batch_of_one_label_has_no_edge_loss(value: int) -> None:
     logits, label = random_logits(2, 4, 4, 4), torch.full((2, 9, 9), value, dtype=torch.uint8)
     parts = dml_loss(logits, label, LossWeights())
     gradients = assert_finite(parts, logits)
-    assert [parts.binary.item(), parts.binary_attention.item(), parts.category_attention.item()] == [0, 0, 0]
+    assert [parts.binary_edge.item(), parts.binary_edge_attention.item(), parts.category_edge_attention.item()] == [
+        0,
+        0,
+        0,
+    ]
     assert (parts.parsing.item() == 0) == (value == 255)
     assert (gradients[0].abs().sum().item() == 0) == (value == 255)
     assert gradients[1].abs().sum().item() == 0

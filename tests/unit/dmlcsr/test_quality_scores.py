@@ -9,7 +9,14 @@ from cleanlab.segmentation.summary import common_label_issues
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmlcsr.quality import NEVER, ConfidenceSums, LabelQuality, confident_classes, given_probabilities, pair_counts
+from dmlcsr.quality import (
+    UNREACHABLE_THRESHOLD,
+    ConfidenceSums,
+    LabelQuality,
+    confident_classes,
+    given_probabilities,
+    pair_counts,
+)
 
 SIZE = (7, 9)
 
@@ -72,7 +79,7 @@ def test_thresholds_and_confident_classes_are_those_of_confident_learning(drawn)
     flat, flat_probs = labels.ravel().astype(int), np.moveaxis(probs, 1, -1).reshape(-1, probs.shape[1])
     shown = sums.num_pixels > 0
     assert np.allclose(np.array(sums.thresholds())[shown], get_confident_thresholds(flat, flat_probs)[shown], atol=1e-6)
-    assert all(np.array(sums.thresholds())[~shown] == NEVER)
+    assert all(np.array(sums.thresholds())[~shown] == UNREACHABLE_THRESHOLD)
 
     thresholds = torch.tensor(sums.thresholds())
     probability, guess = confident_classes(torch.from_numpy(flat_probs.T[:, None]), thresholds)

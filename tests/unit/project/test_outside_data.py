@@ -81,15 +81,15 @@ def data(tmp_path_factory):
     rows = [Row(id=f"row/{n}", image=PICTURES[n], label=LABEL, height=24, width=20, meta="{}") for n in range(5)]
     file = dataset.write_file(out, "train/part-00000.parquet", rows, rows_per_group=2)
     assert file is not None
-    packing.commit(out, CELEBAMASK_HQ, {"train": [file]}, [], {"command": "ingest"}, rows_per_group=2)
+    packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {"command": "ingest"}, rows_per_group=2)
     return out
 
 
 def read_all(uri, manifest):
     source = row_groups.open_split(uri, manifest, "train")
-    groups = row_groups.groups_of(source)
+    groups = row_groups.list_groups(source)
     pieces = [
-        row_groups.Piece(int(file), int(group), 0, int(rows))
+        row_groups.RowRange(int(file), int(group), 0, int(rows))
         for file, group, rows in zip(groups.file, groups.group, groups.num_rows, strict=True)
     ]
     return row_groups.read_rows(source, pieces, dataset.SCHEMA.names)

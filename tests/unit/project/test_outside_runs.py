@@ -43,7 +43,7 @@ def test_a_configuration_file_is_read_or_refused(tmp_path_factory, content):
     with suppress(UserError):
         run_directory.read_config(str(file.parent))
     with suppress(UserError):
-        run_directory.belongs(TrainConfig(data="/data", out=str(file.parent)), "digest")
+        run_directory.holds_this_run(TrainConfig(data="/data", out=str(file.parent)), "digest")
 
 
 @given(st.text(max_size=12) | st.sampled_from(["2001-13-45", "!!timestamp x", "!!bool x", "&a *a", "9" * 5000]))
@@ -75,7 +75,7 @@ def test_hostile_yaml_is_refused_at_once(tmp_path, monkeypatch, kind):
     assert len(str(refused.value)) < 1000
     assert not (tmp_path / "made").exists()
     with pytest.raises(OutputTakenError):
-        run_directory.belongs(TrainConfig(data="/data", out=str(tmp_path)), "digest")
+        run_directory.holds_this_run(TrainConfig(data="/data", out=str(tmp_path)), "digest")
 
 
 # What a run has left.
@@ -164,7 +164,7 @@ def test_a_checkpoint_is_restored_or_refused(draws, tmp_path_factory):
     network(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     checkpoint.save(folder, network, optimizer, RECORDS)
-    name = draws.draw(st.sampled_from([checkpoint.NETWORK, checkpoint.OPTIMIZER, checkpoint.PROGRESS]))
+    name = draws.draw(st.sampled_from([checkpoint.NETWORK, checkpoint.OPTIMIZER, checkpoint.HISTORY_FILE]))
     original = (folder / name).read_bytes()
     (folder / name).write_bytes(draws.draw(damaged([original]) | as_file({"history": RECORDS})))
     with suppress(UserError):

@@ -12,7 +12,7 @@ from pipelines.errors import UserError
 from pipelines.models import weight_files
 from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import orchestrator, tasks
-from pipelines.regulation.ledger import Average, End, Ensemble, Ledger, Student, Trial
+from pipelines.regulation.ledger import Average, Ensemble, Ledger, Student, Trial, TrialEnd
 from pipelines.regulation.orchestrator import Orchestrator
 
 TRIAL = Trial(trial="a", architecture={"depth": 18}, taxonomy="lapa", num_cycles=3)
@@ -23,7 +23,7 @@ def state(value, **more):
 
 
 def student(run, cycle, value, trial="a", **more):
-    uri = orchestrator.weights_stem(str(run), trial, cycle, "student")
+    uri = orchestrator.weights_prefix(str(run), trial, cycle, "student")
     weights = weight_files.write_weights(uri, state(value, **more))
     return Student(trial=trial, cycle=cycle, weights=weights, val_mean_f1=value / 10)
 
@@ -37,7 +37,7 @@ def here(monkeypatch):
         calls.append(arguments[2])
         return weight_files.average(*arguments)
 
-    monkeypatch.setattr(tasks, "averaged_in_task", averaged)
+    monkeypatch.setattr(tasks, "average_in_task", averaged)
     return calls
 
 
@@ -45,7 +45,7 @@ def end_cycle(actor, run, cycle, value):
     """What a trial does at the end of a cycle; the ensemble's weights."""
     step = actor.report(student(run, cycle, value))
     if isinstance(step, Average):
-        uri = orchestrator.weights_stem(str(run), "a", cycle, "ensemble")
+        uri = orchestrator.weights_prefix(str(run), "a", cycle, "ensemble")
         weights = weight_files.write_weights(uri, weight_files.read_weights(step.weights))
         actor.publish("a", cycle, weights, value / 10)
     return weight_files.read_weights(actor.ensemble("a", cycle).weights)["w"]
@@ -67,7 +67,7 @@ def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, 
     run = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         calls = []
-        patch.setattr(tasks, "averaged_in_task", lambda *a: calls.append(a[2]) or weight_files.average(*a))
+        patch.setattr(tasks, "average_in_task", lambda *a: calls.append(a[2]) or weight_files.average(*a))
         actor = Orchestrator(str(run))
         for cycle in range(3):
             actor.register(TRIAL)
@@ -147,7 +147,7 @@ def test_weights_that_changed_since_are_refused(tmp_path):
     ],
 )
 def test_a_record_that_cannot_be_read_is_named(tmp_path, content, message):
-    Ledger(str(tmp_path)).commit(End(trial="b", state="finished"))
+    Ledger(str(tmp_path)).commit(TrialEnd(trial="b", state="finished"))
     storage.write_bytes(str(tmp_path / "ledger/a/end.json"), content)
     with pytest.raises(UserError, match=rf"a/end.json.*{message}"):
         Ledger(str(tmp_path))
@@ -155,9 +155,9 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path, content, message):
 
 def test_the_first_record_of_a_name_remains(tmp_path):
     ledger = Ledger(str(tmp_path))
-    first = ledger.commit(End(trial="a", state="stopped"))
-    assert ledger.commit(End(trial="a", state="finished")) == first
-    assert Ledger(str(tmp_path)).find(End, "a") == first
+    first = ledger.write_once(TrialEnd(trial="a", state="stopped"))
+    assert ledger.write_once(TrialEnd(trial="a", state="finished")) == first
+    assert Ledger(str(tmp_path)).find(TrialEnd, "a") == first
 
 
 def test_status_tells_where_each_trial_stands(tmp_path, here):
@@ -165,7 +165,7 @@ def test_status_tells_where_each_trial_stands(tmp_path, here):
     actor.register(TRIAL)
     end_cycle(actor, tmp_path, 0, 1)
     end_cycle(actor, tmp_path, 1, 3)
-    actor.end(End(trial="a", state="stopped"))
+    actor.end(TrialEnd(trial="a", state="stopped"))
     told = actor.status()["trials"]["a"]
     assert told["state"] == "stopped" and told["ensembles"] == {0: 0.1, 1: 0.3}
     assert told["lineage"] == {}  # it is most of the whole, and nobody asks the actor for it

@@ -8,7 +8,17 @@ import torch
 from pipelines.errors import UserError
 from pipelines.models import weight_files
 from pipelines.regulation import orchestrator, tasks
-from pipelines.regulation.ledger import SOUP, Average, Candidates, Ledger, Soup, Student, Teacher, Trial, blended
+from pipelines.regulation.ledger import (
+    SOUP,
+    Average,
+    Candidates,
+    Ledger,
+    Soup,
+    Student,
+    TeacherChoice,
+    Trial,
+    blend_shares,
+)
 from pipelines.regulation.orchestrator import Orchestrator
 
 SETTINGS = {"config": {}, "manifest": {}}
@@ -20,14 +30,14 @@ def trial(name):
 
 def end_cycle(actor, name, cycle, score):
     """Report and publish, as a trial's workers do; weights are a number."""
-    uri = orchestrator.weights_stem(actor.run, name, cycle, "student")
+    uri = orchestrator.weights_prefix(actor.run, name, cycle, "student")
     weights = weight_files.write_weights(uri, {"w": torch.tensor([score])})
     step = actor.report(Student(trial=name, cycle=cycle, weights=weights, val_mean_f1=score))
     if isinstance(step, Average):
         actor.publish(name, cycle, step.weights, score)
 
 
-class Stove:
+class FakeSoupTask:
     """Stands for the task that makes soups: answers when it is told to."""
 
     def __init__(self):
@@ -47,9 +57,9 @@ class Stove:
 
 @pytest.fixture
 def stove(monkeypatch):
-    stove = Stove()
-    monkeypatch.setattr(tasks, "averaged_in_task", weight_files.average)
-    monkeypatch.setattr(tasks, "cooked_in_task", stove.cook)
+    stove = FakeSoupTask()
+    monkeypatch.setattr(tasks, "average_in_task", weight_files.average)
+    monkeypatch.setattr(tasks, "make_soup_in_task", stove.cook)
     return stove
 
 
@@ -68,7 +78,7 @@ def cooked(actor, stove):
     """Lets the soups get ready; waits for their threads."""
     stove.ready.set()
     for thread in threading.enumerate():
-        if getattr(thread, "_target", None) == actor._cook:
+        if getattr(thread, "_target", None) == actor._make_soup:
             thread.join(30)
 
 
@@ -104,7 +114,7 @@ def test_a_soup_teaches_the_trials_that_score_lower_and_no_others(actor, stove):
     taught = {name: actor.teacher(name, 2) for name in "abc"}
     soup = actor.ledger.find(Soup, SOUP, 1)
     assert taught == {"a": soup, "b": actor.ensemble("b", 1), "c": soup}
-    assert [actor.ledger.find(Teacher, name, 2).soup for name in "abc"] == [1, None, 1]
+    assert [actor.ledger.find(TeacherChoice, name, 2).soup for name in "abc"] == [1, None, 1]
 
 
 def test_a_teacher_remains_whatever_is_offered_later(actor, stove):
@@ -146,7 +156,7 @@ def test_where_trials_do_not_share_nothing_is_tried(tmp_path, stove):
         end_cycle(actor, name, 0, 0.1)
         end_cycle(actor, name, 1, 0.2)
     assert stove.asked == [] and not actor.ledger.of(Candidates, SOUP)
-    assert actor.teacher("a", 2) == actor.ensemble("a", 1) and len(actor.ledger.of(Teacher, "a")) == 1
+    assert actor.teacher("a", 2) == actor.ensemble("a", 1) and len(actor.ledger.of(TeacherChoice, "a")) == 1
 
 
 def test_a_cycle_whose_predecessor_has_no_ensemble_has_no_teacher(actor, stove):
@@ -156,5 +166,5 @@ def test_a_cycle_whose_predecessor_has_no_ensemble_has_no_teacher(actor, stove):
 
 
 def test_shares_of_a_blend_add_up_to_one():
-    assert blended({"a/0": 0.5, "a/1": 0.5}, {"b/0": 1.0}, 1) == {"a/0": 0.25, "a/1": 0.25, "b/0": 0.5}
-    assert blended({"a/0": 1.0}, {"a/0": 1.0}, 3) == {"a/0": 1.0}
+    assert blend_shares({"a/0": 0.5, "a/1": 0.5}, {"b/0": 1.0}, 1) == {"a/0": 0.25, "a/1": 0.25, "b/0": 0.5}
+    assert blend_shares({"a/0": 1.0}, {"a/0": 1.0}, 3) == {"a/0": 1.0}

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dmlcsr.quality import QualityScores
 from dmlcsr.refine import Refined
 from dmlcsr.taxonomy import LAPA
-from pipelines.relabeling.counts import MAX_SUSPECTS, Tally
+from pipelines.relabeling.counts import MAX_SUSPECTS, RelabelCounts
 
 CLASSES = LAPA.num_classes
 
@@ -32,7 +32,7 @@ rows = st.lists(
 
 
 def tallied(items, path="train/part-00000.parquet", first=0):
-    tally = Tally.zeros(CLASSES)
+    tally = RelabelCounts.zeros(CLASSES)
     for number, item in enumerate(items, start=first):
         tally.add(item, f"row-{number}", path)
     return tally
@@ -40,11 +40,11 @@ def tallied(items, path="train/part-00000.parquet", first=0):
 
 @given(rows, st.integers(0, 20))
 def test_parts_that_travel_as_json_add_up_to_the_whole(items, cut):
-    total = Tally.zeros(CLASSES)
+    total = RelabelCounts.zeros(CLASSES)
     for part in (tallied(items[:cut]), tallied(items[cut:], "train/part-00001.parquet", cut)):
-        total += Tally.from_dict(json.loads(json.dumps(part.to_dict())))
+        total += RelabelCounts.from_dict(json.loads(json.dumps(part.to_dict())))
     whole = tallied(items)
-    assert total.num_rows == len(items) and total.num_changed == whole.num_changed
+    assert total.num_rows == len(items) and total.num_changed_rows == whole.num_changed_rows
     assert total.mean_quality == pytest.approx(whole.mean_quality)
     assert (total.pairs == whole.pairs).all() and np.allclose(total.class_quality, whole.class_quality)
     scored = sorted((suspect.quality, suspect.id) for suspect in total.worst)
@@ -68,7 +68,7 @@ def test_the_summary_names_confused_classes_most_pixels_first():
     ]
     assert told["mean_quality"] == pytest.approx(0.6)
     assert told["class_quality"] == pytest.approx({"background": 0.6, "skin": 0.3})
-    assert (told["num_pixels"], told["num_changed_pixels"], told["num_changed"]) == (19, 14, 2)
+    assert (told["num_pixels"], told["num_changed_pixels"], told["num_changed_rows"]) == (19, 14, 2)
 
 
 def test_without_labels_there_is_no_quality():

@@ -10,7 +10,7 @@ import pytest
 
 import ray_job
 from pipelines.run import console
-from pipelines.run.console import PROGRESS, Console
+from pipelines.run.console import PROGRESS_RECORD, Console
 
 
 @pytest.fixture
@@ -43,8 +43,8 @@ def test_a_terminal_shows_one_line_of_progress_that_is_rewritten(log, monkeypatc
     monkeypatch.setattr(os, "get_terminal_size", lambda descriptor: os.terminal_size((80, 24)))
 
     def talk():
-        log.info("step 1", extra=PROGRESS)
-        log.info("step %s", "2" * 200, extra=PROGRESS)
+        log.info("step 1", extra=PROGRESS_RECORD)
+        log.info("step %s", "2" * 200, extra=PROGRESS_RECORD)
         log.info("epoch done")
 
     received = on_terminal(log, talk)
@@ -60,7 +60,7 @@ def test_elsewhere_progress_is_a_plain_line_now_and_then(log):
     stream = io.StringIO()
     log.addHandler(Console(stream, verbose=False))
     for step in range(100):
-        log.info("step %d", step, extra=PROGRESS)
+        log.info("step %d", step, extra=PROGRESS_RECORD)
     log.info("epoch done")
     lines = stream.getvalue().splitlines()
     assert [line.split(" ", 1)[1] for line in lines] == ["step 0", "epoch done"]
@@ -76,7 +76,7 @@ def test_a_command_that_has_ended_leaves_no_console(tmp_path):
 def test_of_what_ray_prints_only_our_workers_lines_are_shown(caplog):
     worker = logging.StreamHandler(io.StringIO())
     worker.setFormatter(console._Marked("%(message)s"))
-    for text, extra in (("epoch 1 done\nsecond line", {}), ("step 3", PROGRESS)):
+    for text, extra in (("epoch 1 done\nsecond line", {}), ("step 3", PROGRESS_RECORD)):
         worker.handle(logging.makeLogRecord({"msg": text, **extra}))
     lines = ["core_worker.cc: E chatter", *worker.stream.getvalue().splitlines(), "Found multiple active Ray instances"]
     with caplog.at_level(logging.INFO, logger="pipelines"):

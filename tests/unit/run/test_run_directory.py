@@ -24,11 +24,11 @@ def test_a_run_directory_belongs_to_one_configuration_and_one_data_set(tmp_path)
     out = tmp_path / "run"
     assert not run_directory.claim(config(out), "digest")
     assert run_directory.claim(config(out), "digest")
-    assert run_directory.belongs(config(out, workers={"num_workers": 4}), "digest")
+    assert run_directory.holds_this_run(config(out, workers={"num_workers": 4}), "digest")
     with pytest.raises(OutputTakenError, match=r"optimizer.lr = 0.002, not 0.1"):
-        run_directory.belongs(config(out, optimizer={"lr": 0.1}), "digest")
+        run_directory.holds_this_run(config(out, optimizer={"lr": 0.1}), "digest")
     with pytest.raises(OutputTakenError, match="other data"):
-        run_directory.belongs(config(out), "another")
+        run_directory.holds_this_run(config(out), "another")
 
 
 def test_a_kill_between_the_files_of_a_claim_is_mended(tmp_path):
@@ -44,7 +44,7 @@ def test_a_damaged_configuration_is_one_sentence(tmp_path, text):
     run_directory.claim(config(tmp_path), "digest")
     (tmp_path / run_directory.CONFIG).write_text(text)
     with pytest.raises(OutputTakenError, match="damaged"):
-        run_directory.belongs(config(tmp_path), "digest")
+        run_directory.holds_this_run(config(tmp_path), "digest")
 
 
 def events(path):
@@ -136,11 +136,11 @@ def test_a_success_is_never_hidden_by_a_later_failure(tmp_path):
 
     result_file.claim(str(tmp_path), "synth")
     with pytest.raises(RunFailedError):
-        result_file.committed("synth", synth_config(tmp_path), fail)
+        result_file.run_and_record("synth", synth_config(tmp_path), fail)
     assert storage.read_json(str(tmp_path / "result.json"))["message"] == "broke"
-    result_file.committed("synth", synth_config(tmp_path), lambda config: {"out": config.out})
+    result_file.run_and_record("synth", synth_config(tmp_path), lambda config: {"out": config.out})
     with pytest.raises(RunFailedError):
-        result_file.committed("synth", synth_config(tmp_path), fail)
+        result_file.run_and_record("synth", synth_config(tmp_path), fail)
     assert result_file.finished_result(str(tmp_path), "synth") == {"out": str(tmp_path)}
     assert result_file.finished_result(str(tmp_path), "train") is None
 

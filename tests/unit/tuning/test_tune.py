@@ -13,18 +13,28 @@ BASE = {"data": "/data", "out": "/run", "csr": {"num_cycles": 2}}
 
 def test_searched_values_take_the_place_of_the_configured_ones_and_nothing_else_changes():
     config = TuneConfig.model_validate(BASE | {"search": {"lr": [1e-4, 1e-2], "cycle_epochs": "1,8"}})
-    values = {"parsing": 2.0, "binary": 0.5, "lr": 0.001, "cycle_epochs": 2.6}
+    values = {"parsing": 2.0, "binary_edge": 0.5, "lr": 0.001, "cycle_epochs": 2.6}
     trial = search.trial_config(config, "/run/trials/00001", values)
     assert type(trial) is TrainConfig and trial.out == "/run/trials/00001"
-    assert (trial.loss.parsing, trial.loss.binary, trial.optimizer.lr, trial.csr.cycle_epochs) == (2.0, 0.5, 0.001, 3)
-    assert trial.loss.category == config.loss.category and trial.csr.num_cycles == 2
+    assert (trial.loss.parsing, trial.loss.binary_edge, trial.optimizer.lr, trial.csr.cycle_epochs) == (
+        2.0,
+        0.5,
+        0.001,
+        3,
+    )
+    assert trial.loss.category_edge == config.loss.category_edge and trial.csr.num_cycles == 2
     told = trials.parameters_of(config.search, trial)
     assert told["parsing"] == 2.0 and told["cycle_epochs"] == 3 and set(told) == set(trials.searched(config.search))
 
 
 def test_what_has_no_bounds_is_not_searched():
-    config = TuneConfig.model_validate(BASE | {"search": {"binary": None}})
-    assert set(trials.searched(config.search)) == {"parsing", "category", "binary_attention", "category_attention"}
+    config = TuneConfig.model_validate(BASE | {"search": {"binary_edge": None}})
+    assert set(trials.searched(config.search)) == {
+        "parsing",
+        "category_edge",
+        "binary_edge_attention",
+        "category_edge_attention",
+    }
 
 
 @pytest.mark.parametrize("bounds", ["3,1", "0,1", "1", "1,1", "a,b"])
@@ -36,19 +46,19 @@ def test_bounds_must_rise_and_be_positive(bounds):
 def test_a_trial_that_was_stopped_or_finished_stays_so(tmp_path):
     out = str(tmp_path)
     assert trials.state_of(out) == "unfinished"
-    trials.stop(out)
+    trials.mark_stopped(out)
     assert trials.state_of(out) == "stopped"
-    trials.fail(out, "the loss is not finite")
+    trials.mark_failed(out, "the loss is not finite")
     assert trials.state_of(out) == "failed" and trials.failure(out) == "the loss is not finite"
-    trials.finish(out, {"val_mean_f1": 0.5})
+    trials.mark_finished(out, {"val_mean_f1": 0.5})
     assert trials.state_of(out) == "finished" and not trials.failure(out)
 
 
 def test_the_number_and_the_seed_alone_decide_what_random_search_samples():
     config = TuneConfig.model_validate(BASE | {"search": {"lr": [1e-4, 1e-2]}, "seed": 3})
     more = config.model_copy(update={"num_trials": 100})
-    drawn = [search.sampled(more, number) for number in range(100)]
-    assert drawn[:8] == [search.sampled(config, number) for number in range(8)]
+    drawn = [search.sample_values(more, number) for number in range(100)]
+    assert drawn[:8] == [search.sample_values(config, number) for number in range(8)]
     for name, (low, high) in trials.searched(config.search).items():
         values = sorted(one[name] for one in drawn)
         assert low <= values[0] < values[-1] <= high and len(set(values)) == 100
@@ -83,25 +93,29 @@ def test_a_sweep_with_cycles_of_different_length_knows_its_longest_trial():
     assert config.max_epochs == 12 + 2 * 20
 
 
-def test_the_grace_of_trials_that_branch_begins_after_the_shared_warm_phase():
-    csr = {"num_cycles": 2, "cycle_epochs": 10, "share": "soup"}
-    scheduler = search.scheduler(TuneConfig.model_validate(BASE | {"csr": csr, "grace_epochs": 5}))
+def test_the_grace_of_trials_that_branch_begins_after_the_shared_initial_phase():
+    csr = {"num_cycles": 2, "cycle_epochs": 10}
+    scheduler = search.scheduler(TuneConfig.model_validate(BASE | {"csr": csr, "soup": True, "grace_epochs": 5}))
     assert min(rung for rung, _ in scheduler._brackets[0]._rungs) == 12 + 5
 
 
-def test_a_trial_that_shares_starts_from_the_common_warm_phase():
-    config = TuneConfig.model_validate(BASE | {"csr": {"num_cycles": 2, "share": "soup"}})
+def test_a_trial_that_shares_starts_from_the_common_initial_phase():
+    config = TuneConfig.model_validate(BASE | {"csr": {"num_cycles": 2}, "soup": True})
     trial = search.trial_config(config, "/run/trials/00000", {})
-    assert trial.csr.warm == "/run/warm" and trial.csr.share == "none"
+    assert trial.csr.initial_run == "/run/initial"
 
 
 def test_values_of_trials_that_were_begun_are_kept(tmp_path):
     config = TuneConfig.model_validate(BASE | {"out": str(tmp_path), "num_trials": 4})
-    assert search.begun(config) == []
-    values = search.sampled(config, 77)
-    out = trials.out_of(config.out, 2)
+    assert search.started_trial_values(config) == []
+    values = search.sample_values(config, 77)
+    out = trials.trial_uri(config.out, 2)
     run_directory.claim(search.trial_config(config, out, values), "digest")
-    assert search.begun(config) == [search.sampled(config, 0), search.sampled(config, 1), values]
+    assert search.started_trial_values(config) == [
+        search.sample_values(config, 0),
+        search.sample_values(config, 1),
+        values,
+    ]
 
 
 def test_a_search_without_anything_to_vary_is_refused():
