@@ -26,8 +26,11 @@ _TIE = 1 / 256
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far poses spread (section 5). `scale` s: factor clip(N(1, s), 1 - s, 1 + s); `rotation` r in degrees:
-    clip(N(0, r), -2r, 2r) with `rotation_probability`; mirrored with `flip_probability`."""
+    """How far poses spread (docs/method.md, section 5).
+
+    `scale` s: factor clip(N(1, s), 1 - s, 1 + s); `rotation` r in degrees: clip(N(0, r), -2r, 2r) with
+    `rotation_probability`; mirrored with `flip_probability`.
+    """
 
     scale: float = 0.25
     rotation: float = 30.0

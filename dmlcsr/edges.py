@@ -1,4 +1,4 @@
-"""Binary and category edge targets, computed from a label map (DML-CSR, CVPR 2022).
+"""Binary and category edge targets, computed from a label map (docs/method.md, section 3).
 
 They are made after augmentation and on the device that trains, so they are never stored or interpolated.
 """

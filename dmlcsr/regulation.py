@@ -1,4 +1,4 @@
-"""Cyclical self-regulation (DML-CSR, CVPR 2022): self-ensemble, self-distillation, fresh BatchNorm statistics."""
+"""Cyclical self-regulation (docs/method.md, section 6): self-ensemble, self-distillation, BatchNorm statistics."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager

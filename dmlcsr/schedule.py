@@ -1,4 +1,4 @@
-"""Learning rate of the paper's recipe as a function of the fractional epoch (DML-CSR, CVPR 2022)."""
+"""Learning rate of the paper's recipe as a function of the fractional epoch (docs/method.md, section 5)."""
 
 import math
 

@@ -1,7 +1,7 @@
 """The five losses of DML-CSR (CVPR 2022) from logits at any stride to one differentiable scalar.
 
-Edge targets, class weights and means become weights of pixels here; `softmax_terms` evaluates them. Nothing waits for
-a CUDA device.
+docs/method.md, section 4, has their formulas, and says how to add a term. Edge targets, class weights and means
+become weights of pixels here; `softmax_terms` evaluates them. Nothing waits for a CUDA device.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """The dynamic dual graph convolutional head: global context from two graphs, without pooling.
 
-Paper section 3.3. One graph works on image positions through attention between channels, the other on feature
-channels through a learned projection of all positions.
+One graph works on image positions through attention between channels, the other on feature channels through a
+learned projection of all positions. docs/method.md, section 2, has the formulas.
 """
 
 import torch

@@ -51,7 +51,7 @@ class AugmentationConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the five loss parts (section 4 of the method); `tune` searches them."""
+    """Weights of the five loss parts (docs/method.md, section 4); `tune` searches them."""
 
     parsing: NonNegativeFloat = 1.0
     """Lovasz-softmax and cross-entropy of the parsing logits, half each."""
@@ -87,7 +87,7 @@ class OptimizerConfig(Config):
 
 
 class ScheduleConfig(Config):
-    """Length of the training and shape of the learning rate (section 5)."""
+    """Length of the training and shape of the learning rate (docs/method.md, section 5)."""
 
     epochs: PositiveInt = 12
     """Passes over the training split, before self-regulation where there is any."""
@@ -102,7 +102,7 @@ class ScheduleConfig(Config):
 
 
 class CsrConfig(Config):
-    """Cyclical self-regulation after the initial phase (section 6); 0 cycles: none."""
+    """Cyclical self-regulation after the initial phase (docs/method.md, section 6); 0 cycles: none."""
 
     num_cycles: NonNegativeInt = 0
     """Cycles; each ends with an average of all students so far, which teaches the next."""

@@ -1,4 +1,4 @@
-"""Networks that teach: the ensemble of the cycles before, or an exported model (DML-CSR, section 3.3)."""
+"""Networks that teach: the ensemble of the cycles before, or an exported model (docs/method.md, section 6)."""
 
 from typing import NamedTuple
 

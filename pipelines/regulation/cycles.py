@@ -1,4 +1,4 @@
-"""The worker's side of self-regulation: what happens between two cycles (DML-CSR, section 3.3).
+"""The worker's side of self-regulation: what happens between two cycles (docs/method.md, section 6).
 
 Report the student -> receive the average -> re-estimate its BatchNorm statistics over this worker's share of the
 training rows, summed over all workers -> score it -> publish. Repeated after a kill, each step finds what it did.

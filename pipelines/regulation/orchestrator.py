@@ -1,4 +1,4 @@
-"""The orchestrator: one actor per run that owns self-regulation for all its trials (DML-CSR, section 3.3).
+"""The orchestrator: one actor per run that owns self-regulation for all its trials (docs/method.md, section 6).
 
 It decides, and holds no weights: they are averaged in a task, re-estimated and scored by the trial's own workers, and
 travel as safetensors on storage. Everything it knows is in the ledger, and every method gives the same answer when it

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlcsr.edges import edge_targets
+from tests.golden import edges
 from tests.support.commands import DATA
 
 
@@ -15,19 +16,6 @@ def test_edges_equal_the_reference(radius: int) -> None:
     binary, category = edge_targets(label, radius)
     assert np.array_equal(binary.numpy(), golden[f"binary_edge_r{radius}"])
     assert np.array_equal(category.numpy(), golden[f"category_edge_r{radius}"])
-
-
-def naive_edges(label: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]:
-    height, width = label.shape
-    binary, category = np.full_like(label, 255), np.full_like(label, 255)
-    for y in range(height):
-        for x in range(width):
-            if label[y, x] == 255:
-                continue
-            window = label[max(y - radius, 0) : y + radius + 1, max(x - radius, 0) : x + radius + 1]
-            binary[y, x] = len(set(window.ravel().tolist()) - {255}) > 1
-            category[y, x] = label[y, x] * binary[y, x]
-    return binary, category
 
 
 @settings(max_examples=80, deadline=None)
@@ -41,7 +29,7 @@ def naive_edges(label: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray]
 def test_edges_equal_a_double_loop(seed: int, height: int, width: int, radius: int, ids: list[int]) -> None:
     label = np.random.default_rng(seed).choice(np.array(ids, np.uint8), (height, width))
     binary, category = edge_targets(torch.from_numpy(label), radius)
-    expected = naive_edges(label, radius)
+    expected = edges(label, radius)
     assert np.array_equal(binary.numpy(), expected[0])
     assert np.array_equal(category.numpy(), expected[1])
 

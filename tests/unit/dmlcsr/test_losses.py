@@ -86,7 +86,7 @@ def test_distilled_terms_equal_the_reference() -> None:
     assert kl == pytest.approx(float(GOLDEN["loss_kd_parsing"]), abs=1e-6)
     assert parts.binary_edge.item() == pytest.approx(float(GOLDEN["loss_kd_binary"]), abs=1e-6)
     assert parts.category_edge.item() == pytest.approx(float(GOLDEN["loss_kd_category"]), abs=1e-6)
-    assert parts.binary_edge_attention.item() == pytest.approx(float(GOLDEN["loss_binary_attention"]), abs=1e-6)
+    assert parts.binary_edge_attention.item() == pytest.approx(float(GOLDEN["loss_binary_edge_attention"]), abs=1e-6)
 
 
 def test_a_parsing_target_alone_leaves_the_edges_hard() -> None:
