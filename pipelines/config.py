@@ -23,6 +23,10 @@ from pipelines.errors import UserError
 from pipelines.storage import absolute
 
 
+class Metavar(str):
+    """Stands for a value in the help of a command, where the type alone says little."""
+
+
 def _uri(value: str) -> str:
     try:
         return absolute(value)
@@ -34,9 +38,9 @@ def _taxonomy(value: str) -> str:
     return get_taxonomy(value).name
 
 
-Uri = Annotated[str, AfterValidator(_uri)]
+Uri = Annotated[str, AfterValidator(_uri), Metavar("URI")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-TaxonomyName = Annotated[str, AfterValidator(_taxonomy)]
+TaxonomyName = Annotated[str, AfterValidator(_taxonomy), Metavar("NAME")]
 Split = Literal["train", "val", "test"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
@@ -54,7 +58,12 @@ def _positive_sum(shares: dict[Split, float]) -> dict[Split, float]:
     return shares
 
 
-SplitShares = Annotated[dict[Split, NonNegativeFloat], BeforeValidator(_shares), AfterValidator(_positive_sum)]
+SplitShares = Annotated[
+    dict[Split, NonNegativeFloat],
+    BeforeValidator(_shares),
+    AfterValidator(_positive_sum),
+    Metavar("SPLIT=SHARE,..."),
+]
 
 
 class Config(BaseModel):
@@ -162,7 +171,9 @@ class RelabelConfig(Config):
     hard_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
     """The weight a of the old label in `blend`: the model's class wins where it is a / (1 - a) more probable. From 0.5
     on no label could change."""
-    splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1)] = ("train",)
+    splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1), Metavar("SPLIT,...")] = (
+        "train",
+    )
     """Splits that get new labels, as `train,val`; the others are copied byte for byte, so that scores compare."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     """Train this many models by the recipe of the run `model`, each without its fold of the training rows, which it
@@ -177,7 +188,7 @@ class RelabelConfig(Config):
 
 
 class PredictConfig(Config):
-    """Label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
+    """Write label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
 
     model: Uri
     """Model directory, or a run directory that has one."""
@@ -220,12 +231,14 @@ class BenchConfig(Config):
 
     out: Uri
     """The JSON file that is written."""
-    only: Annotated[tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1)] = get_args(Benchmark)
+    only: Annotated[tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1), Metavar("NAME,...")] = (
+        get_args(Benchmark)
+    )
     """What is measured, as `stream,loss`."""
 
 
 class StatusConfig(Config):
-    """Where a run stands: epochs, cycles, scores, lineage. Reads storage only; needs no cluster."""
+    """Tell where a run stands: epochs, cycles, scores, lineage. Reads storage only; needs no cluster."""
 
     run: Uri
     """The run's directory."""

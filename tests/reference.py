@@ -30,21 +30,12 @@ def _command(name: str) -> str:
         lines += [f"Presets: {', '.join(f'`{preset}`' for preset in options.preset_names())}.", ""]
     lines += ["| option | default | what it is |", "|---|---|---|"]
     for key, info, _ in options.leaves(command.config):
-        default = "required" if info.is_required() else f"`{_plain(info.default)}`"
+        default = "required" if info.is_required() else f"`{options.plain(info.default)}`"
         text = " ".join((info.description or "").split()).replace("|", "\\|")
         choices = options.choices(info)
         text += f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
         lines.append(f"| `--{key.replace('_', '-')}` | {default} | {text} |")
     return "\n".join(lines)
-
-
-def _plain(value: object) -> str:
-    """As it is written on a command line."""
-    if isinstance(value, bool) or value is None:
-        return str(value).lower() if value is not None else "null"
-    if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,9 @@ def test_printed_configuration_is_a_configuration(tmp_path: Path):
         (["--optimizer.lr", "inf"], "--optimizer.lr: .*finite"),
         (["--optimizer.lr", "["], "--optimizer.lr: .*number"),
         (["--data", "file://host/x"], "file:///path"),
+        (["--leave-out", "5"], "--leave-out: expected K/N with K from 1 to N, as 2/5 .got '5'.$"),
+        (["--csr.warm", "/w"], "^csr.warm needs csr.num_cycles: without cycles nothing follows the warm phase$"),
+        (["--config", "/dev/null"], "must hold a mapping"),
     ],
 )
 def test_wrong_usage_is_one_sentence(argv, message):
@@ -140,3 +144,58 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
 def test_every_value_has_a_help_text():
     for command in ray_job.COMMANDS.values():
         assert all(info.description for _, info, _ in options.leaves(command.config))
+
+
+def help_of(command):
+    kind = ray_job.COMMANDS[command]
+    return options.build_parser(command, kind.config, kind.with_presets).format_help()
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("evaluate", "--tta [{true,false}]"),
+        ("tune", "--cluster.max-cpus FLOAT"),
+        ("tune", "--search.lr LOW,HIGH"),
+        ("train", "--optimizer.clip-norm FLOAT"),
+        ("train", "--seed INT"),
+        ("train", "--teacher URI"),
+        ("train", "--leave-out K/N"),
+        ("train", "--model.depth {18,34,50,101}"),
+        ("relabel", "--folds INT"),
+        ("relabel", "--splits SPLIT,..."),
+        ("ingest", "--splits SPLIT=SHARE,..."),
+    ],
+)
+def test_help_tells_what_a_value_looks_like(command, line):
+    assert re.search(rf"^  {re.escape(line)}(  |$)", help_of(command), re.MULTILINE)
+
+
+def test_no_value_is_just_text():
+    infos = [info for command in ray_job.COMMANDS.values() for _, info, _ in options.leaves(command.config)]
+    assert "TEXT" not in {options.metavar(info) for info in infos}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (None, "null"), (0.5, "0.5"), ((0.3, 3.0), "0.3,3.0"), (("a", "b"), "a,b"), ({"a": 1}, "a=1")],
+)
+def test_a_value_is_shown_as_it_is_written_on_a_command_line(value, text):
+    assert options.plain(value) == text
+
+
+def test_help_tells_a_default_once():
+    text = help_of("evaluate")
+    assert "(default: false)" in text and "(default: False)" not in text
+    assert re.search(r"beside the model\.\n", text)
+
+
+def test_help_begins_with_what_is_required_and_ends_with_what_all_commands_have():
+    text = help_of("train")
+    assert text.startswith("usage: ray_job.py train --data URI --out URI [options]\n")
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles[:3] == ["required", "options", "model"] and titles[-1] == "of every command"
+    required, common = text.partition("\noptions:")[0], text.partition("of every command:")[2]
+    assert re.findall(r"^  (--\S+)", required, re.MULTILINE) == ["--data", "--out"]
+    flags = ["--config", "--preset", "--json", "--verbose", "--print-config", "-h,"]
+    assert re.findall(r"^  (-\S+)", common, re.MULTILINE) == flags
