@@ -189,7 +189,7 @@ def _set(values: dict[str, Any], name: Sequence[str], value: Any) -> None:
 
 def _value(text: str, info: FieldInfo) -> Any:
     """A flag's text as YAML would read it, but where the field is text it stays text."""
-    if text in ("null", "none"):
+    if text in ("null", "none") and text not in choices(info):
         return None
     if str in _parts(info.annotation):
         return text

@@ -184,6 +184,18 @@ def test_a_value_is_shown_as_it_is_written_on_a_command_line(value, text):
     assert options.plain(value) == text
 
 
+@pytest.mark.parametrize("command", ray_job.COMMANDS)
+def test_every_default_that_is_shown_is_one_that_is_accepted(command):
+    config = ray_job.COMMANDS[command].config
+    infos = {name: info for name, info, _ in options.leaves(config)}
+    required = {name: options.choices(info) for name, info in infos.items() if info.is_required()}
+    given = {name: found[0] if found else "lapa" for name, found in required.items()}
+    shown = {name: options.plain(info.default) for name, info in infos.items() if name not in required}
+    arguments = [f"--{name}={text}" for name, text in given.items()]
+    every = [*arguments, *(f"--{name}={text}" for name, text in shown.items())]
+    assert resolve(command, *every) == resolve(command, *arguments)
+
+
 def test_help_tells_a_default_once():
     text = help_of("evaluate")
     assert "(default: false)" in text and "(default: False)" not in text
