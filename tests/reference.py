@@ -14,13 +14,20 @@ Generated from the code by `python -m tests.reference > docs/reference.md`; a te
 
 YAML keys and flags have the same dotted names. Values are taken from the defaults below, then `--preset`, then
 `--config`, then flags. `--print-config` prints the result as YAML, which is itself a valid `--config`. `--json` makes
-the result the last line on standard output, `--verbose` shows all that Ray's processes print. `plan COMMAND ...` does
-nothing but tell what the command would need and do."""
+the result the last line on standard output, `--verbose` shows all that Ray's processes print."""
+
+PLAN = f"""## plan
+
+{ray_job.PLAN_HELP}
+
+`python ray_job.py plan COMMAND [--config FILE.yaml] [--preset NAME] [--section.key VALUE ...] [--json] [--verbose]`
+
+It stands before another command and takes that command's options."""
 
 
 def reference() -> str:
     """The whole page."""
-    return "\n\n".join([INTRODUCTION, *(_command(name) for name in ray_job.COMMANDS)]) + "\n"
+    return "\n\n".join([INTRODUCTION, *(_command(name) for name in ray_job.COMMANDS), PLAN]) + "\n"
 
 
 def _command(name: str) -> str:

@@ -1,4 +1,5 @@
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import ray_job
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import options, starting_point
 from pipelines.errors import UserError
+from tests.conftest import ROOT
 
 PRESETS = options.preset_names()
 
@@ -211,3 +213,38 @@ def test_help_begins_with_what_is_required_and_ends_with_what_all_commands_have(
     assert re.findall(r"^  (--\S+)", required, re.MULTILINE) == ["--data", "--out"]
     flags = ["--config", "--preset", "--json", "--verbose", "--print-config", "-h,"]
     assert re.findall(r"^  (-\S+)", common, re.MULTILINE) == flags
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["tarin"], "unknown command 'tarin'; did you mean 'train'?"),
+        (["paln", "train"], "unknown command 'paln'; did you mean 'plan'?"),
+        (["plan", "tarin"], "unknown command 'tarin'; did you mean 'train'?"),
+        (["plan"], "`plan` needs the command that it plans; see `ray_job.py plan --help`"),
+        (["xyzzy"], "unknown command 'xyzzy'; see `ray_job.py --help`"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(argv, message, capsys):
+    assert ray_job.main(argv) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_plan_explains_itself(capsys):
+    assert ray_job.main(["plan", "--help"]) == 0
+    assert "usage: ray_job.py plan COMMAND [options]" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    assert ray_job.main(["--version"]) == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"{project['version']}\n"
+
+
+def test_the_overview_has_every_command_in_a_group(capsys):
+    assert ray_job.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^(\S+):$", text, re.MULTILINE) == ["data", "train", "inspect", "use", "set-up"]
+    assert sorted(re.findall(r"^  (\S+)", text, re.MULTILINE)) == sorted([*ray_job.COMMANDS, ray_job.PLAN])
+    verbs = {"Make", "Pack", "Write", "Train", "Search", "Score", "Tell", "Measure"}
+    assert set(re.findall(r"^  \S+ +(\S+)", text, re.MULTILINE)) == verbs
