@@ -118,17 +118,17 @@ def plain(value: Any) -> str:
 
 
 def parse(command: str, config: type[ConfigT], argv: Sequence[str], with_presets: bool) -> argparse.Namespace:
-    """Flags as given, names normalised. Raises UserError, naming the nearest known flag, for unknown ones."""
+    """Flags as given, names normalized. Raises UserError, naming the nearest known flag, for unknown ones."""
     parser = build_parser(command, config, with_presets)
-    normalised = [_normalise(argument) for argument in argv]
-    flags, unknown = parser.parse_known_args(normalised)
+    normalized = [_normalize(argument) for argument in argv]
+    flags, unknown = parser.parse_known_args(normalized)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
         raise UserError(f"{command}: unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], known)}")
     return flags
 
 
-def _normalise(argument: str) -> str:
+def _normalize(argument: str) -> str:
     name, equals, value = argument.partition("=")
     return _dashed(name) + equals + value if name.startswith("--") else argument
 
