@@ -16,10 +16,13 @@ from pipelines.config.base import Config
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
+VERSION = "0.1.0"
+
 
 class Command(NamedTuple):
     """A command: its configuration and the module whose `run` does it and `summary` tells it to people."""
 
+    group: str
     config: type[Config]
     module: str
     with_presets: bool = False
@@ -28,31 +31,44 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "synth": Command(configs.SynthConfig, "pipelines.ingest.synth"),
-    "ingest": Command(configs.IngestConfig, "pipelines.ingest.ingest"),
-    "train": Command(TrainConfig, "pipelines.training.train", with_presets=True),
-    "tune": Command(TuneConfig, "pipelines.tuning.tune", with_presets=True),
-    "evaluate": Command(configs.EvaluateConfig, "pipelines.inference.evaluate"),
-    "relabel": Command(configs.RelabelConfig, "pipelines.relabeling.relabel"),
-    "predict": Command(configs.PredictConfig, "pipelines.inference.predict"),
-    "report": Command(configs.ReportConfig, "pipelines.report", writes_folder=False),
-    "export": Command(configs.ExportConfig, "pipelines.models.export", writes_folder=False),
-    "bench": Command(configs.BenchConfig, "pipelines.bench", writes_folder=False),
-    "status": Command(configs.StatusConfig, "pipelines.status", writes_folder=False),
-    "import-weights": Command(configs.ImportWeightsConfig, "pipelines.models.import_weights"),
+    "synth": Command("data", configs.SynthConfig, "pipelines.ingest.synth"),
+    "ingest": Command("data", configs.IngestConfig, "pipelines.ingest.ingest"),
+    "relabel": Command("data", configs.RelabelConfig, "pipelines.relabeling.relabel"),
+    "train": Command("train", TrainConfig, "pipelines.training.train", with_presets=True),
+    "tune": Command("train", TuneConfig, "pipelines.tuning.tune", with_presets=True),
+    "evaluate": Command("inspect", configs.EvaluateConfig, "pipelines.inference.evaluate"),
+    "report": Command("inspect", configs.ReportConfig, "pipelines.report", writes_folder=False),
+    "status": Command("inspect", configs.StatusConfig, "pipelines.status", writes_folder=False),
+    "predict": Command("use", configs.PredictConfig, "pipelines.inference.predict"),
+    "export": Command("use", configs.ExportConfig, "pipelines.models.export", writes_folder=False),
+    "import-weights": Command("set-up", configs.ImportWeightsConfig, "pipelines.models.import_weights"),
+    "bench": Command("set-up", configs.BenchConfig, "pipelines.bench", writes_folder=False),
 }
 
 
 PLAN = "plan"
 """Stands before another command, and tells what that would need and do."""
+PLAN_HELP = "Tell what a command would need and do, and what is missing for it, without doing it."
+HELP = ("-h", "--help")
 
 
 def usage() -> str:
-    lines = [f"  {name:15} {(command.config.__doc__ or '').strip()}" for name, command in COMMANDS.items()]
-    lines.append(
-        f"  {PLAN:15} `plan COMMAND [options]`: what the command would need and do, and what is missing for it."
+    """The text of `--help`: every command in its group."""
+    lines = ["usage: ray_job.py COMMAND [options]; COMMAND --help tells its options, --version the version"]
+    helps = {name: (command.group, command.config.__doc__ or "") for name, command in COMMANDS.items()}
+    helps[PLAN] = ("set-up", PLAN_HELP)
+    for group in dict.fromkeys(group for group, _ in helps.values()):
+        lines += ["", f"{group}:", *(f"  {name:15} {text}" for name, (of, text) in helps.items() if of == group)]
+    return "\n".join(lines)
+
+
+def plan_usage() -> str:
+    """The text of `plan --help`."""
+    example = "python ray_job.py plan train --preset cpu-small --data faces --out run"
+    return (
+        f"usage: ray_job.py {PLAN} COMMAND [options]\n\n{PLAN_HELP}\n\n"
+        f"Write `{PLAN}` before a command and its options, as in `{example}`."
     )
-    return "usage: ray_job.py COMMAND [options]; COMMAND --help tells its options\n\n" + "\n".join(lines)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -60,14 +76,18 @@ def run(argv: Sequence[str]) -> None:
     from pipelines.config import options
     from pipelines.run import console
 
-    if not argv or argv[0] in ("-h", "--help"):
+    if not argv or argv[0] in HELP:
         print(usage())
+        return
+    if argv[0] == "--version":
+        print(VERSION)
         return
     is_plan = argv[0] == PLAN
     name, *arguments = argv[is_plan:] or [""]
-    if name not in COMMANDS:
-        raise UserError(f"unknown command {name!r}; there are {', '.join(COMMANDS)}, and {PLAN} before one of them")
-    command = COMMANDS[name]
+    if is_plan and name in HELP:
+        print(plan_usage())
+        return
+    command = _command(name, is_plan)
     flags = options.parse(name, command.config, arguments, command.with_presets)
     if "print_config" in flags:
         print(options.resolved_yaml(command.config, flags), end="")
@@ -76,6 +96,19 @@ def run(argv: Sequence[str]) -> None:
     with console.logging_to_console("verbose" in flags):
         result, summary = planned(name, config) if is_plan else done(name, config)
     print(json.dumps(result) if "json" in flags else summary, flush=True)
+
+
+def _command(name: str, is_plan: bool) -> Command:
+    """Raises UserError, naming the nearest command, for an unknown one."""
+    from pipelines.config import options
+
+    if name in COMMANDS:
+        return COMMANDS[name]
+    if is_plan and not name:
+        raise UserError(f"`{PLAN}` needs the command that it plans; see `ray_job.py {PLAN} --help`")
+    known = COMMANDS if is_plan else [*COMMANDS, PLAN]
+    meant = options.nearest(name, known) or "; see `ray_job.py --help`"
+    raise UserError(f"unknown command {name!r}{meant}")
 
 
 def done(name: str, config: Config) -> tuple[dict[str, Any], str]:

@@ -103,13 +103,13 @@ def _train(config: TrainConfig) -> Plan:
     if isinstance(config, TuneConfig):
         work |= {"trials": config.num_trials, "epochs_of_all_trials_at_most": config.num_trials * config.max_epochs}
         at_once = tune.min_start_resources(config, tune.autoscaler_limits(config))
-    return Plan(Needs(*at_once, train.worker_bytes(config, manifest.class_set)), work)
+    return Plan(Needs(*at_once, train.worker_bytes(config, manifest.taxonomy)), work)
 
 
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     manifest = dataset.read_manifest(config.data)
     _, card = model_directory.read_model(config.model)
-    model_directory.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     splits = config.splits if isinstance(config, RelabelConfig) else (config.split,)
     sources_ = [row_groups.open_split(config.data, manifest, split) for split in splits]
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}

@@ -14,13 +14,20 @@ Generated from the code by `python -m tests.reference > docs/reference.md`; a te
 
 YAML keys and flags have the same dotted names. Values are taken from the defaults below, then `--preset`, then
 `--config`, then flags. `--print-config` prints the result as YAML, which is itself a valid `--config`. `--json` makes
-the result the last line on standard output, `--verbose` shows all that Ray's processes print. `plan COMMAND ...` does
-nothing but tell what the command would need and do."""
+the result the last line on standard output, `--verbose` shows all that Ray's processes print."""
+
+PLAN = f"""## plan
+
+{ray_job.PLAN_HELP}
+
+`python ray_job.py plan COMMAND [--config FILE.yaml] [--preset NAME] [--section.key VALUE ...] [--json] [--verbose]`
+
+It stands before another command and takes that command's options."""
 
 
 def reference() -> str:
     """The whole page."""
-    return "\n\n".join([INTRODUCTION, *(_command(name) for name in ray_job.COMMANDS)]) + "\n"
+    return "\n\n".join([INTRODUCTION, *(_command(name) for name in ray_job.COMMANDS), PLAN]) + "\n"
 
 
 def _command(name: str) -> str:
@@ -30,21 +37,12 @@ def _command(name: str) -> str:
         lines += [f"Presets: {', '.join(f'`{preset}`' for preset in options.preset_names())}.", ""]
     lines += ["| option | default | what it is |", "|---|---|---|"]
     for key, info, _ in options.leaves(command.config):
-        default = "required" if info.is_required() else f"`{_plain(info.default)}`"
+        default = "required" if info.is_required() else f"`{options.plain(info.default)}`"
         text = " ".join((info.description or "").split()).replace("|", "\\|")
         choices = options.choices(info)
         text += f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
         lines.append(f"| `--{key.replace('_', '-')}` | {default} | {text} |")
     return "\n".join(lines)
-
-
-def _plain(value: object) -> str:
-    """As it is written on a command line."""
-    if isinstance(value, bool) or value is None:
-        return str(value).lower() if value is not None else "null"
-    if isinstance(value, dict):
-        return ",".join(f"{key}={item}" for key, item in value.items())
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 if __name__ == "__main__":

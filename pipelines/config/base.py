@@ -9,6 +9,10 @@ from pipelines.errors import UserError
 from pipelines.storage import absolute
 
 
+class Metavar(str):
+    """Stands for a value in the help of a command, where the type alone says little."""
+
+
 def _uri(value: str) -> str:
     try:
         return absolute(value)
@@ -20,9 +24,9 @@ def _taxonomy(value: str) -> str:
     return get_taxonomy(value).name
 
 
-Uri = Annotated[str, AfterValidator(_uri)]
+Uri = Annotated[str, AfterValidator(_uri), Metavar("URI")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-TaxonomyName = Annotated[str, AfterValidator(_taxonomy)]
+TaxonomyName = Annotated[str, AfterValidator(_taxonomy), Metavar("NAME")]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config.base import Config, Fraction, Seed, Split, TaxonomyName, Uri
+from pipelines.config.base import Config, Fraction, Metavar, Seed, Split, TaxonomyName, Uri
 
 
 def _shares(value: Any) -> Any:
@@ -32,7 +32,12 @@ def _positive_sum(shares: dict[Split, float]) -> dict[Split, float]:
     return shares
 
 
-SplitShares = Annotated[dict[Split, NonNegativeFloat], BeforeValidator(_shares), AfterValidator(_positive_sum)]
+SplitShares = Annotated[
+    dict[Split, NonNegativeFloat],
+    BeforeValidator(_shares),
+    AfterValidator(_positive_sum),
+    Metavar("SPLIT=SHARE,..."),
+]
 
 
 class SynthConfig(Config):
@@ -134,7 +139,9 @@ class RelabelConfig(Config):
     label_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
     """The weight a of the old label in `blend`: the model's class wins where it is a / (1 - a) more probable. From 0.5
     on no label could change."""
-    splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1)] = ("train",)
+    splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1), Metavar("SPLIT,...")] = (
+        "train",
+    )
     """Splits that get new labels, as `train,val`; the others are copied byte for byte, so that scores compare."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     """Train this many models by the recipe of the run `model`, each without its fold of the training rows, which it
@@ -149,7 +156,7 @@ class RelabelConfig(Config):
 
 
 class PredictConfig(Config):
-    """Label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
+    """Write label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
 
     model: Uri
     """Model directory, or a run directory that has one."""
@@ -192,12 +199,14 @@ class BenchConfig(Config):
 
     out: Uri
     """The JSON file that is written."""
-    measurements: Annotated[tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1)] = get_args(Benchmark)
+    measurements: Annotated[
+        tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1), Metavar("NAME,...")
+    ] = get_args(Benchmark)
     """What is measured, as `stream,loss`."""
 
 
 class StatusConfig(Config):
-    """Where a run stands: epochs, cycles, scores, lineage. Reads storage only; needs no cluster."""
+    """Tell where a run stands: epochs, cycles, scores, lineage. Reads storage only; needs no cluster."""
 
     run: Uri
     """The run's directory."""

@@ -2,9 +2,10 @@
 
 import argparse
 import difflib
+import json
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from pipelines.config import plain_yaml
-from pipelines.config.base import Config
+from pipelines.config.base import Config, Metavar
 from pipelines.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -39,85 +40,106 @@ def leaves(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
 
 def build_parser(command: str, config: type[Config], with_presets: bool) -> argparse.ArgumentParser:
     """The parser of one command; every value of `config` is a flag of its dotted name."""
+    options = list(leaves(config))
+    required = "".join(f"--{_dashed(name)} {metavar(info)} " for name, info, _ in options if info.is_required())
     parser = _Parser(
         prog=f"ray_job.py {command}",
-        usage=f"ray_job.py {command} [options]",
+        usage=f"ray_job.py {command} {required}[options]",
         description=config.__doc__,
         allow_abbrev=False,
+        add_help=False,
         argument_default=argparse.SUPPRESS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", metavar="FILE", help="YAML file with the same dotted names")
-    if with_presets:
-        parser.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(preset_names())}")
-    parser.add_argument("--json", action="store_true", help="last line on standard output: the result as JSON")
-    parser.add_argument("--verbose", action="store_true", help="show all that Ray's processes print")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved YAML and do nothing")
-    groups: dict[str, Any] = {"": parser}
-    for name, info, section_help in leaves(config):
-        section = name.rpartition(".")[0]
-        if section not in groups:
-            groups[section] = parser.add_argument_group(section, section_help)
-        is_switch = info.annotation is bool
-        groups[section].add_argument(
-            f"--{name.replace('_', '-')}",
-            dest=name,
-            metavar=None if is_switch else _metavar(info),
-            help=_help(info),
-            **({"nargs": "?", "const": "true"} if is_switch else {}),
-        )
+    groups = {title: parser.add_argument_group(title) for title in ("required", "options")}
+    for name, info, section_help in options:
+        title = "required" if info.is_required() else name.rpartition(".")[0] or "options"
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title, section_help)
+        _add(groups[title], name, info)
+    _add_common(parser.add_argument_group("of every command"), with_presets)
     return parser
 
 
-def _metavar(info: FieldInfo) -> str:
+def _add(group: argparse._ArgumentGroup, name: str, info: FieldInfo) -> None:
+    switch: dict[str, Any] = {"nargs": "?", "const": "true"} if info.annotation is bool else {}
+    group.add_argument(f"--{_dashed(name)}", dest=name, metavar=metavar(info), help=_help(info), **switch)
+
+
+def _add_common(group: argparse._ArgumentGroup, with_presets: bool) -> None:
+    group.add_argument("--config", metavar="FILE", help="YAML file with the same dotted names")
+    if with_presets:
+        group.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(preset_names())}")
+    group.add_argument("--json", action="store_true", help="last line on standard output: the result as JSON")
+    group.add_argument("--verbose", action="store_true", help="show all that Ray's processes print")
+    group.add_argument("--print-config", action="store_true", help="print the resolved YAML and do nothing")
+    group.add_argument("-h", "--help", action="help", help="print this text and do nothing")
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    """What an annotation consists of: the alternatives of a union, the marks of `Annotated`."""
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
+        for part in typing.get_args(annotation):
+            yield from _parts(part)
+    else:
+        yield annotation
+
+
+def metavar(info: FieldInfo) -> str:
+    """What stands for a value in help."""
+    parts = list(_parts(info.rebuild_annotation()))
+    if marks := [part for part in parts if isinstance(part, Metavar)]:
+        return marks[0]
     if found := choices(info):
         return "{" + ",".join(found) + "}"
-    for kind, name in ((bool, "BOOL"), (int, "INT"), (float, "FLOAT")):
-        if kind in (info.annotation, *typing.get_args(info.annotation)):
-            return name
-    return "TEXT"
+    kinds = {bool: "{true,false}", int: "INT", float: "FLOAT"}
+    return next((name for kind, name in kinds.items() if kind in parts), "TEXT")
 
 
 def choices(info: FieldInfo) -> list[str]:
     """What an option may be, where that is a list."""
-    return [str(option) for option in _literals(info.annotation)]
-
-
-def _literals(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) is typing.Literal:
-        return typing.get_args(annotation)
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        return tuple(option for part in typing.get_args(annotation) for option in _literals(part))
-    return ()
+    literals = [part for part in _parts(info.annotation) if typing.get_origin(part) is typing.Literal]
+    return [str(option) for literal in literals for option in typing.get_args(literal)]
 
 
 def _help(info: FieldInfo) -> str:
-    text = (info.description or "").replace("%", "%%")
-    return f"{text} (required)" if info.is_required() else f"{text} (default: {_plain(info.default)})"
+    text = info.description or ""
+    is_told = info.is_required() or "default:" in text
+    return (text if is_told else f"{text} (default: {plain(info.default)})").replace("%", "%%")
 
 
-def _plain(value: Any) -> str:
-    return "null" if value is None else str(value)
+def plain(value: Any) -> str:
+    """A value as it is written on a command line."""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={plain(item)}" for key, item in value.items())
+    if isinstance(value, tuple):
+        return ",".join(map(plain, value))
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def parse(command: str, config: type[ConfigT], argv: Sequence[str], with_presets: bool) -> argparse.Namespace:
-    """Flags as given, names normalised. Raises UserError, naming the nearest known flag, for unknown ones."""
+    """Flags as given, names normalized. Raises UserError, naming the nearest known flag, for unknown ones."""
     parser = build_parser(command, config, with_presets)
-    normalised = [_normalise(argument) for argument in argv]
-    flags, unknown = parser.parse_known_args(normalised)
+    normalized = [_normalize(argument) for argument in argv]
+    flags, unknown = parser.parse_known_args(normalized)
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        raise UserError(f"{command}: unknown argument {unknown[0]!r}{_nearest(unknown[0].split('=')[0], known)}")
+        raise UserError(f"{command}: unknown argument {unknown[0]!r}{nearest(unknown[0].split('=')[0], known)}")
     return flags
 
 
-def _normalise(argument: str) -> str:
+def _normalize(argument: str) -> str:
     name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value if name.startswith("--") else argument
+    return _dashed(name) + equals + value if name.startswith("--") else argument
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about an unknown name: the known one that was meant, if one is near."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -136,50 +158,45 @@ def resolved_yaml(config: type[ConfigT], flags: argparse.Namespace) -> str:
 
 
 def _placeholder(name: str, info: FieldInfo) -> str:
-    return next(iter(_literals(info.annotation)), "lapa" if name == "taxonomy" else "/")
+    return next(iter(choices(info)), "lapa" if name == "taxonomy" else "/")
 
 
 def _layers(config: type[Config], flags: argparse.Namespace) -> dict[str, Any]:
-    fields = {name: info for name, info, _ in leaves(config)}
     values: dict[str, Any] = {}
-    given = dict(vars(flags))
-    for switch in ("json", "print_config", "verbose"):
-        given.pop(switch, None)
-    preset, file = given.pop("preset", None), given.pop("config", None)
-    if preset is not None:
+    given = vars(flags)
+    if (preset := given.get("preset")) is not None:
         if preset not in preset_names():
             raise UserError(f"--preset: no preset {preset!r}; there are {', '.join(preset_names())}")
         _merge(values, load_yaml(PRESETS / f"{preset}.yaml"))
-    if file is not None:
+    if (file := given.get("config")) is not None:
         _merge(values, load_yaml(Path(file)))
-    for name, text in given.items():
-        *sections, leaf = name.split(".")
-        target = values
-        for section in sections:
-            if target.get(section) is None:
-                target[section] = {}
-            target = target[section]
-            if not isinstance(target, dict):
-                raise UserError(f"--config: {'.'.join(sections)} must be a mapping, not {target!r}")
-        target[leaf] = _value(text, fields[name])
+    for name, info, _ in leaves(config):
+        if name in given:
+            _set(values, name.split("."), _value(given[name], info))
     return values
+
+
+def _set(values: dict[str, Any], name: Sequence[str], value: Any) -> None:
+    *sections, leaf = name
+    for section in sections:
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
+        if not isinstance(values, dict):
+            raise UserError(f"--config: {section} must be a mapping, not {values!r}")
+    values[leaf] = value
 
 
 def _value(text: str, info: FieldInfo) -> Any:
     """A flag's text as YAML would read it, but where the field is text it stays text."""
-    if text in ("null", "none"):
+    if text in ("null", "none") and text not in choices(info):
         return None
-    if _is_text(info.annotation):
+    if str in _parts(info.annotation):
         return text
     try:
         return plain_yaml.load(text)
     except ValueError:
         return text  # the validation will say what was expected
-
-
-def _is_text(annotation: Any) -> bool:
-    """Whether `str` stands anywhere in the annotation but in a literal's values."""
-    return annotation is str or any(_is_text(part) for part in typing.get_args(annotation))
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -214,10 +231,13 @@ def _sentence(config: type[Config], item: Any) -> str:
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = [leaf for leaf, _, _ in leaves(config)]
-        return f"unknown key {name!r}{_nearest(name, known)}"
+        return f"unknown key {name!r}{nearest(name, known)}"
     if item["type"] == "missing":
-        return f"--{name.replace('_', '-')} is required"
-    return f"--{name.replace('_', '-')}: {item['msg']} (got {_short(item['input'])})"
+        return f"--{_dashed(name)} is required"
+    message = item["msg"].removeprefix("Value error, ")
+    where = f"--{_dashed(name)}: " if name else ""
+    is_own_rule = item["type"] == "value_error" and isinstance(item["input"], dict)
+    return f"{where}{message}" if is_own_rule else f"{where}{message} (got {_short(item['input'])})"
 
 
 def _short(value: Any) -> str:

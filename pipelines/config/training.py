@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config.base import Config, Fraction, Seed, Uri
+from pipelines.config.base import Config, Fraction, Metavar, Seed, Uri
 
 
 class ModelConfig(Config):
@@ -144,7 +144,7 @@ def _fold(value: str) -> str:
     return value
 
 
-Fold = Annotated[str, AfterValidator(_fold)]
+Fold = Annotated[str, AfterValidator(_fold), Metavar("K/N")]
 
 
 class TrainConfig(Config):
@@ -210,7 +210,7 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_rising)]
+Range = Annotated[tuple[float, float], AfterValidator(_rising), Metavar("LOW,HIGH")]
 
 
 class SearchConfig(Config):

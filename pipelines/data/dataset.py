@@ -22,9 +22,9 @@ from pipelines.config.base import Split
 from pipelines.errors import OutputTakenError, UserError
 
 MANIFEST = "dataset.json"
-CLAIM = "unfinished.json"
+CLAIM = "claim.json"
 """Present while a build runs or after it was cut off; holds the lineage the build was started with."""
-RECEIPTS = "unfinished"
+RECEIPTS = "receipts"
 """Folder of what is known of each finished shard, as long as the build is not."""
 ROWS_PER_GROUP = 16
 """At most; a few MB of 1024x1024 JPEGs. The unit that the shuffle of an epoch moves."""
@@ -71,8 +71,10 @@ class DataFile(_Strict):
 class Manifest(_Strict):
     """`dataset.json`: what the data set holds and where it came from."""
 
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
     format_version: Literal[1] = 1
-    taxonomy: str
+    taxonomy_name: Annotated[str, Field(alias="taxonomy")]
     classes: tuple[str, ...]
     rows_per_group: PositiveInt = ROWS_PER_GROUP
     splits: Mapping[Split, tuple[DataFile, ...]]
@@ -93,8 +95,8 @@ class Manifest(_Strict):
         return str(self.lineage.get("origin", self.digest))
 
     @cached_property
-    def class_set(self) -> Taxonomy:
-        return get_taxonomy(self.taxonomy)
+    def taxonomy(self) -> Taxonomy:
+        return get_taxonomy(self.taxonomy_name)
 
 
 def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
@@ -107,7 +109,7 @@ RELABELLED_SCHEMA = (
     SCHEMA.append(pa.field("label_previous", pa.binary()))
     .append(pa.field("quality", pa.float32()))
     .append(pa.field("class_quality", pa.list_(pa.float32())))
-    .append(pa.field("changed", pa.float32(), nullable=False))
+    .append(pa.field("changed_fraction", pa.float32(), nullable=False))
     .append(pa.field("confidence", pa.float32(), nullable=False))
     .append(pa.field("rule", pa.string(), nullable=False))
 )
@@ -116,15 +118,15 @@ RELABELLED_SCHEMA = (
 class RelabelledRow(Row):
     """A row with a new label, and what is known of the one before.
 
-    `quality` (0 wrong .. 1) and `class_quality` (K of them, None where the class has no pixel) are of the label before,
-    None where there was none; `changed` is a share of pixels; `confidence` is the mean over pixels of the teacher's
-    highest probability; `rule` is what decided: the policy, or `unlabelled`.
+    `quality` (0 wrong .. 1) and `class_quality` (K of them, None if the label before has no pixel of the class) score the
+    label before; both are None if there was none. `changed_fraction` is the fraction of pixels that changed. `confidence`
+    is the teacher's highest probability, as a mean over pixels. `rule` names what decided: the policy, or `unlabelled`.
     """
 
     label_previous: bytes | None
     quality: float | None
     class_quality: list[float | None] | None
-    changed: float
+    changed_fraction: float
     confidence: float
     rule: str
 
@@ -163,14 +165,14 @@ def read_manifest(dataset: str) -> Manifest:
         raise UserError(f"{uri} has format version {content.get('format_version')!r}; this program reads 1")
     try:
         manifest = Manifest.model_validate(content)
-        taxonomy = manifest.class_set
+        taxonomy = manifest.taxonomy
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
     except ValueError as error:
         raise UserError(f"{uri}: {error}") from error
     if manifest.classes != taxonomy.classes:
-        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy!r} of this program")
+        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy_name!r} of this program")
     return manifest
 
 

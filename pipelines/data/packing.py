@@ -174,7 +174,7 @@ def write_manifest(
     write_problems(out, QUARANTINE, rejected)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
-        taxonomy=taxonomy.name,
+        taxonomy_name=taxonomy.name,
         classes=taxonomy.classes,
         splits=splits,
         num_quarantined=len(rejected),

@@ -38,7 +38,7 @@ class SplitFiles:
     file_rows: tuple[int, ...]
     rows_per_group: int
     """Rows of every row group but the last of its file."""
-    taxonomy: str
+    taxonomy_name: str
     digest: str
     held_out: tuple[int, int] | None = None
     """(k, K), k from 1: every K-th row group from the k-th is not read."""
@@ -57,7 +57,7 @@ def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, 
     files = manifest.splits.get(split, ())
     uris = tuple(storage.join(uri, file.path) for file in files)
     counts = tuple(file.num_rows for file in files)
-    return SplitFiles(uris, counts, manifest.rows_per_group, manifest.taxonomy, manifest.digest, held_out)
+    return SplitFiles(uris, counts, manifest.rows_per_group, manifest.taxonomy_name, manifest.digest, held_out)
 
 
 class Groups(NamedTuple):

@@ -115,7 +115,7 @@ class TrainStream:
     def decode_chunk(self, epoch: int, chunk: int) -> Columns:
         """Columns `image` and `label` of one chunk."""
         rows = self.read_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
-        taxonomy = get_taxonomy(self.source.taxonomy)
+        taxonomy = get_taxonomy(self.source.taxonomy_name)
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         labels = np.empty((len(rows), self.size, self.size), np.uint8)
         for index, row in enumerate(rows):

@@ -65,7 +65,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     """Scores the split; `as_result` of it, and `out`."""
     manifest = dataset.read_manifest(config.data)
     parser, card = model_directory.read_model(config.model)
-    model_directory.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     source = row_groups.open_split(config.data, manifest, config.split)
     if source.num_rows == 0:
         raise UserError(f"{config.data} has no {config.split} rows")
@@ -73,7 +73,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     result_file.claim(out, "evaluate")
     with ray_session(*needs(config.actors)):
         counts, ranking = score_split(config, source, card)
-    result = as_result(scores(counts, manifest.class_set))
+    result = as_result(scores(counts, manifest.taxonomy))
     write_outputs(out, config, result, counts, ranking)
     predictor = Predictor(parser, card, "cpu", config.tta)
     write_overlays(out, config.num_overlays, source, predictor, ranking)

@@ -30,7 +30,7 @@ class SoupScorer:
     """What scores a soup: the data of a sweep and the network of its trials."""
 
     def __init__(self, config: TrainConfig, manifest: Manifest) -> None:
-        self.config, self.taxonomy = config, manifest.class_set
+        self.config, self.taxonomy = config, manifest.taxonomy
         self.card = setup.model_card(config, self.taxonomy)
         self.device = torch.device("cuda" if config.workers.use_gpu else "cpu")
         self.train = setup.train_stream(config, manifest, 0, 1)

@@ -92,7 +92,7 @@ class _ShardActor:
         groups = row_groups.list_groups(source)
         piece = RowRange(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
         rows = row_groups.read_rows(source, [piece], dataset.SCHEMA.names)
-        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
+        return [_decoded(row, self.predictors[0].size, source.taxonomy_name) for row in rows]  # type: ignore[arg-type]
 
     def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:
         if batch:
@@ -215,7 +215,7 @@ def _relabelled(row: Row, refined: Refined) -> RelabelledRow:
         label_previous=row["label"],
         quality=scores and scores.image,
         class_quality=scores and scores.classes,
-        changed=refined.num_changed_pixels / refined.label.size,
+        changed_fraction=refined.num_changed_pixels / refined.label.size,
         confidence=refined.confidence,
         rule=refined.rule,
     )

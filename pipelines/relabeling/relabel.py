@@ -60,7 +60,7 @@ def run(config: RelabelConfig) -> dict[str, Any]:
             if not dataset.is_finished(config.out, lineage):  # by a driver that was waited for
                 build(config, manifest, lineage)
     made = dataset.read_manifest(config.out)
-    suspects.write(config.out, config.suspects, made.class_set)
+    suspects.write(config.out, config.suspects, made.taxonomy)
     return {
         "out": config.out,
         "num_rows": made.num_rows(),
@@ -91,7 +91,7 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
         folds.check(config, manifest)
         return
     _, card = model_directory.read_model(config.model)
-    model_directory.require_taxonomy(config.model, card, config.data, manifest.class_set)
+    model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     if model_directory.has_seen(card, manifest.origin):
         logger.warning(
             "%s was trained on the images and labels of %s: it may repeat their errors, and scores look better than "
@@ -133,9 +133,9 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
     with ray_session(*needs(config.actors)):
         files = copy_splits(config, manifest)
         if config.policy == "confident":
-            thresholds = tuple(estimate_thresholds(config, job, shards, manifest.class_set.num_classes))
+            thresholds = tuple(estimate_thresholds(config, job, shards, manifest.taxonomy.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
-        tally, rejected = RelabelCounts.zeros(manifest.class_set.num_classes), []
+        tally, rejected = RelabelCounts.zeros(manifest.taxonomy.num_classes), []
         for answer in _answers(config, RefineActor, job, shards, "relabelled"):
             tally += RelabelCounts.from_dict(answer["tally"])
             rejected += answer["rejected"]
@@ -225,7 +225,7 @@ def finish_version(
     rejected: Sequence[SampleProblem],
 ) -> None:
     """Writes what is known of the whole, and last the manifest."""
-    taxonomy = manifest.class_set
+    taxonomy = manifest.taxonomy
     storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, tally.worst)})
     relabelled = tally.summary(taxonomy) | {
         "thresholds": dict(zip(taxonomy.classes, job.policy.thresholds, strict=False)) or None,

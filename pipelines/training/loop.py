@@ -62,7 +62,7 @@ class RankTrainer:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
-        self.taxonomy = get_taxonomy(manifest.taxonomy)
+        self.taxonomy = get_taxonomy(manifest.taxonomy_name)
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(config.workers.cpus_per_worker)
         torch.backends.cudnn.benchmark = True  # every batch has the same shape; without a GPU it changes nothing

@@ -46,7 +46,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
         result_file.mark_unfinished("train", config.out)
-        stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.class_set)))
+        stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return train_trial(config, manifest, orchestrator.train_trial_ref(config.out)) | {"resumed": resumed}
@@ -74,9 +74,9 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         )
     if config.teacher is not None:
         card = model_directory.read_card(config.teacher)
-        model_directory.require_taxonomy(config.teacher, card, config.data, manifest.class_set)
+        model_directory.require_taxonomy(config.teacher, card, config.data, manifest.taxonomy)
     if config.csr.initial_run is not None:
-        setup.check_initial_run(config, manifest.class_set)
+        setup.check_initial_run(config, manifest.taxonomy)
     if config.init is not None:
         log_init_report(config, manifest)
 
@@ -100,11 +100,11 @@ def train_trial(
     """Trains one trial, with its cycles, and exports its best model; the result of `run` but for `resumed`."""
     orchestrator_handle = orchestrator.connect(trial_ref.run) if config.averages_students else None
     if orchestrator_handle is not None:
-        architecture = setup.model_card(config, manifest.class_set).architecture
+        architecture = setup.model_card(config, manifest.taxonomy).architecture
         trial = Trial(
             trial=trial_ref.trial,
             architecture=asdict(architecture),
-            taxonomy=manifest.taxonomy,
+            taxonomy=manifest.taxonomy_name,
             num_cycles=config.csr.num_cycles,
         )
         tasks.answer(orchestrator_handle.register.remote(trial))
@@ -124,8 +124,8 @@ def train_trial(
 def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
     """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
     assert config.init is not None
-    network = DMLCSR(setup.model_card(config, manifest.class_set).architecture)
-    report = load_matching(network, setup.starting_weights(config.init, manifest.class_set))
+    network = DMLCSR(setup.model_card(config, manifest.taxonomy).architecture)
+    report = load_matching(network, setup.starting_weights(config.init, manifest.taxonomy))
     encoder = {name for name, value in network.encoder.state_dict(prefix="encoder.").items() if value.ndim}
     if 2 * len(encoder & set(report.loaded)) < len(encoder):
         raise UserError(
@@ -217,7 +217,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
     else:
         with saved.as_directory() as folder:
             state = checkpoint.load_network(Path(folder))
-    card = setup.model_card(config, manifest.class_set)
+    card = setup.model_card(config, manifest.taxonomy)
     network = DMLCSR(card.architecture)
     network.load_state_dict(state)
     scored = replace(

@@ -70,7 +70,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     with (
         ownership(config.out),
-        ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.class_set)),
+        ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)),
     ):
         result_file.mark_unfinished("tune", config.out)
         fits = max_concurrent(config, limits)

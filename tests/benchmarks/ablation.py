@@ -164,7 +164,7 @@ class Study:
 
 def memorised(config: TrainConfig, state: Mapping[str, Tensor], exact: str) -> tuple[float, float]:
     """On the corrupted pixels of the training labels: the share predicted as they say, and as they should."""
-    card = setup.model_card(config, dataset.read_manifest(config.data).class_set)
+    card = setup.model_card(config, dataset.read_manifest(config.data).taxonomy)
     network = DMLCSR(card.architecture)
     network.load_state_dict(dict(state))
     predictor = Predictor(network.decoupled(), card)

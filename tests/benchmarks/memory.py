@@ -51,7 +51,7 @@ def write_data(uri: str, rows: Mapping[Split, list[Row]], copies: int) -> None:
 
     splits = {split: tuple(files(split)) for split in rows}
     classes, digest = CELEBAMASK_HQ.classes, dataset.digest_of(splits)
-    manifest = Manifest(taxonomy=CELEBAMASK_HQ.name, classes=classes, splits=splits, digest=digest)
+    manifest = Manifest(taxonomy_name=CELEBAMASK_HQ.name, classes=classes, splits=splits, digest=digest)
     dataset.finish_build(uri, manifest.model_dump(mode="json"))
 
 

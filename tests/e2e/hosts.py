@@ -189,11 +189,11 @@ def disturbed(cloud: Cloud, down_seconds: float) -> dict[str, Any]:
 
     began = time.monotonic()
     job = cloud.submit(*steps["relabel"])
-    wait_until(lambda: len(cloud.store.glob("hosts/disturbed/better/unfinished/train/*.json")) >= 2)
+    wait_until(lambda: len(cloud.store.glob("hosts/disturbed/better/receipts/train/*.json")) >= 2)
     cloud.kill_driver()
     assert job.wait(DEADLINE_SECONDS) != 0
     job = cloud.submit(*steps["relabel"])
-    wait_until(lambda: len(cloud.store.glob("hosts/disturbed/better/unfinished/train/*.json")) >= 4)
+    wait_until(lambda: len(cloud.store.glob("hosts/disturbed/better/receipts/train/*.json")) >= 4)
     told["relabel_link"] = cloud.cut("worker1", SHORT_CUT_SECONDS)
     assert job.wait(DEADLINE_SECONDS) == 0
     told["relabel_s"] = time.monotonic() - began

@@ -51,7 +51,7 @@ def data(tmp_path_factory):
     ]
     files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in SPLITS}
     classes = dataset.get_taxonomy("celebamask_hq").classes
-    manifest = Manifest(taxonomy="celebamask_hq", classes=classes, splits=files, digest=dataset.digest_of(files))
+    manifest = Manifest(taxonomy_name="celebamask_hq", classes=classes, splits=files, digest=dataset.digest_of(files))
     dataset.finish_build(out, manifest.model_dump(mode="json"))
     return out
 

@@ -29,13 +29,11 @@ def undisturbed(raw, tmp_path_factory):
 def test_an_ingest_killed_with_9_continues_without_doing_finished_files_again(raw, undisturbed, tmp_path):
     out, log = tmp_path / "data", tmp_path / "log"
     process = started(log, *PAIRS, "--source", raw, "--out", out)
-    wait_for(lambda: list(out.glob("unfinished/*/*.json")), process, log)
+    wait_for(lambda: list(out.glob("receipts/*/*.json")), process, log)
     process.kill()
     process.wait()
     assert not (out / dataset.MANIFEST).exists()
-    receipts = {
-        path.relative_to(out / "unfinished").with_suffix(".parquet") for path in out.glob("unfinished/*/*.json")
-    }
+    receipts = {path.relative_to(out / "receipts").with_suffix(".parquet") for path in out.glob("receipts/*/*.json")}
     times = {path: (out / path).stat().st_mtime_ns for path in receipts}
     done = run_command(*PAIRS, "--source", raw, "--out", out)
     assert done.code == 0, done.stderr
@@ -57,7 +55,7 @@ def store(raw, tmp_path_factory):
 def test_an_ingest_outlasts_a_store_that_is_killed_and_comes_back(store, undisturbed, tmp_path):
     out = "s3://mortal/data"
     arguments = (*PAIRS, "--source", "s3://mortal/raw", "--out", out)
-    outlasts(store, 3, "mortal/data/unfinished", tmp_path / "log", *arguments)
+    outlasts(store, 3, "mortal/data/receipts", tmp_path / "log", *arguments)
     done = run_command(*arguments, **store.environment)
     assert done.code == 0 and done.result["num_rows"] == undisturbed.num_rows()
     with variables(store.environment):

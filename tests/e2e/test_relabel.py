@@ -53,11 +53,11 @@ def times(out):
 def test_a_driver_killed_with_9_continues_and_does_no_finished_file_again(inputs, undisturbed, s3, tmp_path):
     out, log = f"{s3}/relabel/killed", tmp_path / "log"
     process = started(log, *inputs, "--out", out)
-    wait_for(lambda: len(files(f"{out}/unfinished/train/*.json")) >= 3, process, log)
+    wait_for(lambda: len(files(f"{out}/receipts/train/*.json")) >= 3, process, log)
     process.kill()
     process.wait()
     assert not files(f"{out}/dataset.json")
-    receipts = {path.rpartition("/")[2].split(".")[0] for path in files(f"{out}/unfinished/train/*.json")}
+    receipts = {path.rpartition("/")[2].split(".")[0] for path in files(f"{out}/receipts/train/*.json")}
     before = times(out)
     done = run_command(*inputs, "--out", out)
     assert done.code == 0, done.stderr
@@ -74,7 +74,7 @@ def test_a_node_killed_with_9_changes_nothing_in_the_end(inputs, undisturbed, s3
     with ray_head(tmp_path / "head", num_cpus=2) as head, ray_node(head, tmp_path / "node", num_cpus=2) as node:
         pool = ("--actors.min-actors", 3, "--actors.max-actors", 3)  # one at least is on the node
         process = started(log, *inputs, *pool, "--out", out, **head.driver_environment)
-        wait_for(lambda: len(files(f"{out}/unfinished/train/*.json")) >= 2, process, log)
+        wait_for(lambda: len(files(f"{out}/receipts/train/*.json")) >= 2, process, log)
         os.killpg(node.process.pid, signal.SIGKILL)
         assert process.wait(300) == 0, log.read_text()
     assert manifest(out)["digest"] == undisturbed["digest"]
@@ -90,5 +90,5 @@ def test_an_outage_of_20_seconds_changes_nothing_in_the_end(inputs, undisturbed,
                 fs.pipe_file(f"mortal/{path.partition('/')[2]}", client(os.environ).cat_file(path))
         flags = [str(part).replace("s3://faces/", "s3://mortal/") for part in inputs]
         out = "s3://mortal/relabel/out"
-        outlasts(store, 20, "mortal/relabel/out/unfinished/train", tmp_path / "log", *flags, "--out", out)
+        outlasts(store, 20, "mortal/relabel/out/receipts/train", tmp_path / "log", *flags, "--out", out)
         assert json.loads(fs.cat_file("mortal/relabel/out/dataset.json"))["digest"] == undisturbed["digest"]

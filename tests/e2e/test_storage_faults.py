@@ -126,7 +126,7 @@ def test_a_relabelling_goes_through_30_seconds_of_503_and_resets_to_the_same_row
     for name, content in untrained_model().items():
         client(store.environment).pipe_file(f"faulty/model/{name}", content)
     arguments = ("relabel", "--data", data, "--model", "s3://faulty/model", "--json", "--out")
-    through(faulty, tmp_path / "log", "faulty/better/unfinished/train", *arguments, "s3://faulty/better")
+    through(faulty, tmp_path / "log", "faulty/better/receipts/train", *arguments, "s3://faulty/better")
     with faulty.failing("reset", every=2):
         done = run_command(*arguments, "s3://faulty/reset-better", AWS_ENDPOINT_URL=faulty.endpoint)
     assert done.code == 0, done.stderr

@@ -19,7 +19,7 @@ def test_an_interrupted_build_does_no_finished_file_again(raw, tmp_path, monkeyp
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*/*.parquet")}
     lost = next(path for path in files if "val" in str(path))
     lost.unlink()
-    (tmp_path / "out/unfinished/val/part-00000.json").unlink()
+    (tmp_path / "out/receipts/val/part-00000.json").unlink()
     assert ingest.run(config)["num_rows"] == undisturbed["num_rows"]
     again = {path for path, time in files.items() if path.stat().st_mtime_ns != time}
     assert again == {lost}
@@ -34,7 +34,7 @@ def test_what_a_kill_after_the_manifest_leaves_is_tidied_by_the_next_attempt(raw
     with pytest.raises(KeyboardInterrupt):
         ingest.run(config)
     monkeypatch.undo()
-    assert (tmp_path / "out/unfinished").exists() and (tmp_path / "out/dataset.json").exists()
+    assert (tmp_path / "out/receipts").exists() and (tmp_path / "out/dataset.json").exists()
     assert ingest.run(config)["num_rows"]["train"] == 16
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test", "train", "val"]
 

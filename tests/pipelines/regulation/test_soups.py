@@ -79,7 +79,7 @@ def test_a_soup_keeps_what_raises_the_score_and_nothing_else(shared, tmp_path):
     ledger = Ledger(shared[0].out)
     good = weight_files.read_weights(ledger.find(Ensemble, "00000", 2).weights)
     torch.manual_seed(0)
-    network = DMLCSR(setup.model_card(config, manifest.class_set).architecture)
+    network = DMLCSR(setup.model_card(config, manifest.taxonomy).architecture)
     ignorant = network.state_dict()
     noise = {
         name: torch.randn_like(value) * value.std() / 2 if value.ndim > 1 else torch.zeros_like(value)

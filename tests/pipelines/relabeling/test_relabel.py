@@ -41,15 +41,15 @@ def test_every_good_row_once_in_order_with_the_label_and_scores_of_a_plain_loop(
         assert row["confidence"] == pytest.approx(refined.confidence, abs=1e-4)
         assert row["rule"] == ("unlabelled" if label is None else "replace")
         if label is None:
-            assert row["quality"] is None and row["class_quality"] is None and row["changed"] == 1
+            assert row["quality"] is None and row["class_quality"] is None and row["changed_fraction"] == 1
         else:
             assert row["quality"] == pytest.approx(refined.quality.image, abs=1e-4)
             assert row["class_quality"] == pytest.approx(refined.quality.classes, abs=1e-4)
-            assert row["changed"] == pytest.approx((new != label).mean(), abs=1e-6)
+            assert row["changed_fraction"] == pytest.approx((new != label).mean(), abs=1e-6)
     scored = [row["quality"] for row in rows if row["quality"] is not None]
     assert result["mean_quality"] == pytest.approx(np.mean(scored), abs=1e-6)
     assert result["num_rows"] == {"train": NUM_ROWS - 2, "val": 5, "test": 0} and result["num_quarantined"] == 2
-    assert result["num_changed_rows"] == sum(row["changed"] > 0 for row in rows) and result["resumed"] is False
+    assert result["num_changed_rows"] == sum(row["changed_fraction"] > 0 for row in rows) and result["resumed"] is False
 
 
 def test_other_splits_are_copied_byte_for_byte(replaced, mixed):
@@ -143,7 +143,7 @@ def test_an_actor_that_is_killed_with_9_changes_nothing_in_the_end(replaced, ray
     killed = []
 
     def kill():
-        while not (done := list(tmp_path.glob("out/unfinished/train/*.json"))):
+        while not (done := list(tmp_path.glob("out/receipts/train/*.json"))):
             time.sleep(0.01)
         assert len(done) < 8  # of 8 files
         actors = list_actors(ray_cluster, filters=[("state", "=", "ALIVE")])

@@ -124,7 +124,7 @@ def test_training_starts_from_another_models_weights(trained, faces, tmp_path):
     config = smoke(faces, tmp_path / "run", init=trained[0].out)
     manifest = dataset.read_manifest(str(faces))
     train.check_inputs(config, manifest)
-    network = setup.build_network(config, manifest.class_set)
+    network = setup.build_network(config, manifest.taxonomy)
     assert isinstance(network, DMLCSR)
     assert same_weights(weights(trained[0].out), network.decoupled().state_dict())
 

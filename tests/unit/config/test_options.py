@@ -1,3 +1,5 @@
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines.config import options
 from pipelines.errors import UserError
 from pipelines.models import setup
+from tests.support.commands import ROOT
 
 PRESETS = options.preset_names()
 
@@ -99,6 +102,12 @@ def test_printed_configuration_is_a_configuration(tmp_path: Path):
         (["--optimizer.lr", "inf"], "--optimizer.lr: .*finite"),
         (["--optimizer.lr", "["], "--optimizer.lr: .*number"),
         (["--data", "file://host/x"], "file:///path"),
+        (["--held-out-fold", "5"], "--held-out-fold: expected K/N with K from 1 to N, as 2/5 .got '5'.$"),
+        (
+            ["--csr.initial-run", "/w"],
+            "^csr.initial_run needs csr.num_cycles: without cycles nothing follows the initial phase$",
+        ),
+        (["--config", "/dev/null"], "must hold a mapping"),
     ],
 )
 def test_wrong_usage_is_one_sentence(argv, message):
@@ -147,3 +156,105 @@ def test_relative_paths_are_refused_inside_a_job(monkeypatch):
 def test_every_value_has_a_help_text():
     for command in ray_job.COMMANDS.values():
         assert all(info.description for _, info, _ in options.leaves(command.config))
+
+
+def help_of(command):
+    kind = ray_job.COMMANDS[command]
+    return options.build_parser(command, kind.config, kind.with_presets).format_help()
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("evaluate", "--tta [{true,false}]"),
+        ("tune", "--cluster.max-cpus FLOAT"),
+        ("tune", "--search.lr LOW,HIGH"),
+        ("train", "--optimizer.clip-norm FLOAT"),
+        ("train", "--seed INT"),
+        ("train", "--teacher URI"),
+        ("train", "--held-out-fold K/N"),
+        ("train", "--model.depth {18,34,50,101}"),
+        ("relabel", "--folds INT"),
+        ("relabel", "--splits SPLIT,..."),
+        ("ingest", "--splits SPLIT=SHARE,..."),
+    ],
+)
+def test_help_tells_what_a_value_looks_like(command, line):
+    assert re.search(rf"^  {re.escape(line)}(  |$)", help_of(command), re.MULTILINE)
+
+
+def test_no_value_is_just_text():
+    infos = [info for command in ray_job.COMMANDS.values() for _, info, _ in options.leaves(command.config)]
+    assert "TEXT" not in {options.metavar(info) for info in infos}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (None, "null"), (0.5, "0.5"), ((0.3, 3.0), "0.3,3.0"), (("a", "b"), "a,b"), ({"a": 1}, "a=1")],
+)
+def test_a_value_is_shown_as_it_is_written_on_a_command_line(value, text):
+    assert options.plain(value) == text
+
+
+@pytest.mark.parametrize("command", ray_job.COMMANDS)
+def test_every_default_that_is_shown_is_one_that_is_accepted(command):
+    config = ray_job.COMMANDS[command].config
+    infos = {name: info for name, info, _ in options.leaves(config)}
+    required = {name: options.choices(info) for name, info in infos.items() if info.is_required()}
+    given = {name: found[0] if found else "lapa" for name, found in required.items()}
+    shown = {name: options.plain(info.default) for name, info in infos.items() if name not in required}
+    arguments = [f"--{name}={text}" for name, text in given.items()]
+    every = [*arguments, *(f"--{name}={text}" for name, text in shown.items())]
+    assert resolve(command, *every) == resolve(command, *arguments)
+
+
+def test_help_tells_a_default_once():
+    text = help_of("evaluate")
+    assert "(default: false)" in text and "(default: False)" not in text
+    assert re.search(r"beside the model\.\n", text)
+
+
+def test_help_begins_with_what_is_required_and_ends_with_what_all_commands_have():
+    text = help_of("train")
+    assert text.startswith("usage: ray_job.py train --data URI --out URI [options]\n")
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles[:3] == ["required", "options", "model"] and titles[-1] == "of every command"
+    required, common = text.partition("\noptions:")[0], text.partition("of every command:")[2]
+    assert re.findall(r"^  (--\S+)", required, re.MULTILINE) == ["--data", "--out"]
+    flags = ["--config", "--preset", "--json", "--verbose", "--print-config", "-h,"]
+    assert re.findall(r"^  (-\S+)", common, re.MULTILINE) == flags
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["tarin"], "unknown command 'tarin'; did you mean 'train'?"),
+        (["paln", "train"], "unknown command 'paln'; did you mean 'plan'?"),
+        (["plan", "tarin"], "unknown command 'tarin'; did you mean 'train'?"),
+        (["plan"], "`plan` needs the command that it plans; see `ray_job.py plan --help`"),
+        (["xyzzy"], "unknown command 'xyzzy'; see `ray_job.py --help`"),
+    ],
+)
+def test_a_wrong_command_is_one_sentence(argv, message, capsys):
+    assert ray_job.main(argv) == 2
+    assert capsys.readouterr().err == f"error: {message}\n"
+
+
+def test_plan_explains_itself(capsys):
+    assert ray_job.main(["plan", "--help"]) == 0
+    assert "usage: ray_job.py plan COMMAND [options]" in capsys.readouterr().out
+
+
+def test_the_version_is_that_of_the_project(capsys):
+    assert ray_job.main(["--version"]) == 0
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert capsys.readouterr().out == f"{project['version']}\n"
+
+
+def test_the_overview_has_every_command_in_a_group(capsys):
+    assert ray_job.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^(\S+):$", text, re.MULTILINE) == ["data", "train", "inspect", "use", "set-up"]
+    assert sorted(re.findall(r"^  (\S+)", text, re.MULTILINE)) == sorted([*ray_job.COMMANDS, ray_job.PLAN])
+    verbs = {"Make", "Pack", "Write", "Train", "Search", "Score", "Tell", "Measure"}
+    assert set(re.findall(r"^  \S+ +(\S+)", text, re.MULTILINE)) == verbs

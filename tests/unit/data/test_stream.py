@@ -93,7 +93,7 @@ def test_a_stream_is_cut_into_windows_even_inside_an_epoch(monkeypatch):
             return []
 
     monkeypatch.setattr(stream, "MAX_CHUNKS", 4)
-    monkeypatch.setattr(TrainStream, "dataset", lambda self, *window: windows.append(window[:2]) or NoRows())
+    monkeypatch.setattr(TrainStream, "ray_dataset", lambda self, *window: windows.append(window[:2]) or NoRows())
     ts = make_stream(make_source(640))
     assert ts.chunks_per_epoch == 10
     assert list(ts.batches(1, 2, 2)) == []
@@ -167,7 +167,7 @@ def test_damaged_bytes_are_an_error_that_says_so():
 
 def test_groups_follow_from_the_manifest():
     file = DataFile(path="train/part-00000.parquet", num_rows=35, num_bytes=1, sha256="x")
-    manifest = Manifest(taxonomy="lapa", classes=(), splits={"train": (file,)}, digest="d")
+    manifest = Manifest(taxonomy_name="lapa", classes=(), splits={"train": (file,)}, digest="d")
     source = row_groups.open_split("/data", manifest, "train")
     groups = row_groups.list_groups(source)
     assert groups.file.tolist() == [0, 0, 0] and groups.group.tolist() == [0, 1, 2]

@@ -23,7 +23,7 @@ REVIEWED = {
     ("pipelines/run/lock.py", "_take", "time.localtime"): "shown in a refusal",
     ("pipelines/run/lock.py", "_beat", "time.time"): "written; others look whether it changes, never what it says",
     ("pipelines/training/loop.py", "run", "time.time"): "written to metrics.jsonl and TensorBoard, for people",
-    ("pipelines/training/loop.py", "_tell_first", "time.time"): "a line of the log",
+    ("pipelines/training/loop.py", "_log_first_batch", "time.time"): "a line of the log",
 }
 
 

@@ -157,7 +157,7 @@ def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
 
 
 RELABELLED = {
-    "num_rows": 5, "num_changed": 2, "num_pixels": 100, "num_changed_pixels": 7,
+    "num_rows": 5, "num_changed_rows": 2, "num_pixels": 100, "num_changed_pixels": 7,
     "changed_pixels": {"skin > hair": 7}, "mean_quality": 0.5, "class_quality": {"skin": 0.5},
 }  # fmt: skip
 
