@@ -118,9 +118,10 @@ RELABELLED_SCHEMA = (
 class RelabelledRow(Row):
     """A row with a new label, and what is known of the one before.
 
-    `quality` (0 wrong .. 1) and `class_quality` (K of them, None if the label before has no pixel of the class) score the
-    label before; both are None if there was none. `changed_fraction` is the fraction of pixels that changed. `confidence`
-    is the teacher's highest probability, as a mean over pixels. `rule` names what decided: the policy, or `unlabelled`.
+    `quality` (0 wrong .. 1) and `class_quality` (K of them, None if the label before has no pixel of the class) score
+    the label before; both are None if there was none. `changed_fraction` is the fraction of pixels that changed.
+    `confidence` is the teacher's highest probability, as a mean over pixels. `rule` names what decided: the policy, or
+    `unlabelled`.
     """
 
     label_previous: bytes | None
