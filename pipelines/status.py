@@ -20,7 +20,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
     settings = run_directory.read_config(config.run)
     if settings is None:
         raise UserError(f"{config.run} holds no run: it has no {run_directory.CONFIG}")
-    driver = lock.current(config.run)
+    driver = lock.current_owner(config.run)
     ledger = Ledger(config.run).summary()
     if isinstance(settings, TuneConfig):
         command, entries = "tune", trials.trial_summaries(settings)
@@ -36,7 +36,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "run": config.run,
         "command": command,
         "state": state,
-        "owner": driver and {"host": driver.host, "pid": driver.pid, "since": driver.since},
+        "owner": driver and {"host": driver.host, "pid": driver.pid, "since": driver.started_at},
         "epochs": sum(entry["epochs"] for entry in entries),
         "num_epochs": num_epochs,
         METRIC: max((entry[METRIC] for entry in entries if entry[METRIC] is not None), default=None),

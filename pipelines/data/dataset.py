@@ -6,7 +6,6 @@ that a shuffled epoch can read any of them on its own.
 
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import islice
@@ -19,11 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, 
 from dmlcsr.taxonomy import Taxonomy, get_taxonomy
 from pipelines import storage
 from pipelines.config.base import Split
-from pipelines.errors import OutputTakenError, UserError
+from pipelines.errors import UserError
 
 MANIFEST = "dataset.json"
-CLAIM = "claim.json"
-"""Present while a build runs or after it was cut off; holds the lineage the build was started with."""
 RECEIPTS = "receipts"
 """Folder of what is known of each finished shard, as long as the build is not."""
 ROWS_PER_GROUP = 16
@@ -73,7 +70,7 @@ class Manifest(_Strict):
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
     taxonomy_name: Annotated[str, Field(alias="taxonomy")]
     classes: tuple[str, ...]
     rows_per_group: PositiveInt = ROWS_PER_GROUP
@@ -162,8 +159,10 @@ def read_manifest(dataset: str) -> Manifest:
     if not storage.exists(uri):
         raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
     content = storage.read_json(uri)
-    if content.get("format_version") != 1:
-        raise UserError(f"{uri} has format version {content.get('format_version')!r}; this program reads 1")
+    if (version := content.get("format_version")) not in (1, 2):
+        raise UserError(f"{uri} has format version {version!r}; this release reads 1 and 2")
+    if version == 1 and isinstance(made := content.get("relabelled"), dict) and "num_changed" in made:
+        made["num_changed_rows"] = made.pop("num_changed")  # its name in release 0.1
     try:
         manifest = Manifest.model_validate(content)
         taxonomy = manifest.taxonomy
@@ -177,42 +176,15 @@ def read_manifest(dataset: str) -> Manifest:
     return manifest
 
 
-def is_finished(out: str, lineage: Mapping[str, Any], marker: str = MANIFEST) -> bool:
-    """Whether `marker` says that the build with this lineage is complete.
-
-    Raises OutputTakenError where another build is.
-    """
+def is_complete(out: str, marker: str = MANIFEST) -> bool:
+    """Returns True if the build at `out` is complete; deletes the receipts, which a kill may have left."""
     if not storage.exists(storage.join(out, marker)):
         return False
-    if storage.read_json(storage.join(out, marker)).get("lineage") != json.loads(json.dumps(lineage)):
-        raise OutputTakenError(f"{out} already holds another data set; choose another --out or delete it")
-    if storage.exists(storage.join(out, CLAIM)):
-        _tidy(out)  # the kill came after the marker
+    storage.delete_folder(storage.join(out, RECEIPTS))
     return True
 
 
-def claim_output(out: str, lineage: Mapping[str, Any]) -> None:
-    """Claims `out` for a build with this lineage. One that was cut off continues, file by file.
-
-    Raises OutputTakenError where `out` holds another unfinished build, or other files.
-    """
-    lineage = json.loads(json.dumps(lineage))
-    claim = storage.join(out, CLAIM)
-    if storage.exists(claim):
-        if storage.read_json(claim) != lineage:
-            raise OutputTakenError(f"{out} holds an unfinished build of another data set; choose another --out")
-    elif not storage.is_empty(out):
-        raise OutputTakenError(f"{out} is not empty and holds no data set; choose another --out")
-    elif not storage.create_bytes(claim, json.dumps(lineage).encode()):
-        claim_output(out, lineage)  # another one was faster: it may be of the same build
-
-
 def finish_build(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
-    """Makes the build exist: its marker, which holds the lineage, is written last; then claim and receipts go."""
+    """Completes the build: writes the marker, which holds the lineage, then deletes the receipts."""
     storage.write_json(storage.join(out, marker), content)
-    _tidy(out)
-
-
-def _tidy(out: str) -> None:
     storage.delete_folder(storage.join(out, RECEIPTS))
-    storage.delete(storage.join(out, CLAIM))

@@ -23,7 +23,7 @@ from pipelines.errors import UserError
 from pipelines.inference.overlay import comparison
 from pipelines.models import model_directory
 from pipelines.models.actors import ModelActor, map_batches_options, needs
-from pipelines.run import result_file
+from pipelines.run import claims
 from pipelines.run.progress import log_count
 from pipelines.run.session import ray_session
 
@@ -70,13 +70,13 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
     if source.num_rows == 0:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
-    result_file.claim(out, "evaluate")
-    with ray_session(*needs(config.actors)):
-        counts, ranking = score_split(config, source, card)
-    result = as_result(scores(counts, manifest.taxonomy))
-    write_outputs(out, config, result, counts, ranking)
-    predictor = Predictor(parser, card, "cpu", config.tta)
-    write_overlays(out, config.num_overlays, source, predictor, ranking)
+    with claims.claim_anew("evaluate", config, out):
+        with ray_session(*needs(config.actors)):
+            counts, ranking = score_split(config, source, card)
+        result = as_result(scores(counts, manifest.taxonomy))
+        write_outputs(out, config, result, counts, ranking)
+        predictor = Predictor(parser, card, "cpu", config.tta)
+        write_overlays(out, config.num_overlays, source, predictor, ranking)
     return result | {"out": out}
 
 

@@ -23,7 +23,7 @@ from pipelines.inference.overlay import cutouts, overlay
 from pipelines.ingest import raw_files
 from pipelines.models import model_directory
 from pipelines.models.actors import ModelActor, map_batches_options, needs
-from pipelines.run import result_file
+from pipelines.run import claims
 from pipelines.run.progress import log_count
 from pipelines.run.session import ray_session
 
@@ -72,10 +72,10 @@ def run(config: PredictConfig) -> dict[str, Any]:
     uris = raw_files.list_images(config.images)
     if not uris:
         raise UserError(f"{config.images} holds no image ({', '.join(raw_files.IMAGE_SUFFIXES)})")
-    result_file.claim(config.out, "predict")
-    with ray_session(*needs(config.actors)):
-        rejected = predict_all(config, uris)
-    packing.write_problems(config.out, packing.QUARANTINE, rejected)
+    with claims.claim_anew("predict", config, config.out):
+        with ray_session(*needs(config.actors)):
+            rejected = predict_all(config, uris)
+        packing.write_problems(config.out, packing.QUARANTINE, rejected)
     num_images = len(uris) - len(rejected)
     if num_images == 0:
         raise UserError(f"no image in {config.images} could be read; the first reason: {rejected[0]['detail']}")

@@ -23,6 +23,7 @@ from pipelines.ingest import checks, label_files, raw_files
 from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.formats import FORMATS, LABEL
 from pipelines.ingest.raw_files import RawSample
+from pipelines.run import claims
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -38,21 +39,9 @@ class LabelReader(NamedTuple):
 
 def run(config: IngestConfig) -> dict[str, Any]:
     """Packs the source; `{"out", "num_rows", "num_quarantined", "reasons", "num_mirrored"}`."""
-    source_taxonomy = _taxonomy(config)
-    target = get_taxonomy(config.remap_to) if config.remap_to else source_taxonomy
-    rules = LabelReader(source_taxonomy, _composer(config), _lut(source_taxonomy, target))
-    lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
-    if not dataset.is_finished(config.out, lineage):
-        listing = raw_files.list_source(config)
-        dataset.claim_output(config.out, lineage)
-        logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
-
-        def make_rows(items: Sequence[Any]) -> PackedRows:
-            return pack_samples([RawSample(*item) for item in items], rules)
-
-        size = rows_per_group(listing)
-        with ray_session(num_cpus=1):
-            packing.pack(config.out, listing.samples, make_rows, target, lineage, listing.rejected, size)
+    config = claims.find_claim("ingest", config, config.out) or config
+    if not dataset.is_complete(config.out):
+        build(config)
     manifest = dataset.read_manifest(config.out)
     return {
         "out": config.out,
@@ -61,6 +50,25 @@ def run(config: IngestConfig) -> dict[str, Any]:
         "reasons": dict(manifest.reasons),
         "num_mirrored": manifest.num_mirrored,
     }
+
+
+def build(config: IngestConfig) -> None:
+    """Lists the source, claims the output and packs it. A source that cannot be used leaves the output free."""
+    source_taxonomy = _taxonomy(config)
+    target = get_taxonomy(config.remap_to) if config.remap_to else source_taxonomy
+    rules = LabelReader(source_taxonomy, _composer(config), _lut(source_taxonomy, target))
+    listing = raw_files.list_source(config)
+    logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
+
+    def make_rows(items: Sequence[Any]) -> PackedRows:
+        return pack_samples([RawSample(*item) for item in items], rules)
+
+    size = rows_per_group(listing)
+    lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
+    with claims.claim_output("ingest", config, config.out):
+        if not dataset.is_complete(config.out):
+            with ray_session(num_cpus=1):
+                packing.pack(config.out, listing.samples, make_rows, target, lineage, listing.rejected, size)
 
 
 def summary(result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
 from pipelines.data.packing import PackedRows
+from pipelines.run import claims
 from pipelines.run.session import ray_session
 
 PAIRS_MARKER = "synth.json"
@@ -23,9 +24,17 @@ PAIRS_MARKER = "synth.json"
 
 def run(config: SynthConfig) -> dict[str, Any]:
     """Writes the faces; `{"out", "num_rows"}`."""
-    lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
-    write = _write_packed if config.layout == "packed" else _write_pairs
-    return {"out": config.out, "num_rows": write(config, lineage)}
+    config = claims.find_claim("synth", config, config.out) or config
+    if not dataset.is_complete(config.out, _marker(config)):
+        with claims.claim_output("synth", config, config.out):
+            if not dataset.is_complete(config.out, _marker(config)):
+                lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
+                (_write_packed if config.layout == "packed" else _write_pairs)(config, lineage)
+    return {"out": config.out, "num_rows": {split: len(items) for split, items in _by_split(config).items()}}
+
+
+def _marker(config: SynthConfig) -> str:
+    return dataset.MANIFEST if config.layout == "packed" else PAIRS_MARKER
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -64,36 +73,25 @@ def make_row(config: SynthConfig, split: Split, index: int) -> Row:
     )
 
 
-def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
-    if dataset.is_finished(config.out, lineage):
-        return dataset.read_manifest(config.out).num_rows()
-    dataset.claim_output(config.out, lineage)
-
+def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> None:
     def make_rows(items: Sequence[tuple[Split, int]]) -> PackedRows:
         return PackedRows([make_row(config, split, index) for split, index in items], [], [])
 
     with ray_session(num_cpus=1):
-        manifest = packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
-    return manifest.num_rows()
+        packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
 
 
-def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
-    """`<out>/<split>/{images,labels}/<id>.{jpg,png}`, `<out>/meta.jsonl`, and last `<out>/synth.json`."""
-    items = _by_split(config)
-    num_rows: dict[str, int] = {split: len(values) for split, values in items.items()}
-    if dataset.is_finished(config.out, lineage, PAIRS_MARKER):
-        return num_rows
-    dataset.claim_output(config.out, lineage)
+def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> None:
+    """Writes `<out>/<split>/{images,labels}/<id>.{jpg,png}`, `<out>/meta.jsonl`, and last `<out>/synth.json`."""
 
     def write(shard: packing.Shard) -> dict[str, Any]:
         return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}
 
     with ray_session(num_cpus=1):
-        shards = packing.make_shards(items, dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
+        shards = packing.make_shards(_by_split(config), dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
         lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
     storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())
-    dataset.finish_build(config.out, {"lineage": lineage, "num_rows": num_rows}, PAIRS_MARKER)
-    return num_rows
+    dataset.finish_build(config.out, {"lineage": lineage}, PAIRS_MARKER)
 
 
 def _write_pair(config: SynthConfig, split: Split, index: int) -> str:

@@ -19,6 +19,8 @@ from pipelines.run import run_directory
 from pipelines.run.run_directory import EpochMetrics
 
 NETWORK, OPTIMIZER, HISTORY_FILE = "network.safetensors", "optimizer.safetensors", "progress.json"
+FORMAT_VERSION = 2
+"""Of `progress.json`; release 0.1 wrote none, which reads as 1."""
 
 
 def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequence[EpochMetrics]) -> None:
@@ -31,7 +33,7 @@ def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequen
         if value is not None
     }
     save_file(tensors, folder / OPTIMIZER)
-    (folder / HISTORY_FILE).write_text(json.dumps({"history": history}))
+    (folder / HISTORY_FILE).write_text(json.dumps({"format_version": FORMAT_VERSION, "history": history}))
 
 
 def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[EpochMetrics]:
@@ -42,7 +44,13 @@ def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[EpochMe
     with _user_errors():
         network.load_state_dict(load_file(folder / NETWORK))
         _restore(optimizer, load_file(folder / OPTIMIZER))
-        return run_directory.as_history(json.loads((folder / HISTORY_FILE).read_bytes())["history"])
+        content = json.loads((folder / HISTORY_FILE).read_bytes())
+        history = run_directory.as_history(content["history"])
+    if (version := content.get("format_version", 1)) not in (1, FORMAT_VERSION):
+        raise UserError(
+            f"a checkpoint of the run has format version {version!r}; this release reads 1 and {FORMAT_VERSION}"
+        )
+    return history
 
 
 def _restore(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:

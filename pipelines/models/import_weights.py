@@ -10,7 +10,7 @@ from pipelines import storage
 from pipelines.config.commands import ImportWeightsConfig
 from pipelines.errors import UserError
 from pipelines.models import model_directory
-from pipelines.run import result_file
+from pipelines.run import claims
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +22,9 @@ def run(config: ImportWeightsConfig) -> dict[str, Any]:
         network, card, report = import_checkpoint(state, get_taxonomy(config.taxonomy))
     except ValueError as error:
         raise UserError(f"{config.checkpoint}: {error}") from error
-    result_file.claim(config.out, "import-weights")
     parser = network.decoupled() if isinstance(network, DMLCSR) else network
-    model_directory.write_model(config.out, parser, card)
+    with claims.claim_anew("import-weights", config, config.out):
+        model_directory.write_model(config.out, parser, card)
     return {
         "out": config.out,
         "loaded": len(report.loaded),

@@ -32,7 +32,7 @@ class LedgerRecord(BaseModel):
 
 def _name(kind: type[LedgerRecord], trial: str, cycle: int | None) -> str:
     """`<trial>/student-003.json`, or `<trial>/end.json` for what a trial has one of."""
-    return f"{trial}/{kind.__name__.lower()}{'' if cycle is None else f'-{cycle:03d}'}.json"
+    return f"{trial}/{_KIND_NAMES[kind]}{'' if cycle is None else f'-{cycle:03d}'}.json"
 
 
 class Trial(LedgerRecord):
@@ -102,8 +102,18 @@ class TrialEnd(LedgerRecord):
     state: Literal["finished", "stopped"]
 
 
-_ALL = (Trial, Student, Average, Ensemble, Candidates, Soup, TeacherChoice, TrialEnd)
-_KINDS: Mapping[str, type[LedgerRecord]] = {kind.__name__.lower(): kind for kind in _ALL}
+_KINDS: Mapping[str, type[LedgerRecord]] = {
+    "trial": Trial,
+    "student": Student,
+    "average": Average,
+    "ensemble": Ensemble,
+    "candidates": Candidates,
+    "soup": Soup,
+    "teacher": TeacherChoice,
+    "end": TrialEnd,
+}
+"""The kinds of records by the first part of their file's name."""
+_KIND_NAMES = {kind: name for name, kind in _KINDS.items()}
 RecordT = TypeVar("RecordT", bound=LedgerRecord)
 
 

@@ -82,7 +82,7 @@ class Orchestrator:
         while time.monotonic() - heard < patience:
             time.sleep(patience / 20)
             with suppress(UserError):  # storage that is away says nothing about the driver
-                latest = lock.last_beat(self.run)
+                latest = lock.last_heartbeat(self.run)
                 if latest != beat:  # by its own clock, which may be wrong
                     heard, beat = time.monotonic(), latest
         ray.kill(ray.get_runtime_context().current_actor)

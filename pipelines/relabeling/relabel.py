@@ -30,14 +30,15 @@ from pipelines.models.actors import map_options, needs
 from pipelines.relabeling import folds, suspects
 from pipelines.relabeling.actors import RefineActor, RelabelPlan, ThresholdActor
 from pipelines.relabeling.counts import MAX_SUSPECTS, RelabelCounts
-from pipelines.run import run_directory
-from pipelines.run.lock import ownership
+from pipelines.run import claims, run_directory
 from pipelines.run.progress import RowProgress
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
 FILE_BYTES = 128 << 20
 """Size of an output file that is aimed at."""
+MAY_DIFFER = ("actors", "suspects", "max_bad_fraction")
+"""What decides no row: a build may continue with other actors, and a finished one may get files for people."""
 MIN_FILES = 16
 """Files of a split that is smaller than as many full ones: enough for several actors, and little to do again."""
 
@@ -48,17 +49,17 @@ def run(config: RelabelConfig) -> dict[str, Any]:
     `num_changed_rows` counts rows; `mean_quality` is of the labels before, None where there were none.
     """
     manifest = dataset.read_manifest(config.data)
-    check_inputs(config, manifest)
-    lineage = lineage_of(config, manifest)
-    is_finished = dataset.is_finished(config.out, lineage)
-    resumed = not is_finished and storage.exists(storage.join(config.out, dataset.CLAIM))
-    if is_finished:
+    lineage, resumed = lineage_of(config, manifest), False
+    claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
+    config = claims.find_claim(*claim) or config
+    if dataset.is_complete(config.out):
         logger.info("%s is finished; nothing to do", config.out)
     else:
-        dataset.claim_output(config.out, lineage)
-        with ownership(config.out):
-            if not dataset.is_finished(config.out, lineage):  # by a driver that was waited for
-                build(config, manifest, lineage)
+        check_inputs(config, manifest)
+        with claims.claim_output(*claim) as claimed:
+            resumed = claimed.resumed
+            if not dataset.is_complete(config.out):  # by a driver that was waited for
+                build(claimed.config, manifest, lineage_of(claimed.config, manifest))
     made = dataset.read_manifest(config.out)
     suspects.write(config.out, config.suspects, made.taxonomy)
     return {

@@ -3,6 +3,7 @@
 `ray job submit` merges the streams and turns every failure into exit code 1, so scripts read this file.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from pipelines import storage
 from pipelines.config.base import Config
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
+logger = logging.getLogger(__name__)
 RESULT = "result.json"
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -47,19 +49,12 @@ def finished_result(out: str, command: str) -> dict[str, Any] | None:
     return result if is_done and isinstance(result, dict) else None
 
 
-def claim(out: str, command: str) -> None:
-    """Marks `out` as this command's before anything else is written there, so that it can be repeated.
-
-    Raises OutputTakenError where `out` holds what another command, or somebody else, has written.
-    """
-    uri = storage.join(out, RESULT)
-    if storage.exists(uri):
-        owner = read(out).get("command")
-        if owner != command:
-            raise OutputTakenError(f"{out} holds the output of `{owner}`; choose another --out")
-    elif not storage.is_empty(out):
-        raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
-    mark_unfinished(command, out)
+def earlier_result(out: str, command: str) -> dict[str, Any] | None:
+    """What `finished_result` returns; says so if there is nothing left to do."""
+    result = finished_result(out, command)
+    if result is not None:
+        logger.info("%s is finished; nothing to do", out)
+    return result
 
 
 def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
@@ -76,7 +71,7 @@ def _commit_failure(command: str, config: Config, exit_code: int, message: str) 
 
 
 def mark_unfinished(command: str, out: str) -> None:
-    """What an earlier attempt left as its result counts no more."""
+    """Marks the output as unfinished and discards the result of an earlier attempt."""
     write(command, out, None, None, "unfinished")
 
 

@@ -1,22 +1,22 @@
-"""A run's directory on storage: whose it is, what it was started with, and what has been measured so far."""
+"""A run's directory on storage: what it was started with, and what has been measured so far."""
 
 import json
 import logging
 import platform
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from tensorboardX import SummaryWriter
 
 from pipelines import storage
 from pipelines.config import plain_yaml
 from pipelines.config.training import TrainConfig, TuneConfig
-from pipelines.errors import OutputTakenError, UserError
-from pipelines.run import result_file
+from pipelines.errors import UserError
+from pipelines.run import claims, release_0_1
 
 logger = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
@@ -28,72 +28,36 @@ _REQUIRED_KEYS = {"epoch", "time", "val_mean_f1"}
 """Of every epoch, whatever else."""
 
 
-def holds_this_run(config: TrainConfig, data_digest: str) -> bool:
-    """Whether `config.out` is this run's already; False where it is free.
-
-    Raises OutputTakenError where it holds another run, or other files, or the data set has changed since.
-    """
-    uri = storage.join(config.out, CONFIG)
-    if not storage.exists(uri):
-        if storage.is_empty(config.out):
-            return False
-        raise OutputTakenError(f"{config.out} is not empty and holds no run; choose another --out")
-    try:
-        earlier = dict(_flat(plain_yaml.load(storage.read_bytes(uri).decode())))
-    except (ValueError, AttributeError) as error:
-        raise OutputTakenError(f"{uri} is damaged; choose another --out") from error
-    _compare(config, earlier)
-    environment = storage.join(config.out, ENVIRONMENT)
-    if storage.exists(environment) and storage.read_json(environment).get("data_digest") != data_digest:
-        raise OutputTakenError(f"{config.out} was started on other data than {config.data} holds now")
-    return True
-
-
-def finished_result(config: TrainConfig, data_digest: str, command: str) -> dict[str, Any] | None:
-    """The result of this very run, where an earlier attempt has finished it. Raises what `belongs` does."""
-    result = result_file.finished_result(config.out, command) if holds_this_run(config, data_digest) else None
-    if result is not None:
-        logger.info("%s is finished; nothing to do", config.out)
-    return result
-
-
-def _compare(config: TrainConfig, earlier: Mapping[str, Any]) -> None:
-    """`workers` and `cluster` may differ: a run may continue on another one."""
-    now = dict(_flat(config.model_dump(mode="json")))
-    changed = {name for name in now.keys() | earlier.keys() if earlier.get(name) != now.get(name)}
-    for name in sorted(changed):
-        if not name.startswith(("workers.", "cluster.")):
-            raise OutputTakenError(
-                f"{config.out} holds a run with {name} = {earlier.get(name)}, not {now.get(name)}; "
-                "choose another --out, or repeat the command as it was"
-            )
-
-
 def read_config(out: str) -> TrainConfig | None:
-    """The configuration of the run at `out`, a TuneConfig of a sweep, or None.
+    """The configuration of the run at `out`, a TuneConfig for a sweep; None if there is no run.
 
-    Raises UserError where it cannot be read.
+    Raises UserError if it cannot be read.
     """
-    uri = storage.join(out, CONFIG)
-    if not storage.exists(uri):
+    if storage.exists(storage.join(out, claims.CLAIM)):
+        claim = claims.read_claim(out)
+        values = dict(claim.config) if claim is not None and claim.command in ("train", "tune") else None
+    else:
+        uri = storage.join(out, CONFIG)
+        values = release_0_1.run_config(uri) if storage.exists(uri) else None
+    if values is None:
         return None
     try:
-        values = plain_yaml.load(storage.read_bytes(uri).decode())
-        return (TuneConfig if "num_trials" in values else TrainConfig).model_validate(values)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
+        return (TuneConfig if "num_trials" in values else TrainConfig).model_validate({**values, "out": out})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"the configuration of {out} is damaged or of another release ({name}: {first['msg']})"
+        ) from error
 
 
-def claim(config: TrainConfig, data_digest: str) -> bool:
-    """Makes `config.out` this run's, or finds that it is; True where an earlier start is continued."""
-    resumed = holds_this_run(config, data_digest)
-    if not resumed:
-        values = plain_yaml.dump(config.model_dump(mode="json"))
-        storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
+def describe(config: TrainConfig, data_digest: str) -> None:
+    """Writes what people and `--config` read about a run: `config.yaml` and `environment.json`."""
+    values = plain_yaml.dump(config.model_dump(mode="json"))
+    storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
     environment = storage.join(config.out, ENVIRONMENT)
-    if not storage.exists(environment):  # a kill may have come between the two
+    if not storage.exists(environment):  # the first attempt's: it decides the initial weights
         storage.write_json(environment, software() | {"data_digest": data_digest})
-    return resumed
 
 
 def software() -> dict[str, Any]:
@@ -104,14 +68,6 @@ def software() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": {name: version(name) for name in packages},
     }
-
-
-def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def write_metrics(out: str, history: Sequence[EpochMetrics]) -> None:

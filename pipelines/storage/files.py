@@ -83,10 +83,11 @@ def _local_files(path: Path) -> list[str]:
     return [str(path)]
 
 
-def is_empty(uri: str) -> bool:
-    """True where nothing is stored below `uri`; what a kill left of an unfinished write does not count.
+def is_empty(uri: str, ignored: str = "") -> bool:
+    """Returns True if nothing is stored below `uri`.
 
-    Raises UserError where its bucket does not exist: some servers would make one out of a mistyped name.
+    What a kill left of an unfinished write does not count, nor do names that begin with `ignored`, if it is given.
+    Raises UserError if the bucket does not exist: some servers would make one out of a mistyped name.
     """
     fs, path = filesystem(uri)
     with user_errors("list", uri):
@@ -97,7 +98,7 @@ def is_empty(uri: str) -> bool:
             if uri.startswith("s3://") and not fs.exists(bucket):
                 raise UserError(f"cannot write {uri}: there is no bucket {bucket}; create it first") from None
             return True
-    return all(name.startswith(".") for name in names)
+    return all(name.startswith((".", ignored or ".")) for name in names)
 
 
 def check_writable(uri: str) -> None:

@@ -27,25 +27,27 @@ from pipelines.models import checkpoint, model_directory, setup, weight_files
 from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
-from pipelines.run import result_file, run_directory
-from pipelines.run.lock import ownership
+from pipelines.run import claims, result_file, run_directory
 from pipelines.run.session import ray_session
 from pipelines.training import loop
 
 logger = logging.getLogger(__name__)
+MAY_DIFFER = ("workers",)
+"""A run may continue on other hardware."""
 
 
 def run(config: TrainConfig) -> dict[str, Any]:
     """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
     manifest = dataset.read_manifest(config.data)
-    finished = run_directory.finished_result(config, manifest.digest, "train")
-    if finished is not None:
+    inputs = {"data": manifest.digest}
+    config = claims.find_claim("train", config, config.out, inputs, MAY_DIFFER) or config
+    if (finished := result_file.earlier_result(config.out, "train")) is not None:
         return finished
     check_inputs(config, manifest)
-    resumed = run_directory.claim(config, manifest.digest)
     with ExitStack() as stack:
-        stack.enter_context(ownership(config.out))
-        result_file.mark_unfinished("train", config.out)
+        claimed = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
+        resumed = stack.enter_context(claimed).resumed
+        run_directory.describe(config, manifest.digest)
         stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))

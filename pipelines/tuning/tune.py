@@ -26,8 +26,7 @@ from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
-from pipelines.run import preflight, result_file, run_directory
-from pipelines.run.lock import ownership
+from pipelines.run import claims, preflight, result_file, run_directory
 from pipelines.run.session import ray_session
 from pipelines.training import train
 from pipelines.tuning import trials
@@ -54,6 +53,7 @@ from pipelines.tuning.trials import (
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
+MAY_DIFFER = (*train.MAY_DIFFER, "cluster")
 BEST, TABLE = "best.yaml", "trials.json"
 START_TIMEOUT_SECONDS = "3600"
 """How long the workers of a trial may wait for their place: other trials take their time."""
@@ -62,17 +62,17 @@ START_TIMEOUT_SECONDS = "3600"
 def run(config: TuneConfig) -> dict[str, Any]:
     """`{"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}`."""
     manifest = dataset.read_manifest(config.data)
-    finished = run_directory.finished_result(config, manifest.digest, "tune")
-    if finished is not None:
+    inputs = {"data": manifest.digest}
+    config = claims.find_claim("tune", config, config.out, inputs, MAY_DIFFER) or config
+    if (finished := result_file.earlier_result(config.out, "tune")) is not None:
         return finished
     train.check_inputs(config, manifest)
-    run_directory.claim(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     with (
-        ownership(config.out),
+        claims.claim_output("tune", config, config.out, inputs, MAY_DIFFER),
         ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)),
     ):
-        result_file.mark_unfinished("tune", config.out)
+        run_directory.describe(config, manifest.digest)
         fits = max_concurrent(config, limits)
         if soup:
             train_initial_run(config, manifest)
@@ -134,10 +134,21 @@ def train_initial_run(config: TuneConfig, manifest: Manifest) -> None:
     if out == config.csr.initial_run or state_of(out) == "finished":
         return
     values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out, "csr": CsrConfig()}
-    warm = TrainConfig.model_validate(values)
-    run_directory.claim(warm, manifest.digest)
+    initial = begun(out, TrainConfig.model_validate(values), manifest)
     logger.info("training the initial phase that all trials share")
-    mark_finished(out, train.train_trial(warm, manifest, TrialRef(config.out, INITIAL_RUN)))
+    mark_finished(out, train.train_trial(initial, manifest, TrialRef(config.out, INITIAL_RUN)))
+
+
+def begun(out: str, config: TrainConfig, manifest: Manifest) -> TrainConfig:
+    """Begins a run inside the sweep, which owns it, or continues it; the configuration with which it goes on."""
+    stored = run_directory.read_config(out)
+    if stored is None:
+        claims.write_claim("train", config, out, {"data": manifest.digest})
+    else:
+        config = stored.model_copy(update={"workers": config.workers})  # the cluster may be another one now
+    run_directory.describe(config, manifest.digest)
+    result_file.mark_unfinished("train", out)
+    return config
 
 
 def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
@@ -170,13 +181,8 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
         ray.tune.report(dict(record))
     if state_of(out) in ("finished", "stopped"):
         return
-    mine = run_directory.read_config(out)
-    if mine is None:
-        suggested = {name: value for name, value in values.items() if name != TRIAL_NUMBER}
-        mine = trial_config(config, out, suggested or sample_values(config, number))
-    mine = mine.model_copy(update={"workers": config.workers})  # the cluster may be another one now
-    run_directory.claim(mine, manifest.digest)
-    result_file.mark_unfinished("train", out)
+    suggested = {name: value for name, value in values.items() if name != TRIAL_NUMBER}
+    mine = begun(out, trial_config(config, out, suggested or sample_values(config, number)), manifest)
     try:
         mark_finished(
             out, train.train_trial(mine, manifest, TrialRef(config.out, trial_name(number)), [TuneReportCallback()])

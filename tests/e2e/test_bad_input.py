@@ -14,10 +14,12 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines import storage
 from pipelines.config.base import SPLITS
+from pipelines.config.commands import SynthConfig
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Manifest, Row
 from pipelines.data.images import encode_png
 from pipelines.models import model_directory
+from pipelines.run import claims
 from tests.support.commands import Finished, run_command
 
 
@@ -67,7 +69,10 @@ MANIFESTS = {
     "missing": (None, "is not a data set: it has no dataset.json"),
     "half-written": (lambda c: json.dumps(c)[:200], "half-written or not ours"),
     "empty": (lambda c: "", "half-written or not ours"),
-    "another version": (lambda c: json.dumps(c | {"format_version": 2}), "has format version 2; this program reads 1"),
+    "another version": (
+        lambda c: json.dumps(c | {"format_version": 3}),
+        "has format version 3; this release reads 1 and 2",
+    ),
     "damaged": (lambda c: json.dumps(c | {"splits": {"train": [{"path": 1}]}}), "is damaged at"),
     "unknown taxonomy": (lambda c: json.dumps(c | {"taxonomy": "cats"}), "unknown taxonomy 'cats'"),
     "other classes": (lambda c: json.dumps(c | {"classes": ["background"]}), "other classes than the taxonomy"),
@@ -106,13 +111,13 @@ def test_an_output_that_cannot_be_written(tmp_path, run_here):
 
 def test_an_output_that_holds_another_data_set(data, run_here):
     before = {uri: storage.read_bytes(uri) for uri in storage.list_files(data)}
-    refused(run_here("synth", "--out", data), data, "already holds another data set")
+    refused(run_here("synth", "--out", data, "--seed", 9), data, "was begun with seed = 0, not 9")
     assert {uri: storage.read_bytes(uri) for uri in storage.list_files(data)} == before
 
 
 def test_an_output_that_holds_an_unfinished_build_of_another_data_set(tmp_path, run_here):
-    dataset.claim_output(str(tmp_path), {"command": "synth", "seed": 5})
-    refused(run_here("synth", "--out", tmp_path), "unfinished build of another data set")
+    claims.write_claim("synth", SynthConfig(out=str(tmp_path), seed=5), str(tmp_path))
+    refused(run_here("synth", "--out", tmp_path, "--seed", 4), "was begun with seed = 5, not 4")
 
 
 def test_wrong_credentials(s3, tmp_path):

@@ -82,7 +82,7 @@ def test_a_run_whose_record_was_written_but_not_answered_is_its_own(store, fault
         faulty.failing("lost_answer", every=2),
         lock.ownership("s3://faulty/owned"),
     ):
-        found = lock.current("s3://faulty/owned")
+        found = lock.current_owner("s3://faulty/owned")
         assert found is not None and found.pid == os.getpid()
     assert faulty.hits["lost_answer"]
 

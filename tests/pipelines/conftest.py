@@ -40,7 +40,6 @@ def mixed(faces, tmp_path_factory):
         rows[number]["label"] = None
     rows[BAD[0]]["image"] = b"no image"
     rows[BAD[1]]["label"] = images.encode_png(np.full((96, 96), 77, np.uint8))
-    dataset.claim_output(out, {"command": "test"})
     files = {
         "train": [dataset.write_file(out, "train/part-00000.parquet", rows)],
         "val": [dataset.write_file(out, "val/part-00000.parquet", known[:5])],

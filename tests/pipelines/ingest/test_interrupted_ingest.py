@@ -4,9 +4,12 @@ import shutil
 
 import pytest
 
+from pipelines import storage
 from pipelines.data import dataset
 from pipelines.ingest import ingest
 from tests.support.data_sets import pairs
+
+LEFT = ["claim.json", "dataset.json", "result.json", "test", "train", "val"]
 
 
 def test_an_interrupted_build_does_no_finished_file_again(raw, tmp_path, monkeypatch):
@@ -25,18 +28,18 @@ def test_an_interrupted_build_does_no_finished_file_again(raw, tmp_path, monkeyp
     assert again == {lost}
     manifests = [dataset.read_manifest(str(tmp_path / name)) for name in ("out", "whole")]
     assert manifests[0].digest == manifests[1].digest
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test", "train", "val"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == LEFT
 
 
 def test_what_a_kill_after_the_manifest_leaves_is_tidied_by_the_next_attempt(raw, tmp_path, monkeypatch):
     config = pairs(raw, tmp_path / "out")
-    monkeypatch.setattr(dataset, "_tidy", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(storage, "delete_folder", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         ingest.run(config)
     monkeypatch.undo()
     assert (tmp_path / "out/receipts").exists() and (tmp_path / "out/dataset.json").exists()
     assert ingest.run(config)["num_rows"]["train"] == 16
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["dataset.json", "test", "train", "val"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == LEFT
 
 
 def test_a_source_that_changed_since_is_read_again_where_it_changed(raw, tmp_path, monkeypatch):

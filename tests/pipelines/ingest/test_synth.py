@@ -10,6 +10,7 @@ from pipelines.config.commands import SynthConfig
 from pipelines.data import dataset
 from pipelines.errors import OutputTakenError
 from pipelines.ingest import synth
+from pipelines.run import claims
 from tests.support.data_sets import rows_of
 
 
@@ -40,20 +41,17 @@ def test_the_same_command_again_does_nothing_and_another_is_refused(faces):
     before = storage.read_bytes(storage.join(str(faces), dataset.MANIFEST))
     config = SynthConfig(out=str(faces), num_images=60, image_size=96, label_noise=0.5)
     assert synth.run(config)["num_rows"] == {"train": 48, "val": 6, "test": 6}
-    with pytest.raises(OutputTakenError, match="another data set"):
+    with pytest.raises(OutputTakenError, match="was begun with seed = 0, not 1"):
         synth.run(config.model_copy(update={"seed": 1}))
     assert storage.read_bytes(storage.join(str(faces), dataset.MANIFEST)) == before
 
 
 def test_an_interrupted_build_is_continued_to_the_same_data_set(faces, tmp_path):
     config = SynthConfig(out=str(tmp_path / "again"), num_images=60, image_size=96, label_noise=0.5)
-    lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
-    assert not dataset.is_finished(config.out, lineage)
-    dataset.claim_output(config.out, lineage)  # what a killed build leaves: its claim, and perhaps a file
+    claims.write_claim("synth", config, config.out)  # what a killed build leaves: its claim, and perhaps a file
     storage.write_bytes(storage.join(config.out, "train", "part-00000.parquet"), b"half")
     synth.run(config)
     assert dataset.read_manifest(config.out).digest == dataset.read_manifest(str(faces)).digest
-    assert not storage.exists(storage.join(config.out, dataset.CLAIM))
 
 
 def test_a_local_cluster_listens_on_loopback_only(ray_cluster):

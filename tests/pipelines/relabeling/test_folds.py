@@ -8,7 +8,7 @@ from pipelines.data import dataset, images, row_groups
 from pipelines.errors import UserError
 from pipelines.models import model_directory
 from pipelines.relabeling import relabel
-from pipelines.run import run_directory
+from pipelines.run import claims
 from tests.support.relabelling import by_hand, read_split, write_model
 from tests.support.training import smoke
 
@@ -17,7 +17,7 @@ from tests.support.training import smoke
 def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
     recipe = smoke(faces, tmp_path / "recipe", schedule={"epochs": 1, "warmup_epochs": 0.5})
     manifest = dataset.read_manifest(str(faces))
-    run_directory.claim(recipe, manifest.digest)
+    claims.write_claim("train", recipe, recipe.out, {"data": manifest.digest})
     config = RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2)
     relabel.run(config)
     made = dataset.read_manifest(config.out)
@@ -42,7 +42,7 @@ def test_folds_whose_recipe_has_seen_all_rows_are_refused(faces, tmp_path, name)
     manifest = dataset.read_manifest(str(faces))
     seen = write_model(tmp_path / "seen", lineage={"origins": [manifest.origin, "0" * 64]})
     recipe = smoke(faces, tmp_path / "recipe", **{name: seen})
-    run_directory.claim(recipe, manifest.digest)
+    claims.write_claim("train", recipe, recipe.out, {"data": manifest.digest})
     with pytest.raises(UserError, match=rf"has seen all rows \({name} = "):
         relabel.run(RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2))
 

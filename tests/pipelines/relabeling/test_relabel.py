@@ -22,7 +22,7 @@ from pipelines.data import dataset, images, row_groups, stream
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.models import model_directory, setup
 from pipelines.relabeling import relabel
-from pipelines.run import result_file
+from pipelines.run import claims, result_file
 from pipelines.run.lock import ownership
 from tests.support.relabelling import NUM_ROWS, by_hand, good_rows, read_split, write_model
 from tests.support.training import smoke
@@ -105,7 +105,7 @@ def test_the_same_command_on_a_finished_version_does_nothing(replaced, caplog):
 def test_another_policy_or_model_on_the_same_output_is_refused(replaced, tmp_path):
     config, _ = replaced
     for change in ({"policy": "blend"}, {"model": write_model(tmp_path, seed=1)}, {"tta": True}):
-        with pytest.raises(OutputTakenError, match="already holds another data set"):
+        with pytest.raises(OutputTakenError, match=r"was begun with (policy|tta) =|made from another --model"):
             relabel.run(config.model_copy(update=change))
 
 
@@ -162,7 +162,9 @@ def test_an_actor_that_is_killed_with_9_changes_nothing_in_the_end(replaced, ray
 
 def test_a_second_live_driver_is_refused_and_a_half_written_version_is_none(mixed, model, tmp_path):
     config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"))
-    dataset.claim_output(config.out, relabel.lineage_of(config, dataset.read_manifest(mixed)))
+    lineage = relabel.lineage_of(config, dataset.read_manifest(mixed))
+    digests = {name: lineage[f"{name}_digest"] for name in ("data", "model")}
+    claims.write_claim("relabel", config, config.out, digests)
     with pytest.raises(UserError, match="not a data set"):
         dataset.read_manifest(config.out)
     with ownership(config.out), pytest.raises(OutputTakenError, match=f"process {os.getpid()} on"):
@@ -211,7 +213,7 @@ def test_what_another_command_has_left_is_not_touched(mixed, tmp_path):
     model = write_model(tmp_path / "model")
     result_file.write("train", str(tmp_path / "run"), {"run": "r"}, 0, "done")
     config = RelabelConfig(model=model, data=mixed, out=str(tmp_path / "run"), splits=("test",))
-    with pytest.raises(UserError, match="has no test rows"):
+    with pytest.raises(OutputTakenError, match="holds the output of `train`"):
         result_file.run_and_record("relabel", config, relabel.run)
     assert result_file.finished_result(str(tmp_path / "run"), "train") == {"run": "r"}
 

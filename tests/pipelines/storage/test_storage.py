@@ -19,9 +19,9 @@ def test_of_several_writers_that_create_an_object_the_first_one_wins(s3):
 def test_a_run_on_object_storage_has_one_owner(s3):
     run = f"{s3}/owned/run"
     with lock.ownership(run):
-        found = lock.current(run)
+        found = lock.current_owner(run)
         assert found is not None and found.pid == os.getpid()
         with pytest.raises(OutputTakenError, match=f"process {os.getpid()}"), lock.ownership(run):
             pass
-        assert lock.current(run) == found
+        assert lock.current_owner(run) == found
     assert not storage.exists(f"{run}/owner.json")

@@ -25,7 +25,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.models import checkpoint, model_directory
 from pipelines.regulation.ledger import Ledger
-from pipelines.run import lock, result_file, run_directory
+from pipelines.run import claims, lock, result_file, run_directory
 from tests.support.damage import as_file, changed, damaged
 
 # Configuration.
@@ -43,7 +43,20 @@ def test_a_configuration_file_is_read_or_refused(tmp_path_factory, content):
     with suppress(UserError):
         run_directory.read_config(str(file.parent))
     with suppress(UserError):
-        run_directory.holds_this_run(TrainConfig(data="/data", out=str(file.parent)), "digest")
+        claims.find_claim("train", TrainConfig(data="/data", out=str(file.parent)), str(file.parent))
+
+
+CLAIM = {"format_version": 2, "command": "train", "config": CONFIG, "inputs": {"data": "0" * 64}}
+
+
+@given(as_file(CLAIM))
+def test_a_claim_is_read_or_refused(tmp_path_factory, content):
+    out = tmp_path_factory.mktemp("claim")
+    (out / claims.CLAIM).write_bytes(content)
+    with suppress(UserError):
+        run_directory.read_config(str(out))
+    with suppress(UserError):
+        claims.find_claim("train", TrainConfig(data="/data", out=str(out)), str(out), {"data": "0" * 64})
 
 
 @given(st.text(max_size=12) | st.sampled_from(["2001-13-45", "!!timestamp x", "!!bool x", "&a *a", "9" * 5000]))
@@ -75,7 +88,7 @@ def test_hostile_yaml_is_refused_at_once(tmp_path, monkeypatch, kind):
     assert len(str(refused.value)) < 1000
     assert not (tmp_path / "made").exists()
     with pytest.raises(OutputTakenError):
-        run_directory.holds_this_run(TrainConfig(data="/data", out=str(tmp_path)), "digest")
+        claims.find_claim("train", TrainConfig(data="/data", out=str(tmp_path)), str(tmp_path))
 
 
 # What a run has left.
@@ -101,11 +114,13 @@ def test_metrics_are_read_or_refused(tmp_path_factory, content):
         assert all({"epoch", "val_mean_f1"} <= record.keys() for record in run_directory.read_metrics(str(folder)))
 
 
-@given(as_file({"id": "x", "host": "elsewhere", "pid": 1, "born": "1", "since": 1.0, "beat": 2.0}))
+@given(
+    as_file({"id": "0" * 32, "host": "elsewhere", "pid": 1, "process_start": "1", "started_at": 1.0, "heartbeat": 2.0})
+)
 def test_the_owner_of_a_run_is_known_or_nobody(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("owner")
     (folder / lock.OWNER).write_bytes(content)
-    assert isinstance(lock.last_beat(str(folder)), float)
+    assert isinstance(lock.last_heartbeat(str(folder)), float)
 
 
 WEIGHTS = {"uri": "/run/x.safetensors", "sha256": "0" * 64}

@@ -9,42 +9,10 @@ from torch.optim import SGD, AdamW
 
 from pipelines import storage
 from pipelines.config.commands import SynthConfig
-from pipelines.config.training import TrainConfig
-from pipelines.errors import OutputTakenError, RunFailedError, UserError
+from pipelines.errors import RunFailedError, UserError
 from pipelines.models import checkpoint
 from pipelines.run import result_file, run_directory
 from tests.support.commands import variables
-
-
-def config(out, **more):
-    return TrainConfig.model_validate({"data": "/data", "out": str(out)} | more)
-
-
-def test_a_run_directory_belongs_to_one_configuration_and_one_data_set(tmp_path):
-    out = tmp_path / "run"
-    assert not run_directory.claim(config(out), "digest")
-    assert run_directory.claim(config(out), "digest")
-    assert run_directory.holds_this_run(config(out, workers={"num_workers": 4}), "digest")
-    with pytest.raises(OutputTakenError, match=r"optimizer.lr = 0.002, not 0.1"):
-        run_directory.holds_this_run(config(out, optimizer={"lr": 0.1}), "digest")
-    with pytest.raises(OutputTakenError, match="other data"):
-        run_directory.holds_this_run(config(out), "another")
-
-
-def test_a_kill_between_the_files_of_a_claim_is_mended(tmp_path):
-    run_directory.claim(config(tmp_path), "digest")
-    (tmp_path / run_directory.ENVIRONMENT).unlink()
-    (tmp_path / ".metrics.jsonl.0123").write_text("half a line")
-    assert run_directory.claim(config(tmp_path), "digest")
-    assert (tmp_path / run_directory.ENVIRONMENT).exists()
-
-
-@pytest.mark.parametrize("text", ["", "[", "- 1", "\x00"])
-def test_a_damaged_configuration_is_one_sentence(tmp_path, text):
-    run_directory.claim(config(tmp_path), "digest")
-    (tmp_path / run_directory.CONFIG).write_text(text)
-    with pytest.raises(OutputTakenError, match="damaged"):
-        run_directory.holds_this_run(config(tmp_path), "digest")
 
 
 def events(path):
@@ -134,7 +102,7 @@ def test_a_success_is_never_hidden_by_a_later_failure(tmp_path):
     def fail(_):
         raise RunFailedError("broke")
 
-    result_file.claim(str(tmp_path), "synth")
+    result_file.mark_unfinished("synth", str(tmp_path))
     with pytest.raises(RunFailedError):
         result_file.run_and_record("synth", synth_config(tmp_path), fail)
     assert storage.read_json(str(tmp_path / "result.json"))["message"] == "broke"
@@ -143,10 +111,3 @@ def test_a_success_is_never_hidden_by_a_later_failure(tmp_path):
         result_file.run_and_record("synth", synth_config(tmp_path), fail)
     assert result_file.finished_result(str(tmp_path), "synth") == {"out": str(tmp_path)}
     assert result_file.finished_result(str(tmp_path), "train") is None
-
-
-def test_an_unfinished_output_can_be_claimed_again_by_the_same_command_only(tmp_path):
-    result_file.claim(str(tmp_path), "predict")
-    result_file.claim(str(tmp_path), "predict")
-    with pytest.raises(OutputTakenError, match="output of `predict`"):
-        result_file.claim(str(tmp_path), "evaluate")

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from ray.tune.schedulers import FIFOScheduler
 
 from pipelines.config.training import TrainConfig, TuneConfig
-from pipelines.run import run_directory
+from pipelines.run import claims
 from pipelines.tuning import search, trials
 
 BASE = {"data": "/data", "out": "/run", "csr": {"num_cycles": 2}}
@@ -110,7 +110,7 @@ def test_values_of_trials_that_were_begun_are_kept(tmp_path):
     assert search.started_trial_values(config) == []
     values = search.sample_values(config, 77)
     out = trials.trial_uri(config.out, 2)
-    run_directory.claim(search.trial_config(config, out, values), "digest")
+    claims.write_claim("train", search.trial_config(config, out, values), out)
     assert search.started_trial_values(config) == [
         search.sample_values(config, 0),
         search.sample_values(config, 1),

@@ -1,0 +1,194 @@
+"""`claim.json`: the command that an output belongs to, with its configuration and inputs.
+
+Every command that writes a folder claims it in one way: it looks whether the folder is free or its own, owns it (see
+`lock`), looks again, and only then writes. A claim is created once and says what an interrupted command continues with:
+the stored configuration, whatever the defaults of the present release are.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipelines import storage
+from pipelines.config.base import Config
+from pipelines.errors import OutputTakenError, UserError
+from pipelines.run import lock, release_0_1, result_file
+
+CLAIM = "claim.json"
+FORMAT_VERSION: Literal[2] = 2
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+class Claim(BaseModel):
+    """`command` with `config` (all values but `out`) made, or makes, this output; `inputs` holds digests by option."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format_version: Literal[1, 2] = FORMAT_VERSION
+    command: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, str] = {}
+
+
+class Claimed(NamedTuple, Generic[ConfigT]):
+    """The configuration with which the command goes on, and whether it continues an earlier attempt."""
+
+    config: ConfigT
+    resumed: bool
+
+
+def read_claim(out: str) -> Claim | None:
+    """The claim of an output, None if there is none. Raises OutputTakenError if it cannot be read."""
+    uri = storage.join(out, CLAIM)
+    if not storage.exists(uri):
+        values = release_0_1.claim_values(out)
+        return None if values is None else Claim.model_validate(values)
+    try:
+        content = storage.read_json(uri)
+    except UserError as error:
+        raise OutputTakenError(f"{error}; choose another --out") from error
+    if (version := content.get("format_version")) != FORMAT_VERSION:
+        raise OutputTakenError(f"{uri} has format version {version!r}; this release reads {FORMAT_VERSION}")
+    try:
+        return Claim.model_validate(content)
+    except ValidationError as error:
+        raise OutputTakenError(f"{uri} is damaged at {error.errors()[0]['loc']}; choose another --out") from error
+
+
+def find_claim(
+    command: str,
+    config: ConfigT,
+    out: str,
+    inputs: Mapping[str, str] | None = None,
+    may_differ: Sequence[str] = (),
+) -> ConfigT | None:
+    """The configuration with which `command` goes on at `out`; None if `out` is free. Writes nothing.
+
+    The stored configuration is read by the present model, which says what a missing value means. Only values that
+    `config` was given (not its defaults) are compared with it; those of the sections or fields `may_differ` replace it.
+    Raises OutputTakenError if `out` holds something else, or if a given value or an input differs.
+    """
+    claim = read_claim(out)
+    if claim is None:
+        if not storage.is_empty(out, ignored=lock.PREFIX):
+            raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
+        return None
+    if claim.command != command:
+        raise OutputTakenError(f"{out} holds the output of `{claim.command}`; choose another --out")
+    stored = _stored_config(config, claim, out)
+    _compare(config, stored, out, may_differ)
+    for name, digest in (inputs or {}).items():
+        if claim.inputs.get(name) != digest:
+            raise OutputTakenError(
+                f"{out} was made from another --{name} than {getattr(config, name)} holds now; choose another --out"
+            )
+    if claim.format_version != FORMAT_VERSION and result_file.finished_result(out, command) is None:
+        raise OutputTakenError(
+            f"{out} holds an unfinished output of release 0.1 (format version {claim.format_version}), and this "
+            f"release continues those of format version {FORMAT_VERSION} only; choose another --out"
+        )
+    return _with_changes(stored, config, may_differ)
+
+
+@contextmanager
+def claim_output(
+    command: str,
+    config: ConfigT,
+    out: str,
+    inputs: Mapping[str, str] | None = None,
+    may_differ: Sequence[str] = (),
+) -> Iterator[Claimed[ConfigT]]:
+    """Owns `out` for the time of a `with` block, claimed for this command. Raises what `find_claim` does.
+
+    It also raises OutputTakenError if another live driver owns `out`; the loser of two has written nothing.
+    """
+    find_claim(command, config, out, inputs, may_differ)
+    with lock.ownership(out):
+        found = find_claim(command, config, out, inputs, may_differ)
+        if found is None:
+            write_claim(command, config, out, inputs)
+        result_file.mark_unfinished(command, out)
+        yield Claimed(config if found is None else found, found is not None)
+
+
+@contextmanager
+def claim_anew(command: str, config: Config, out: str) -> Iterator[None]:
+    """The same for a command that begins again each time: whatever it wrote there before is replaced."""
+
+    def check() -> None:
+        claim = read_claim(out)
+        if claim is not None and claim.command != command:
+            raise OutputTakenError(f"{out} holds the output of `{claim.command}`; choose another --out")
+        if claim is None and not storage.is_empty(out, ignored=lock.PREFIX):
+            raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
+
+    check()
+    with lock.ownership(out):
+        check()
+        write_claim(command, config, out)
+        result_file.mark_unfinished(command, out)
+        yield
+
+
+def write_claim(command: str, config: Config, out: str, inputs: Mapping[str, str] | None = None) -> None:
+    """Writes the claim; the caller owns `out`."""
+    values = config.model_dump(mode="json", exclude={"out"})
+    claim = Claim(command=command, config=values, inputs=inputs or {})
+    storage.write_json(storage.join(out, CLAIM), claim.model_dump(mode="json"))
+
+
+def _stored_config(config: ConfigT, claim: Claim, out: str) -> ConfigT:
+    own_place = {"out": out} if "out" in type(config).model_fields else {}
+    try:
+        return type(config).model_validate({**claim.config, **own_place})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise OutputTakenError(
+            f"{out} was begun with a configuration that this release does not read ({name}: {first['msg']}); "
+            "choose another --out"
+        ) from error
+
+
+def _given(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every value that was given, in the order of the fields."""
+    for name in type(config).model_fields:
+        if name not in config.model_fields_set:
+            continue
+        value = getattr(config, name)
+        if isinstance(value, Config):
+            yield from _given(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _value(config: Config, dotted: str) -> Any:
+    value: Any = config
+    for part in dotted.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _compare(config: Config, stored: Config, out: str, may_differ: Sequence[str]) -> None:
+    for name, value in _given(config):
+        if name == "out" or name.partition(".")[0] in may_differ:
+            continue
+        if (earlier := _value(stored, name)) != value:
+            raise OutputTakenError(
+                f"{out} was begun with {name} = {earlier}, not {value}; choose another --out, or repeat the command "
+                "as it was"
+            )
+
+
+def _with_changes(stored: ConfigT, config: ConfigT, may_differ: Sequence[str]) -> ConfigT:
+    """The stored configuration with what was given now of the sections and fields that may differ."""
+    values = stored.model_dump(mode="json")
+    for name, value in _given(config):
+        *sections, leaf = name.split(".")
+        if name.partition(".")[0] in may_differ:
+            target = values
+            for section in sections:
+                target = target[section]
+            target[leaf] = value
+    return type(stored).model_validate(values)

@@ -1,0 +1,89 @@
+"""Reads what release 0.1 wrote: claims by other files, and options by other names."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines import storage
+from pipelines.config import plain_yaml
+from pipelines.errors import OutputTakenError, UserError
+
+_RENAMED: Mapping[str, str] = {
+    "leave_out": "held_out_fold",
+    "input.scale": "augmentation.scale",
+    "input.rotation": "augmentation.rotation",
+    "input.rotation_probability": "augmentation.rotation_probability",
+    "input.flip_probability": "augmentation.flip_probability",
+    "optimizer.accumulate": "optimizer.accumulation_steps",
+    "csr.warm": "csr.initial_run",
+    "distill.hard_weight": "distill.label_weight",
+    "workers.data_tasks": "workers.decode_tasks",
+    "loss.binary": "loss.binary_edge",
+    "loss.category": "loss.category_edge",
+    "loss.binary_attention": "loss.binary_edge_attention",
+    "loss.category_attention": "loss.category_edge_attention",
+    "search.binary": "search.binary_edge",
+    "search.category": "search.category_edge",
+    "search.binary_attention": "search.binary_edge_attention",
+    "search.category_attention": "search.category_edge_attention",
+}
+"""Options of `train` and `tune`: dotted names in 0.1 and now."""
+
+
+def claim_values(out: str) -> dict[str, Any] | None:
+    """The values of the claim that an output of 0.1 amounts to; None if it is no such output.
+
+    Raises OutputTakenError if it is damaged, or a data set: those are read, but no command continues one.
+    """
+    config, result = storage.join(out, "config.yaml"), storage.join(out, "result.json")
+    if storage.exists(storage.join(out, "unfinished.json")):
+        raise OutputTakenError(
+            f"{out} holds an unfinished data set of release 0.1 (format version 1), which this release (format "
+            "version 2) does not continue; choose another --out"
+        )
+    if storage.exists(storage.join(out, "dataset.json")):
+        raise OutputTakenError(f"{out} already holds a data set, of release 0.1; choose another --out")
+    if storage.exists(config):
+        values = run_config(config)
+        command = "tune" if "num_trials" in values else "train"
+        inputs = {"data": str(_json(storage.join(out, "environment.json")).get("data_digest"))}
+        return {"format_version": 1, "command": command, "config": values, "inputs": inputs}
+    if storage.exists(result):
+        return {"format_version": 1, "command": str(_json(result).get("command")), "config": {}}
+    return None
+
+
+def _json(uri: str) -> dict[str, Any]:
+    try:
+        return storage.read_json(uri) if storage.exists(uri) else {}
+    except UserError as error:
+        raise OutputTakenError(f"{error}; choose another --out") from error
+
+
+def run_config(uri: str) -> dict[str, Any]:
+    """The values of a `config.yaml` of 0.1 but for `out`, under their present names.
+
+    Raises OutputTakenError if it is damaged.
+    """
+    try:
+        values = plain_yaml.load(storage.read_bytes(uri).decode())
+        renamed: dict[str, Any] = {}
+        for name, value in _leaves(values):
+            *sections, leaf = _RENAMED.get(name, name).split(".")
+            target = renamed
+            for section in sections:
+                target = target.setdefault(section, {})
+            target[leaf] = value
+    except (AttributeError, TypeError, ValueError) as error:
+        raise OutputTakenError(f"{uri} is damaged; choose another --out") from error
+    if (csr := renamed.get("csr")) and (share := csr.pop("share", None)) and "num_trials" in renamed:
+        renamed["soup"] = share == "soup"
+    renamed.pop("out", None)
+    return renamed
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """(dotted name, value) of all values; sections are mappings."""
+    found: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
+    return found
