@@ -6,7 +6,8 @@ from pipelines.config.commands import StatusConfig
 from pipelines.config.training import TuneConfig
 from pipelines.errors import UserError
 from pipelines.regulation.ledger import Ledger
-from pipelines.run import lock, result_file, run_directory
+from pipelines.run import lock, run_directory
+from pipelines.run.states import State, state_of
 from pipelines.tuning import trials
 from pipelines.tuning.trials import METRIC
 
@@ -19,8 +20,9 @@ def run(config: StatusConfig) -> dict[str, Any]:
     """
     settings = run_directory.read_config(config.run)
     if settings is None:
-        raise UserError(f"{config.run} holds no run: it has no {run_directory.CONFIG}")
+        raise UserError(f"{config.run} holds no run")
     driver = lock.current_owner(config.run)
+    earlier = state_of(config.run)
     ledger = Ledger(config.run).summary()
     if isinstance(settings, TuneConfig):
         command, entries = "tune", trials.trial_summaries(settings)
@@ -28,10 +30,9 @@ def run(config: StatusConfig) -> dict[str, Any]:
         num_epochs = missing + sum(entry["num_epochs"] for entry in entries)
     else:
         command, entries, num_epochs = "train", [trials.trial_summary(config.run, "train")], settings.num_epochs
-    state = _state(config.run, command, driver is not None)
+    state = State.RUNNING if driver and earlier is not State.FINISHED else earlier.with_driver(False)
     for entry in entries:
-        if entry["state"] == "unfinished":
-            entry["state"] = "running" if driver else "interrupted"
+        entry["state"] = State(entry["state"]).with_driver(driver is not None)
     return {
         "run": config.run,
         "command": command,
@@ -43,14 +44,6 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "trials": {entry["trial"]: ledger["trials"].get(entry["trial"], {}) | entry for entry in entries},
         "soups": ledger["soups"],
     }
-
-
-def _state(run_uri: str, command: str, is_owned: bool) -> str:
-    if result_file.finished_result(run_uri, command) is not None:
-        return "finished"
-    if is_owned:
-        return "running"
-    return "failed" if result_file.read(run_uri).get("exit_code") else "interrupted"
 
 
 def summary(result: dict[str, Any]) -> str:

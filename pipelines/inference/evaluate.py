@@ -24,6 +24,7 @@ from pipelines.inference.overlay import comparison
 from pipelines.models import model_directory
 from pipelines.models.actors import ModelActor, map_batches_options, needs
 from pipelines.run import claims
+from pipelines.run.paths import RunPaths
 from pipelines.run.progress import log_count
 from pipelines.run.session import ray_session
 
@@ -92,7 +93,7 @@ def default_out(config: EvaluateConfig) -> str:
     """`<run>/evaluation/<data>-<split>`, beside the model directory; `-tta` is appended with test-time averaging."""
     run_uri = model_directory.locate(config.model).removesuffix("/model")
     name = f"{PurePosixPath(config.data).name}-{config.split}{'-tta' if config.tta else ''}"
-    return storage.join(run_uri, "evaluation", name)
+    return storage.join(RunPaths(run_uri).evaluations, name)
 
 
 def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard) -> tuple[Counts, list[ImageScore]]:

@@ -7,13 +7,14 @@ from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import MODEL_FILES, ModelCard, pack_model, unpack_model
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.run.paths import RunPaths
 
 WEIGHTS, CARD = MODEL_FILES
 
 
 def locate(uri: str) -> str:
     """The model directory at `uri`, or inside it where `uri` is a run. Raises UserError where there is none."""
-    for folder in (uri, storage.join(uri, "model")):
+    for folder in (uri, RunPaths(uri).model):
         if storage.exists(storage.join(folder, CARD)):
             return folder
     raise UserError(f"{uri} holds no model: neither {CARD} nor model/{CARD} is there; has the run finished?")

@@ -19,9 +19,7 @@ from pipelines.data.dataset import Manifest
 from pipelines.errors import UserError
 from pipelines.models import model_directory
 from pipelines.run import run_directory
-
-CHECKPOINTS = "checkpoints"
-"""Where Ray Train keeps the checkpoints of a run, below its directory."""
+from pipelines.run.paths import RunPaths
 
 
 def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
@@ -107,7 +105,7 @@ def initial_run_checkpoint(config: TrainConfig) -> Checkpoint | None:
 
 def last_checkpoint(run: str) -> Checkpoint:
     """Of a run's last epoch. Raises UserError where it has none."""
-    fs, path = storage.arrow_filesystem(storage.join(run, CHECKPOINTS))
+    fs, path = storage.arrow_filesystem(RunPaths(run).checkpoints)
     try:
         last = Result.from_path(path, fs).checkpoint
     except RuntimeError as error:

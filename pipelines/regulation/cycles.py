@@ -23,6 +23,7 @@ from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Average, Ensemble, Soup, Student
 from pipelines.regulation.orchestrator import TrialRef
+from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Cycles:
         pass_seconds = time.monotonic() - pass_begin
         ensemble_score = validate(network)
         if self.rank == 0:
-            prefix = orchestrator.weights_prefix(*self.trial_ref, cycle, "ensemble")
+            prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "ensemble")
             weights = weight_files.write_weights(prefix, network.state_dict())
             tasks.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
@@ -85,7 +86,7 @@ class Cycles:
         barrier()  # no rank asks for a teacher that is not published yet
 
     def _submit_student(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
-        prefix = orchestrator.weights_prefix(*self.trial_ref, cycle, "student")
+        prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "student")
         weights = weight_files.write_weights(prefix, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
         step: Ensemble | Average = tasks.answer(self.orchestrator.submit_student.remote(record))

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.models.weights_reference import WeightsReference
+from pipelines.run.paths import RunPaths
+from pipelines.run.states import State
 
 SOUP = "soup"
 """Stands for the trial in the records that are of the run as a whole."""
@@ -99,7 +101,7 @@ class TeacherChoice(LedgerRecord):
 class TrialEnd(LedgerRecord):
     """A trial is over: it finished all its cycles, or was stopped."""
 
-    state: Literal["finished", "stopped"]
+    state: Literal[State.FINISHED, State.STOPPED]
 
 
 _KINDS: Mapping[str, type[LedgerRecord]] = {
@@ -122,7 +124,7 @@ class Ledger:
 
     def __init__(self, run: str) -> None:
         """Reads what there is. Raises UserError where a record is damaged or of another version."""
-        self.uri = storage.join(run, "ledger")
+        self.uri = RunPaths(run).ledger
         self._trials: dict[str, dict[str, LedgerRecord]] = {}
         uris = [] if storage.is_empty(self.uri) else storage.list_files(self.uri)
         uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]  # what a kill left of a write
@@ -195,7 +197,7 @@ class Ledger:
     def _summary(self, trial: Trial, with_lineage: bool) -> dict[str, Any]:
         end, ensembles = self.find(TrialEnd, trial.trial), self.of(Ensemble, trial.trial)
         return {
-            "state": end.state if end else "unfinished",
+            "state": State(end.state) if end else State.UNFINISHED,
             "num_cycles": trial.num_cycles,
             "students": {record.cycle: record.val_mean_f1 for record in self.of(Student, trial.trial)},
             "ensembles": {record.cycle: record.val_mean_f1 for record in ensembles},

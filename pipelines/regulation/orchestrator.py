@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import ray
 
-from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import tasks
@@ -34,6 +33,7 @@ from pipelines.regulation.ledger import (
     blend_shares,
 )
 from pipelines.run import lock
+from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 NAMESPACE = "dmlcsr"
@@ -55,11 +55,6 @@ class TrialRef(NamedTuple):
 def train_trial_ref(run: str) -> TrialRef:
     """The only trial of a `train`."""
     return TrialRef(run, "train")
-
-
-def weights_prefix(run: str, trial: str, cycle: int, kind: str) -> str:
-    """Where weights go, up to their digest."""
-    return storage.join(run, "cycles", trial, f"{cycle:03d}-{kind}")
 
 
 class Orchestrator:
@@ -125,7 +120,7 @@ class Orchestrator:
         student = self.ledger.find(Student, trial, cycle) or student
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
-        prefix = weights_prefix(self.run, trial, cycle, "average")
+        prefix = RunPaths(self.run).weights(trial, cycle, "average")
         weights = tasks.average_in_task(earlier.weights, student.weights, cycle, prefix)
         self.ledger.write_once(student)  # not before: one that cannot be averaged is no student of this trial
         return self.ledger.write_once(Average(trial=trial, cycle=cycle, weights=weights))
@@ -167,7 +162,7 @@ class Orchestrator:
     def _make_soup(self, candidates: Candidates) -> None:
         assert self.soup is not None
         ensembles = [self.ensemble(*name) for name in candidates.ensembles]
-        prefix = weights_prefix(self.run, SOUP, candidates.cycle, "soup")
+        prefix = RunPaths(self.run).weights(SOUP, candidates.cycle, "soup")
         try:
             self.ledger.write_once(tasks.make_soup_in_task(self.soup, ensembles, candidates.cycle, prefix))
         except Exception:  # whatever it is, the trials go on with their own teachers

@@ -22,8 +22,8 @@ def training_config_of(config: RelabelConfig) -> TrainConfig:
     found = run_directory.read_config(config.model)
     if found is None or isinstance(found, TuneConfig):
         raise UserError(
-            f"--folds trains by the recipe of a run of `train`, and {config.model} has no {run_directory.CONFIG} of "
-            "one; give --model RUN, of a sweep its best trial"
+            f"--folds trains by the recipe of a run of `train`, and {config.model} is none; "
+            "give --model RUN, of a sweep its best trial"
         )
     if found.csr.initial_run is not None:
         raise UserError(

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from pipelines import status, storage
+from pipelines import status
 from pipelines.config.commands import StatusConfig
 from pipelines.config.training import TuneConfig
 from pipelines.report import charts, page, training
 from pipelines.report.page import Column
 from pipelines.run import result_file, run_directory
-from pipelines.tuning import trials
+from pipelines.run.paths import RunPaths
 
 
 def sections(uri: str, config: TuneConfig) -> training.Sections:
@@ -23,11 +23,11 @@ def sections(uri: str, config: TuneConfig) -> training.Sections:
         ("Cycles", training.cycles(state)),
     ]
     if best is not None:
-        run = trials.trial_uri(uri, int(best))
+        run = RunPaths(uri).trial(int(best))
         settings = run_directory.read_config(run) or config  # cycles of a length of its own, where that is searched
         drawn = training.curves(settings, run_directory.read_metrics(run))
         found.append((f"Curves of the best trial, {best}", drawn))
-    model = storage.join(uri, "model")
+    model = RunPaths(uri).model
     return [*found, *training.evaluations(uri), ("Exported model", training.lineage(model))]
 
 

@@ -14,6 +14,8 @@ from pipelines.models import model_directory
 from pipelines.report import charts, page
 from pipelines.report.page import Column, Picture
 from pipelines.run import run_directory
+from pipelines.run.paths import RunPaths
+from pipelines.run.states import State
 from pipelines.tuning import trials
 
 Sections = list[tuple[str, str]]
@@ -34,7 +36,7 @@ def sections(uri: str, config: TrainConfig) -> Sections:
 
 
 def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
-    environment = storage.join(uri, run_directory.ENVIRONMENT)
+    environment = RunPaths(uri).environment
     software = storage.read_json(environment) if storage.exists(environment) else {}
     score = state["val_mean_f1"]
     searched = trials.searched(config.search) if isinstance(config, TuneConfig) else {}
@@ -63,7 +65,9 @@ def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
         "Machine": software.get("platform", "–"),
         "Software": _listed(versions),
     }
-    hint = "" if state["state"] == "finished" else page.note("This run is not finished; the page shows what there is.")
+    hint = (
+        "" if state["state"] == State.FINISHED else page.note("This run is not finished; the page shows what there is.")
+    )
     return hint + page.facts(text)
 
 
@@ -127,7 +131,7 @@ def cycles(state: Mapping[str, Any]) -> str:
 
 def evaluations(uri: str) -> Sections:
     """Scores, confusion matrix and pictures of each `evaluation/` of a run."""
-    folder = storage.join(uri, "evaluation")
+    folder = RunPaths(uri).evaluations
     found = [] if storage.is_empty(folder) else [u for u in storage.list_files(folder) if u.endswith("/scores.json")]
     if not found:
         hint = f"No scores yet: python ray_job.py evaluate --model {uri} --data DATA writes them."

@@ -15,8 +15,8 @@ from pipelines import storage
 from pipelines.config.base import Config
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.run import lock, release_0_1, result_file
+from pipelines.run.paths import RunPaths
 
-CLAIM = "claim.json"
 FORMAT_VERSION: Literal[2] = 2
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -40,7 +40,7 @@ class Claimed(NamedTuple, Generic[ConfigT]):
 
 def read_claim(out: str) -> Claim | None:
     """The claim of an output, None if there is none. Raises OutputTakenError if it cannot be read."""
-    uri = storage.join(out, CLAIM)
+    uri = RunPaths(out).claim
     if not storage.exists(uri):
         values = release_0_1.claim_values(out)
         return None if values is None else Claim.model_validate(values)
@@ -135,7 +135,7 @@ def write_claim(command: str, config: Config, out: str, inputs: Mapping[str, str
     """Writes the claim; the caller owns `out`."""
     values = config.model_dump(mode="json", exclude={"out"})
     claim = Claim(command=command, config=values, inputs=inputs or {})
-    storage.write_json(storage.join(out, CLAIM), claim.model_dump(mode="json"))
+    storage.write_json(RunPaths(out).claim, claim.model_dump(mode="json"))
 
 
 def _stored_config(config: ConfigT, claim: Claim, out: str) -> ConfigT:

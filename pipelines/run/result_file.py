@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 from pipelines import storage
 from pipelines.config.base import Config
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
+from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
-RESULT = "result.json"
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
@@ -36,7 +36,7 @@ def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], dict[
 
 def read(out: str) -> dict[str, Any]:
     """The `result.json` of `out`; empty where there is none."""
-    uri = storage.join(out, RESULT)
+    uri = RunPaths(out).result
     content: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {}
     return content
 
@@ -78,4 +78,4 @@ def mark_unfinished(command: str, out: str) -> None:
 def write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:
     """Commits a `result.json`."""
     content = {"command": command, "exit_code": exit_code, "message": message, "result": result}
-    storage.write_json(storage.join(out, RESULT), content)
+    storage.write_json(RunPaths(out).result, content)

@@ -17,10 +17,9 @@ from pipelines.config import plain_yaml
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.run import claims, release_0_1
+from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
-CONFIG, ENVIRONMENT, METRICS = "config.yaml", "environment.json", "metrics.jsonl"
-EVENTS = "tensorboard/events.out.tfevents.0.run"
 EpochMetrics = Mapping[str, float]
 """What was measured in one epoch."""
 _HISTORY = TypeAdapter(list[dict[str, int | float]], config=ConfigDict(strict=True))
@@ -33,11 +32,11 @@ def read_config(out: str) -> TrainConfig | None:
 
     Raises UserError if it cannot be read.
     """
-    if storage.exists(storage.join(out, claims.CLAIM)):
+    if storage.exists(RunPaths(out).claim):
         claim = claims.read_claim(out)
         values = dict(claim.config) if claim is not None and claim.command in ("train", "tune") else None
     else:
-        uri = storage.join(out, CONFIG)
+        uri = RunPaths(out).config
         values = release_0_1.run_config(uri) if storage.exists(uri) else None
     if values is None:
         return None
@@ -54,8 +53,8 @@ def read_config(out: str) -> TrainConfig | None:
 def describe(config: TrainConfig, data_digest: str) -> None:
     """Writes what people and `--config` read about a run: `config.yaml` and `environment.json`."""
     values = plain_yaml.dump(config.model_dump(mode="json"))
-    storage.write_bytes(storage.join(config.out, CONFIG), values.encode())
-    environment = storage.join(config.out, ENVIRONMENT)
+    storage.write_bytes(RunPaths(config.out).config, values.encode())
+    environment = RunPaths(config.out).environment
     if not storage.exists(environment):  # the first attempt's: it decides the initial weights
         storage.write_json(environment, software() | {"data_digest": data_digest})
 
@@ -76,13 +75,13 @@ def write_metrics(out: str, history: Sequence[EpochMetrics]) -> None:
     Object storage cannot append; written whole, an epoch that is done twice after a crash appears once.
     """
     lines = "".join(json.dumps(record) + "\n" for record in history)
-    storage.write_bytes(storage.join(out, METRICS), lines.encode())
-    storage.write_bytes(storage.join(out, EVENTS), _events(history))
+    storage.write_bytes(RunPaths(out).metrics, lines.encode())
+    storage.write_bytes(RunPaths(out).events, _events(history))
 
 
 def read_metrics(out: str) -> list[EpochMetrics]:
     """What `write_metrics` wrote; empty before the first epoch is done. Raises UserError where it is damaged."""
-    uri = storage.join(out, METRICS)
+    uri = RunPaths(out).metrics
     if not storage.exists(uri):
         return []
     try:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ray.exceptions import RayActorError
@@ -28,7 +28,9 @@ from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import claims, result_file, run_directory
+from pipelines.run.paths import RunPaths
 from pipelines.run.session import ray_session
+from pipelines.run.states import State
 from pipelines.training import loop
 
 logger = logging.getLogger(__name__)
@@ -113,10 +115,10 @@ def train_trial(
     result = fit(config, manifest, trial_ref, callbacks)
     score = export_best(config, manifest, trial_ref, result)
     if orchestrator_handle is not None:
-        tasks.answer(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state="finished")))
+        tasks.answer(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state=State.FINISHED)))
     return {
         "run": config.out,
-        "model": storage.join(config.out, "model"),
+        "model": RunPaths(config.out).model,
         "val_mean_f1": score,
         "num_epochs": config.num_epochs,
         "num_cycles": config.csr.num_cycles,
@@ -188,7 +190,7 @@ def build_torch_trainer(
             resources_per_worker={"CPU": workers.cpus_per_worker} | ({"GPU": 1} if workers.use_gpu else {}),
         ),
         run_config=RunConfig(
-            name=setup.CHECKPOINTS,
+            name=PurePosixPath(RunPaths(config.out).checkpoints).name,
             storage_path=path,
             storage_filesystem=fs,
             failure_config=FailureConfig(
@@ -235,7 +237,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
             "held_out_fold": config.held_out_fold,
         },
     )
-    model_directory.write_model(storage.join(config.out, "model"), network.decoupled(), scored)
+    model_directory.write_model(RunPaths(config.out).model, network.decoupled(), scored)
     return score
 
 

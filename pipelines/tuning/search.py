@@ -12,19 +12,18 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 
-from pipelines import storage
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.run import run_directory
-from pipelines.tuning.trials import METRIC, parameters_of, searched, trial_uri
+from pipelines.run.paths import RunPaths
+from pipelines.tuning.trials import METRIC, parameters_of, searched
 
 TRIAL_NUMBER = "number"
-INITIAL_RUN = "initial"
 
 
 def initial_run_of(config: TuneConfig) -> str:
     """The run whose last epoch all trials branch from, where they share."""
-    return config.csr.initial_run or storage.join(config.out, INITIAL_RUN)
+    return config.csr.initial_run or RunPaths(config.out).initial_run
 
 
 def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
@@ -94,7 +93,7 @@ def _tpe(config: TuneConfig) -> Searcher:
 
 def started_trial_values(config: TuneConfig) -> list[dict[str, float]]:
     """The values of the trials that an earlier attempt has begun, up to the last of them."""
-    found = [run_directory.read_config(trial_uri(config.out, number)) for number in range(config.num_trials)]
+    found = [run_directory.read_config(RunPaths(config.out).trial(number)) for number in range(config.num_trials)]
     last = max((number for number, trial in enumerate(found) if trial is not None), default=-1)
     return [
         sample_values(config, number) if trial is None else parameters_of(config.search, trial)

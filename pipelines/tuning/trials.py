@@ -6,17 +6,10 @@ from typing import Any
 from pipelines import storage
 from pipelines.config.training import SearchConfig, TrainConfig, TuneConfig
 from pipelines.run import result_file, run_directory
+from pipelines.run.paths import RunPaths, trial_name
+from pipelines.run.states import state_of
 
 METRIC = "val_mean_f1"
-STOPPED = "stopped.json"
-
-
-def trial_name(number: int) -> str:
-    return f"{number:05d}"
-
-
-def trial_uri(run: str, number: int) -> str:
-    return storage.join(run, "trials", trial_name(number))
 
 
 def mark_finished(out: str, result: dict[str, Any]) -> None:
@@ -31,15 +24,7 @@ def mark_failed(out: str, message: str) -> None:
 
 def mark_stopped(out: str) -> None:
     """Marks a trial as stopped early."""
-    storage.write_json(storage.join(out, STOPPED), {})
-
-
-def state_of(out: str) -> str:
-    """Of a trial: finished, failed, stopped or unfinished."""
-    ended = result_file.read(out)
-    if ended.get("exit_code") is not None:
-        return "failed" if ended["exit_code"] else "finished"
-    return "stopped" if storage.exists(storage.join(out, STOPPED)) else "unfinished"
+    storage.write_json(RunPaths(out).stopped, {})
 
 
 def failure(out: str) -> str:
@@ -71,7 +56,7 @@ def trial_summaries(config: TuneConfig) -> list[dict[str, Any]]:
     """The `entry` of each trial that was begun, with its `num_epochs` and `parameters`."""
     entries = []
     for number in range(config.num_trials):
-        out = trial_uri(config.out, number)
+        out = RunPaths(config.out).trial(number)
         trial = run_directory.read_config(out)
         if trial is not None:
             parameters = parameters_of(config.search, trial)

@@ -27,11 +27,12 @@ from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import claims, preflight, result_file, run_directory
+from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
 from pipelines.run.session import ray_session
+from pipelines.run.states import State, state_of
 from pipelines.training import train
 from pipelines.tuning import trials
 from pipelines.tuning.search import (
-    INITIAL_RUN,
     TRIAL_NUMBER,
     initial_run_of,
     sample_values,
@@ -45,16 +46,12 @@ from pipelines.tuning.trials import (
     mark_failed,
     mark_finished,
     mark_stopped,
-    state_of,
-    trial_name,
-    trial_uri,
 )
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 MAY_DIFFER = (*train.MAY_DIFFER, "cluster")
-BEST, TABLE = "best.yaml", "trials.json"
 START_TIMEOUT_SECONDS = "3600"
 """How long the workers of a trial may wait for their place: other trials take their time."""
 
@@ -131,12 +128,12 @@ def soup_settings(config: TuneConfig, manifest: Manifest) -> dict[str, Any] | No
 def train_initial_run(config: TuneConfig, manifest: Manifest) -> None:
     """The initial phase from which all trials branch, trained once, with the configured weights."""
     out = initial_run_of(config)
-    if out == config.csr.initial_run or state_of(out) == "finished":
+    if out == config.csr.initial_run or state_of(out) is State.FINISHED:
         return
     values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out, "csr": CsrConfig()}
     initial = begun(out, TrainConfig.model_validate(values), manifest)
     logger.info("training the initial phase that all trials share")
-    mark_finished(out, train.train_trial(initial, manifest, TrialRef(config.out, INITIAL_RUN)))
+    mark_finished(out, train.train_trial(initial, manifest, TrialRef(config.out, INITIAL_TRIAL)))
 
 
 def begun(out: str, config: TrainConfig, manifest: Manifest) -> TrainConfig:
@@ -168,7 +165,7 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
         ),
     )
     tuner.fit()
-    if any(state_of(trial_uri(config.out, number)) == "unfinished" for number in range(config.num_trials)):
+    if any(state_of(RunPaths(config.out).trial(number)) is State.UNFINISHED for number in range(config.num_trials)):
         raise RunFailedError(f"the sweep {config.out} was interrupted; the same command continues")  # Tune hides Ctrl-C
 
 
@@ -176,10 +173,10 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_TIMEOUT_SECONDS)
     number = values[TRIAL_NUMBER]
-    out = trial_uri(config.out, number)
+    out = RunPaths(config.out).trial(number)
     for record in run_directory.read_metrics(out):
         ray.tune.report(dict(record))
-    if state_of(out) in ("finished", "stopped"):
+    if state_of(out) in (State.FINISHED, State.STOPPED):
         return
     suggested = {name: value for name, value in values.items() if name != TRIAL_NUMBER}
     mine = begun(out, trial_config(config, out, suggested or sample_values(config, number)), manifest)
@@ -199,11 +196,11 @@ class TrialRecorder(ray.tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
-        out = trial_uri(self.config.out, number)
-        if state_of(out) in ("unfinished", "stopped"):
+        out = RunPaths(self.config.out).trial(number)
+        if state_of(out) in (State.UNFINISHED, State.STOPPED):
             if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
-                tasks.answer(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state="stopped")))
+                tasks.answer(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state=State.STOPPED)))
             mark_stopped(out)
         why = failure(out)
         logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))
@@ -211,31 +208,33 @@ class TrialRecorder(ray.tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
         reason = f"its process ended {self.config.workers.max_failures + 1} times; see {self.config.out}/tune"
-        mark_failed(trial_uri(self.config.out, number), reason)
+        mark_failed(RunPaths(self.config.out).trial(number), reason)
         logger.error("trial %s failed: %s", trial_name(number), reason)
 
 
 def export_best_trial(config: TuneConfig) -> dict[str, Any]:
     """Writes the table of trials, the best trial's model and its configuration."""
     table = trials.trial_summaries(config)
-    finished = [entry for entry in table if entry["state"] == "finished"]
+    finished = [entry for entry in table if entry["state"] == State.FINISHED]
     if not finished:
-        failures = [f"trial {entry['trial']}: {failure(entry['run'])}" for entry in table if entry["state"] == "failed"]
+        failures = [
+            f"trial {entry['trial']}: {failure(entry['run'])}" for entry in table if entry["state"] == State.FAILED
+        ]
         raise RunFailedError(f"no trial of {config.out} has finished; {'; '.join(failures[:3])}")
     best = max(finished, key=lambda entry: entry[METRIC])
     for name in MODEL_FILES:  # the card comes last
-        data = storage.read_bytes(storage.join(best["run"], "model", name))
-        storage.write_bytes(storage.join(config.out, "model", name), data)
-    values = plain_yaml.load(storage.read_bytes(storage.join(best["run"], run_directory.CONFIG)).decode())
-    chosen = storage.join(config.out, BEST)
+        data = storage.read_bytes(storage.join(RunPaths(best["run"]).model, name))
+        storage.write_bytes(storage.join(RunPaths(config.out).model, name), data)
+    values = plain_yaml.load(storage.read_bytes(RunPaths(best["run"]).config).decode())
+    chosen = RunPaths(config.out).best_config
     kept = {name: value for name, value in values.items() if name not in ("data", "out")}
     storage.write_bytes(chosen, plain_yaml.dump(kept).encode())
-    storage.write_json(storage.join(config.out, TABLE), {"trials": table})
+    storage.write_json(RunPaths(config.out).trials_table, {"trials": table})
     return {
         "run": config.out,
         "best_trial": best["trial"],
         "best_config": chosen,
         METRIC: best[METRIC],
-        "model": storage.join(config.out, "model"),
+        "model": RunPaths(config.out).model,
         "trials": table,
     }

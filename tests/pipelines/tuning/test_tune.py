@@ -15,7 +15,8 @@ from pipelines.errors import RunFailedError, UserError
 from pipelines.models import model_directory
 from pipelines.regulation.ledger import Ensemble, Ledger, TrialEnd
 from pipelines.run import result_file
-from pipelines.tuning import trials, tune
+from pipelines.run.states import state_of
+from pipelines.tuning import tune
 from tests.support.training import sweep
 
 
@@ -102,7 +103,7 @@ def test_a_trial_that_diverges_is_told_and_the_others_go_on(faces, tmp_path):
     config = sweep(faces, tmp_path / "run", csr={"num_cycles": 0}, num_trials=1, search={"lr": [1e8, 1e9]})
     with pytest.raises(RunFailedError, match=r"no trial .* finished; trial 00000: the loss .* not finite"):
         tune.run(config)
-    assert trials.state_of(f"{config.out}/trials/00000") == "failed"
+    assert state_of(f"{config.out}/trials/00000") == "failed"
 
 
 def test_what_never_fits_the_cluster_is_told_at_once(faces, tmp_path):

@@ -52,7 +52,7 @@ CLAIM = {"format_version": 2, "command": "train", "config": CONFIG, "inputs": {"
 @given(as_file(CLAIM))
 def test_a_claim_is_read_or_refused(tmp_path_factory, content):
     out = tmp_path_factory.mktemp("claim")
-    (out / claims.CLAIM).write_bytes(content)
+    (out / "claim.json").write_bytes(content)
     with suppress(UserError):
         run_directory.read_config(str(out))
     with suppress(UserError):
@@ -109,7 +109,7 @@ RECORDS = [{"epoch": epoch, "time": 1e9, "val_mean_f1": 0.5, "loss_total": 1.0} 
 )
 def test_metrics_are_read_or_refused(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("metrics")
-    (folder / run_directory.METRICS).write_bytes(content)
+    (folder / "metrics.jsonl").write_bytes(content)
     with suppress(UserError):
         assert all({"epoch", "val_mean_f1"} <= record.keys() for record in run_directory.read_metrics(str(folder)))
 

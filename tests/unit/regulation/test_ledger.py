@@ -11,9 +11,10 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.models import weight_files
 from pipelines.models.weights_reference import WeightsReference
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import tasks
 from pipelines.regulation.ledger import Average, Ensemble, Ledger, Student, Trial, TrialEnd
 from pipelines.regulation.orchestrator import Orchestrator
+from pipelines.run.paths import RunPaths
 
 TRIAL = Trial(trial="a", architecture={"depth": 18}, taxonomy="lapa", num_cycles=3)
 
@@ -23,7 +24,7 @@ def state(value, **more):
 
 
 def student(run, cycle, value, trial="a", **more):
-    uri = orchestrator.weights_prefix(str(run), trial, cycle, "student")
+    uri = RunPaths(str(run)).weights(trial, cycle, "student")
     weights = weight_files.write_weights(uri, state(value, **more))
     return Student(trial=trial, cycle=cycle, weights=weights, val_mean_f1=value / 10)
 
@@ -45,7 +46,7 @@ def end_cycle(actor, run, cycle, value):
     """What a trial does at the end of a cycle; the ensemble's weights."""
     step = actor.submit_student(student(run, cycle, value))
     if isinstance(step, Average):
-        uri = orchestrator.weights_prefix(str(run), "a", cycle, "ensemble")
+        uri = RunPaths(str(run)).weights("a", cycle, "ensemble")
         weights = weight_files.write_weights(uri, weight_files.read_weights(step.weights))
         actor.publish("a", cycle, weights, value / 10)
     return weight_files.read_weights(actor.ensemble("a", cycle).weights)["w"]

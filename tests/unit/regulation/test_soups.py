@@ -7,7 +7,7 @@ import torch
 
 from pipelines.errors import UserError
 from pipelines.models import weight_files
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import tasks
 from pipelines.regulation.ledger import (
     SOUP,
     Average,
@@ -20,6 +20,7 @@ from pipelines.regulation.ledger import (
     blend_shares,
 )
 from pipelines.regulation.orchestrator import Orchestrator
+from pipelines.run.paths import RunPaths
 
 SETTINGS = {"config": {}, "manifest": {}}
 
@@ -30,7 +31,7 @@ def trial(name):
 
 def end_cycle(actor, name, cycle, score):
     """Report and publish, as a trial's workers do; weights are a number."""
-    uri = orchestrator.weights_prefix(actor.run, name, cycle, "student")
+    uri = RunPaths(actor.run).weights(name, cycle, "student")
     weights = weight_files.write_weights(uri, {"w": torch.tensor([score])})
     step = actor.submit_student(Student(trial=name, cycle=cycle, weights=weights, val_mean_f1=score))
     if isinstance(step, Average):

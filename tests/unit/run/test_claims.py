@@ -92,7 +92,7 @@ def test_a_claim_of_a_later_release_names_the_versions(tmp_path):
 
 @pytest.mark.parametrize("content", ["", "[", "[1]", "{}", '{"format_version": 2}'])
 def test_a_damaged_claim_is_one_sentence(tmp_path, content):
-    (tmp_path / claims.CLAIM).write_text(content)
+    (tmp_path / "claim.json").write_text(content)
     with pytest.raises(OutputTakenError, match=r"claim\.json"):
         claim(config(tmp_path))
 

@@ -6,6 +6,8 @@ from ray.tune.schedulers import FIFOScheduler
 
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.run import claims
+from pipelines.run.paths import RunPaths
+from pipelines.run.states import state_of
 from pipelines.tuning import search, trials
 
 BASE = {"data": "/data", "out": "/run", "csr": {"num_cycles": 2}}
@@ -45,13 +47,13 @@ def test_bounds_must_rise_and_be_positive(bounds):
 
 def test_a_trial_that_was_stopped_or_finished_stays_so(tmp_path):
     out = str(tmp_path)
-    assert trials.state_of(out) == "unfinished"
+    assert state_of(out) == "unfinished"
     trials.mark_stopped(out)
-    assert trials.state_of(out) == "stopped"
+    assert state_of(out) == "stopped"
     trials.mark_failed(out, "the loss is not finite")
-    assert trials.state_of(out) == "failed" and trials.failure(out) == "the loss is not finite"
+    assert state_of(out) == "failed" and trials.failure(out) == "the loss is not finite"
     trials.mark_finished(out, {"val_mean_f1": 0.5})
-    assert trials.state_of(out) == "finished" and not trials.failure(out)
+    assert state_of(out) == "finished" and not trials.failure(out)
 
 
 def test_the_number_and_the_seed_alone_decide_what_random_search_samples():
@@ -109,7 +111,7 @@ def test_values_of_trials_that_were_begun_are_kept(tmp_path):
     config = TuneConfig.model_validate(BASE | {"out": str(tmp_path), "num_trials": 4})
     assert search.started_trial_values(config) == []
     values = search.sample_values(config, 77)
-    out = trials.trial_uri(config.out, 2)
+    out = RunPaths(config.out).trial(2)
     claims.write_claim("train", search.trial_config(config, out, values), out)
     assert search.started_trial_values(config) == [
         search.sample_values(config, 0),

@@ -1,0 +1,38 @@
+"""The states of runs and trials."""
+
+from enum import StrEnum
+
+from pipelines import storage
+from pipelines.run import result_file
+from pipelines.run.paths import RunPaths
+
+
+class State(StrEnum):
+    """Where a run or a trial stands."""
+
+    FINISHED = "finished"
+    """It has a result; the same command does nothing."""
+    FAILED = "failed"
+    """It ended with an error; the same command tries it again."""
+    STOPPED = "stopped"
+    """The sweep stopped it early; it is not continued."""
+    UNFINISHED = "unfinished"
+    """None of these; storage alone does not say whether a driver works on it."""
+    RUNNING = "running"
+    """Unfinished, and its driver is alive."""
+    INTERRUPTED = "interrupted"
+    """Unfinished, and no driver is alive; the same command continues."""
+
+    def with_driver(self, alive: bool) -> "State":
+        """Tells an unfinished run that runs from one that was interrupted; any other state stays."""
+        if self is not State.UNFINISHED:
+            return self
+        return State.RUNNING if alive else State.INTERRUPTED
+
+
+def state_of(out: str) -> State:
+    """The state of a run or trial as its storage says: finished, failed, stopped or unfinished."""
+    exit_code = result_file.read(out).get("exit_code")
+    if exit_code is not None:
+        return State.FAILED if exit_code else State.FINISHED
+    return State.STOPPED if storage.exists(RunPaths(out).stopped) else State.UNFINISHED
