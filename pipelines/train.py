@@ -33,7 +33,7 @@ from pipelines import (
     train_loop,
 )
 from pipelines.dataset import Manifest
-from pipelines.errors import RunFailedError, UserError
+from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.ledger import End, Ensemble, Ledger, Trial
 from pipelines.orchestrator import Place
 from pipelines.owner import ownership
@@ -150,7 +150,7 @@ def report_init(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequence[UserCallback] = ()) -> Result:
-    """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
+    """Runs the workers to the end. Raises RunFailedError where none can go on, WorkersLostError where others could."""
     failures = config.workers.max_failures
     for attempt in range(failures + 1):
         try:
@@ -160,13 +160,13 @@ def fit(config: TrainConfig, manifest: Manifest, place: Place, callbacks: Sequen
             for cause in getattr(error, "worker_failures", {}).values():
                 if isinstance(cause, UserError):
                     raise UserError(str(cause)) from error
-            raise RunFailedError(
+            raise WorkersLostError(
                 f"training stopped after {failures} replacements of lost workers "
                 f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
             ) from error
         except RayActorError as error:  # Ray replaces workers; their controller is replaced here
             if attempt == failures:
-                raise RunFailedError(
+                raise WorkersLostError(
                     f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
                 ) from error
             logger.warning("the controller of the training was lost; another one continues from the last epoch")

@@ -29,7 +29,7 @@ from pipelines import (
     trials,
 )
 from pipelines.dataset import Manifest
-from pipelines.errors import RunFailedError, UserError
+from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.ledger import End
 from pipelines.orchestrator import Place
 from pipelines.owner import ownership
@@ -165,10 +165,22 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     mine = mine.model_copy(update={"workers": config.workers})  # the cluster may be another one now
     run_directory.claim(mine, manifest.digest)
     outcome.begin("train", out)
+    place, callbacks = Place(config.out, name_of(number)), [TuneReportCallback()]
     try:
-        finish(out, train.train_trial(mine, manifest, Place(config.out, name_of(number)), [TuneReportCallback()]))
+        finish(out, train.train_trial(replacing_nothing(mine), manifest, place, callbacks))
+    except WorkersLostError:
+        raise  # Tune begins the trial again, up to `workers.max_failures` times
     except (RunFailedError, UserError) as error:
         fail(out, str(error))
+
+
+def replacing_nothing(config: TrainConfig) -> TrainConfig:
+    """The same training, which ends where it loses a worker.
+
+    Processes of a trial that is stopped die one after the other. A controller that outlived its workers and replaced
+    them would ask for a new place, and die before it told Ray's cleaner: its CPUs and GPUs would never be free again.
+    """
+    return config.model_copy(update={"workers": config.workers.model_copy(update={"max_failures": 0})})
 
 
 class Bookkeeper(ray.tune.Callback):
@@ -190,7 +202,8 @@ class Bookkeeper(ray.tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         number = trial.config[NUMBER]
-        reason = f"its process ended {self.config.workers.max_failures + 1} times; see {self.config.out}/tune"
+        times = self.config.workers.max_failures + 1
+        reason = f"it lost its process or its workers {times} times; see {self.config.out}/tune"
         fail(out_of(self.config.out, number), reason)
         logger.error("trial %s failed: %s", name_of(number), reason)
 

@@ -7,12 +7,13 @@ import time
 import pytest
 import ray
 import yaml
-from ray.util.state import list_actors
+from ray.util.state import list_actors, list_placement_groups, list_tasks
 
 from pipelines import models, outcome, storage, trials, tune
 from pipelines.errors import RunFailedError, UserError
 from pipelines.ledger import End, Ensemble, Ledger
 from pipelines.training_config import TrainConfig, TuneConfig
+from tests.pipelines.test_cycles import kill_when
 from tests.pipelines.test_train import SMOKE
 
 SWEEP = {
@@ -89,11 +90,44 @@ def test_a_trial_that_is_stopped_early_frees_its_resources_and_the_orchestrator_
     assert set(states.values()) == {("finished", 2), ("stopped", 1)}
     ledger = Ledger(config.out)
     assert {trial: ledger.find(End, trial).state for trial in states} == {t: s for t, (s, _) in states.items()}
+    assert_all_is_free(ray_cluster)
+
+
+def assert_all_is_free(ray_cluster):
     deadline = time.monotonic() + 60  # Ray's cleaner of placement groups looks once a second
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, kept(ray_cluster)
         time.sleep(0.1)
     assert not list_actors(ray_cluster, filters=[("class_name", "=", "RayTrainWorker"), ("state", "=", "ALIVE")])
+
+
+def kept(ray_cluster):
+    """What holds CPUs: placement groups, actors and tasks."""
+    groups = list_placement_groups(ray_cluster, filters=[("state", "!=", "REMOVED")], limit=1000, detail=True)
+    actors = list_actors(ray_cluster, filters=[("state", "!=", "DEAD")], limit=1000, detail=True)
+    tasks = list_tasks(ray_cluster, filters=[("state", "=", "RUNNING")], limit=1000)
+    return ray.available_resources(), groups, actors, tasks
+
+
+def test_a_trial_that_loses_its_worker_is_begun_again_and_its_controller_replaces_nothing(faces, ray_cluster, tmp_path):
+    """The controller of a trial that is stopped may outlive the worker; a place that it asked for then stays taken."""
+    config = sweep(faces, tmp_path / "run", schedule=SMOKE["schedule"], csr={"num_cycles": 0}, num_trials=1)
+    earlier = ids_of(ray_cluster, "TrainController"), ids_of(ray_cluster, "RayTrainWorker")
+    first_epoch = tmp_path / "run/trials/00000/metrics.jsonl"
+    thread, killed = kill_when(first_epoch.exists, "RayTrainWorker", ray_cluster)
+    result = tune.run(config)
+    thread.join()
+    assert len(killed) == 1
+    assert [(trial["state"], trial["epochs"]) for trial in result["trials"]] == [("finished", 2)]
+    controllers = ids_of(ray_cluster, "TrainController") - earlier[0]
+    workers = ids_of(ray_cluster, "RayTrainWorker") - earlier[1]
+    assert len(controllers) == len(workers) == 2
+    assert_all_is_free(ray_cluster)
+
+
+def ids_of(ray_cluster, class_name):
+    """All actors of a class that the cluster has had."""
+    return {actor.actor_id for actor in list_actors(ray_cluster, filters=[("class_name", "=", class_name)], limit=1000)}
 
 
 def test_the_processes_of_a_local_cluster_look_for_it_and_no_other(ray_cluster):
