@@ -11,3 +11,7 @@ class OutputTakenError(UserError):
 
 class RunFailedError(Exception):
     """A run that started correctly could not finish: exit code 1, one sentence, no traceback."""
+
+
+class WorkersLostError(RunFailedError):
+    """A training lost its workers, or their controller, too often; from the last epoch it can go on."""

@@ -22,7 +22,7 @@ from pipelines import STARTED, storage
 from pipelines.config.training import TrainConfig
 from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
-from pipelines.errors import RunFailedError, UserError
+from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.models import checkpoint, model_directory, setup, weight_files
 from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
@@ -144,7 +144,7 @@ def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()) -> Result:
-    """Runs the workers to the end. Raises RunFailedError where they cannot go on."""
+    """Runs the workers to the end. Raises RunFailedError if none can go on, WorkersLostError if others could."""
     failures = config.workers.max_failures
     for attempt in range(failures + 1):
         try:
@@ -154,13 +154,13 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
             for cause in getattr(error, "worker_failures", {}).values():
                 if isinstance(cause, UserError):
                     raise UserError(str(cause)) from error
-            raise RunFailedError(
+            raise WorkersLostError(
                 f"training stopped after {failures} replacements of lost workers "
                 f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
             ) from error
         except RayActorError as error:  # Ray replaces workers; their controller is replaced here
             if attempt == failures:
-                raise RunFailedError(
+                raise WorkersLostError(
                     f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
                 ) from error
             logger.warning("the controller of the training was lost; another one continues from the last epoch")

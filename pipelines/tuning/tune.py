@@ -21,7 +21,7 @@ from pipelines.config import plain_yaml
 from pipelines.config.training import ClusterConfig, CsrConfig, TrainConfig, TuneConfig
 from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
-from pipelines.errors import RunFailedError, UserError
+from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
@@ -180,12 +180,22 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
         return
     suggested = {name: value for name, value in values.items() if name != TRIAL_NUMBER}
     mine = begun(out, trial_config(config, out, suggested or sample_values(config, number)), manifest)
+    trial_ref, callbacks = TrialRef(config.out, trial_name(number)), [TuneReportCallback()]
     try:
-        mark_finished(
-            out, train.train_trial(mine, manifest, TrialRef(config.out, trial_name(number)), [TuneReportCallback()])
-        )
+        mark_finished(out, train.train_trial(replacing_nothing(mine), manifest, trial_ref, callbacks))
+    except WorkersLostError:
+        raise  # Tune begins the trial again, up to `workers.max_failures` times
     except (RunFailedError, UserError) as error:
         mark_failed(out, str(error))
+
+
+def replacing_nothing(config: TrainConfig) -> TrainConfig:
+    """The same training, which ends if it loses a worker.
+
+    Processes of a trial that is stopped die one after the other. A controller that outlived its workers and replaced
+    them would ask for new resources, and die before it told Ray's cleaner: its CPUs and GPUs would never be free again.
+    """
+    return config.model_copy(update={"workers": config.workers.model_copy(update={"max_failures": 0})})
 
 
 class TrialRecorder(ray.tune.Callback):
@@ -207,7 +217,8 @@ class TrialRecorder(ray.tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
-        reason = f"its process ended {self.config.workers.max_failures + 1} times; see {self.config.out}/tune"
+        times = self.config.workers.max_failures + 1
+        reason = f"it lost its process or its workers {times} times; see {self.config.out}/tune"
         mark_failed(RunPaths(self.config.out).trial(number), reason)
         logger.error("trial %s failed: %s", trial_name(number), reason)
 
