@@ -1,5 +1,6 @@
 """`status`: where a run or a sweep stands, from its storage alone: during it and after, without a cluster."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipelines.config.commands import StatusConfig
@@ -9,7 +10,7 @@ from pipelines.regulation.ledger import Ledger
 from pipelines.run import lock, run_directory
 from pipelines.run.states import State, state_of
 from pipelines.tuning import trials
-from pipelines.tuning.trials import METRIC
+from pipelines.tuning.trials import METRIC, TrialSummary
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
@@ -24,10 +25,11 @@ def run(config: StatusConfig) -> dict[str, Any]:
     driver = lock.current_owner(config.run)
     earlier = state_of(config.run)
     ledger = Ledger(config.run).summary()
+    entries: Sequence[TrialSummary]
     if isinstance(settings, TuneConfig):
-        command, entries = "tune", trials.trial_summaries(settings)
-        missing = (settings.num_trials - len(entries)) * settings.num_epochs
-        num_epochs = missing + sum(entry["num_epochs"] for entry in entries)
+        command, entries = "tune", (begun := trials.trial_summaries(settings))
+        missing = (settings.num_trials - len(begun)) * settings.num_epochs
+        num_epochs = missing + sum(entry["num_epochs"] for entry in begun)
     else:
         command, entries, num_epochs = "train", [trials.trial_summary(config.run, "train")], settings.num_epochs
     state = State.RUNNING if driver and earlier is not State.FINISHED else earlier.with_driver(False)

@@ -83,7 +83,7 @@ class Manifest(_Strict):
     """What `relabel` did to the rows of `lineage["data"]`; empty for a data set of another command."""
     digest: str
 
-    def num_rows(self) -> dict[str, int]:
+    def num_rows(self) -> dict[Split, int]:
         return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
 
     @property

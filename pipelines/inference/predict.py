@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -61,8 +61,18 @@ class LabelActor(ModelActor):
                 storage.write_bytes(storage.join(self.out, f"{place}.png"), encode_png(picture))
 
 
-def run(config: PredictConfig) -> dict[str, Any]:
-    """Writes `labels/<name>.png` (uint8 ids at the image's size) and `overlays/<name>.png`; `{"out", "num_images"}`.
+class PredictResult(TypedDict):
+    """The result of `predict`."""
+
+    out: str
+    num_images: int
+    """Images that were labelled."""
+    num_quarantined: int
+    """Images that could not be read."""
+
+
+def run(config: PredictConfig) -> PredictResult:
+    """Writes `labels/<name>.png` (uint8 ids at the image's size) and `overlays/<name>.png`.
 
     With `cutouts` also `cutouts/<name>/<class>.png` for each part that is there: RGBA, at its bounding box.
 
@@ -111,6 +121,6 @@ def output_names(root: str, uris: Sequence[str]) -> list[str]:
     return [name.replace("..", "__") for name in names]
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: PredictResult) -> str:
     bad = f"; {result['num_quarantined']} could not be read" if result["num_quarantined"] else ""
     return f"labelled {result['num_images']} images{bad}; labels and overlays are in {result['out']}"

@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dmlcsr.quality import looks_mirrored
 from dmlcsr.taxonomy import Taxonomy, get_taxonomy, remap_lut
 from pipelines import storage
+from pipelines.config.base import Split
 from pipelines.config.commands import IngestConfig
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
@@ -37,8 +38,20 @@ class LabelReader(NamedTuple):
     lut: npt.NDArray[np.uint8] | None
 
 
-def run(config: IngestConfig) -> dict[str, Any]:
-    """Packs the source; `{"out", "num_rows", "num_quarantined", "reasons", "num_mirrored"}`."""
+class IngestResult(TypedDict):
+    """The result of `ingest`."""
+
+    out: str
+    num_rows: dict[Split, int]
+    num_quarantined: int
+    reasons: dict[str, int]
+    """Number of rejected samples by reason."""
+    num_mirrored: int
+    """Rows whose left and right ids look swapped."""
+
+
+def run(config: IngestConfig) -> IngestResult:
+    """Packs the source."""
     config = claims.find_claim("ingest", config, config.out) or config
     if not dataset.is_complete(config.out):
         build(config)
@@ -71,7 +84,7 @@ def build(config: IngestConfig) -> None:
                 packing.pack(config.out, listing.samples, make_rows, target, lineage, listing.rejected, size)
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: IngestResult) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
     lines = [f"packed {counts} rows into {result['out']}"]
     if result["num_quarantined"]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import cv2
 
@@ -22,8 +22,15 @@ PAIRS_MARKER = "synth.json"
 """Written last into a raw folder: it makes the folder complete."""
 
 
-def run(config: SynthConfig) -> dict[str, Any]:
-    """Writes the faces; `{"out", "num_rows"}`."""
+class SynthResult(TypedDict):
+    """The result of `synth`."""
+
+    out: str
+    num_rows: dict[Split, int]
+
+
+def run(config: SynthConfig) -> SynthResult:
+    """Writes the faces."""
     config = claims.find_claim("synth", config, config.out) or config
     if not dataset.is_complete(config.out, _marker(config)):
         with claims.claim_output("synth", config, config.out):
@@ -37,7 +44,7 @@ def _marker(config: SynthConfig) -> str:
     return dataset.MANIFEST if config.layout == "packed" else PAIRS_MARKER
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: SynthResult) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
     return f"wrote {counts} faces to {result['out']}"
 

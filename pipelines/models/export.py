@@ -1,6 +1,6 @@
 """`export`: one deployable file of a model, checked against it before it is written."""
 
-from typing import Any
+from typing import TypedDict
 
 from dmlcsr import export
 from dmlcsr.model import FaceParser
@@ -11,8 +11,16 @@ from pipelines.errors import UserError
 from pipelines.models import model_directory
 
 
-def run(config: ExportConfig) -> dict[str, Any]:
-    """`{"out", "max_abs_error"}`; nothing is written where the file is not the model."""
+class ExportResult(TypedDict):
+    """The result of `export`."""
+
+    out: str
+    max_abs_error: float
+    """Largest absolute difference of the file's logits from the model's."""
+
+
+def run(config: ExportConfig) -> ExportResult:
+    """Writes the file; nothing is written if it is not the model."""
     storage.check_writable(config.out)
     parser, card = model_directory.read_model(config.model)
     try:
@@ -28,7 +36,7 @@ def run(config: ExportConfig) -> dict[str, Any]:
     return {"out": config.out, "max_abs_error": error}
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: ExportResult) -> str:
     return f"wrote {result['out']}; its logits differ from the model's by at most {result['max_abs_error']:.1e}"
 
 

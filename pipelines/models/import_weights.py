@@ -1,7 +1,7 @@
 """`import-weights`: the authors' checkpoint, or an ImageNet ResNet, becomes a model directory."""
 
 import logging
-from typing import Any
+from typing import TypedDict
 
 from dmlcsr.model import DMLCSR
 from dmlcsr.pretrained import import_checkpoint, read_checkpoint
@@ -15,8 +15,20 @@ from pipelines.run import claims
 logger = logging.getLogger(__name__)
 
 
-def run(config: ImportWeightsConfig) -> dict[str, Any]:
-    """Writes the model; `{"out", "loaded", "missing", "unexpected"}`, the last two with names."""
+class ImportResult(TypedDict):
+    """The result of `import-weights`."""
+
+    out: str
+    loaded: int
+    """Number of weights."""
+    missing: list[str]
+    """Names of weights that the file lacks."""
+    unexpected: list[str]
+    """Names in the file that the network lacks."""
+
+
+def run(config: ImportWeightsConfig) -> ImportResult:
+    """Writes the model."""
     try:
         state = read_checkpoint(storage.read_bytes(config.checkpoint))
         network, card, report = import_checkpoint(state, get_taxonomy(config.taxonomy))
@@ -33,7 +45,7 @@ def run(config: ImportWeightsConfig) -> dict[str, Any]:
     }
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: ImportResult) -> str:
     lines = [f"loaded {result['loaded']} weights; the model is in {result['out']}"]
     for kind in ("missing", "unexpected"):
         names = result[kind]

@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from ray.util import metrics
@@ -43,11 +43,20 @@ MIN_FILES = 16
 """Files of a split that is smaller than as many full ones: enough for several actors, and little to do again."""
 
 
-def run(config: RelabelConfig) -> dict[str, Any]:
-    """Writes the new version; `{"out", "num_rows", "num_changed_rows", "num_quarantined", "mean_quality", "resumed"}`.
+class RelabelResult(TypedDict):
+    """The result of `relabel`."""
 
-    `num_changed_rows` counts rows; `mean_quality` is of the labels before, None where there were none.
-    """
+    out: str
+    num_rows: dict[Split, int]
+    num_changed_rows: int
+    num_quarantined: int
+    mean_quality: float | None
+    """Mean score of the labels before, 0 to 1; None if no row had one."""
+    resumed: bool
+
+
+def run(config: RelabelConfig) -> RelabelResult:
+    """Writes the new version."""
     manifest = dataset.read_manifest(config.data)
     lineage, resumed = lineage_of(config, manifest), False
     claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
@@ -72,7 +81,7 @@ def run(config: RelabelConfig) -> dict[str, Any]:
     }
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: RelabelResult) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
     quality = result["mean_quality"]
     lines = [f"wrote {counts} rows to {result['out']}; {result['num_changed_rows']} of them have another label now"]

@@ -1,6 +1,6 @@
 """`report`: one page about a training run, a sweep or a relabelled data set, from its storage alone."""
 
-from typing import Any
+from typing import TypedDict
 
 from pipelines import storage
 from pipelines.config.commands import ReportConfig
@@ -11,15 +11,21 @@ from pipelines.report import page, relabelling, sweep, training
 from pipelines.run import run_directory
 
 
-def run(config: ReportConfig) -> dict[str, Any]:
-    """Writes the page; `{"out"}`. Raises UserError where there is nothing to report on."""
+class ReportResult(TypedDict):
+    """The result of `report`."""
+
+    out: str
+
+
+def run(config: ReportConfig) -> ReportResult:
+    """Writes the page. Raises UserError if there is nothing to report on."""
     storage.check_writable(config.out)
     title, lead, sections = _content(config.run)
     storage.write_bytes(config.out, page.page(title, lead, sections))
     return {"out": config.out}
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: ReportResult) -> str:
     return f"wrote {result['out']}"
 
 

@@ -4,7 +4,7 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pipelines import storage
@@ -14,10 +14,11 @@ from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=Config)
+ResultT = TypeVar("ResultT", bound=Mapping[str, Any])
 
 
-def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], dict[str, Any]]) -> dict[str, Any]:
-    """Runs the command and commits its result, or the reason why there is none, to its output."""
+def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], ResultT]) -> ResultT:
+    """Runs the command and writes result.json to its output: the result, or the error."""
     if (out := getattr(config, "out", None)) is not None:
         storage.check_writable(out)
     try:
@@ -75,7 +76,7 @@ def mark_unfinished(command: str, out: str) -> None:
     write(command, out, None, None, "unfinished")
 
 
-def write(command: str, out: str, result: dict[str, Any] | None, exit_code: int | None, message: str) -> None:
+def write(command: str, out: str, result: Mapping[str, Any] | None, exit_code: int | None, message: str) -> None:
     """Commits a `result.json`."""
     content = {"command": command, "exit_code": exit_code, "message": message, "result": result}
     storage.write_json(RunPaths(out).result, content)

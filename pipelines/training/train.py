@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from ray.exceptions import RayActorError
 from ray.train import UserCallback
@@ -38,13 +38,30 @@ MAY_DIFFER = ("workers",)
 """A run may continue on other hardware."""
 
 
-def run(config: TrainConfig) -> dict[str, Any]:
-    """Trains, or continues; `{"run", "model", "val_mean_f1", "num_epochs", "num_cycles", "resumed"}`."""
+class TrialResult(TypedDict):
+    """The result of one training."""
+
+    run: str
+    model: str
+    val_mean_f1: float
+    """The best validation mean F1, 0 to 1."""
+    num_epochs: int
+    num_cycles: int
+
+
+class TrainResult(TrialResult):
+    """The result of `train`."""
+
+    resumed: bool
+
+
+def run(config: TrainConfig) -> TrainResult:
+    """Trains, or continues."""
     manifest = dataset.read_manifest(config.data)
     inputs = {"data": manifest.digest}
     config = claims.find_claim("train", config, config.out, inputs, MAY_DIFFER) or config
     if (finished := result_file.earlier_result(config.out, "train")) is not None:
-        return finished
+        return cast(TrainResult, finished)
     check_inputs(config, manifest)
     with ExitStack() as stack:
         claimed = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
@@ -53,10 +70,10 @@ def run(config: TrainConfig) -> dict[str, Any]:
         stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
-        return train_trial(config, manifest, orchestrator.train_trial_ref(config.out)) | {"resumed": resumed}
+        return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: TrainResult) -> str:
     score = f"{100 * result['val_mean_f1']:.2f} %"
     cycles = f", {result['num_cycles']} cycles of them" if result["num_cycles"] else ""
     return f"trained {result['num_epochs']} epochs{cycles}; best validation mean F1 {score}; model in {result['model']}"
@@ -100,8 +117,8 @@ def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
 
 def train_trial(
     config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()
-) -> dict[str, Any]:
-    """Trains one trial, with its cycles, and exports its best model; the result of `run` but for `resumed`."""
+) -> TrialResult:
+    """Trains one trial, with its cycles, and exports its best model."""
     orchestrator_handle = orchestrator.connect(trial_ref.run) if config.averages_students else None
     if orchestrator_handle is not None:
         architecture = setup.model_card(config, manifest.taxonomy).architecture

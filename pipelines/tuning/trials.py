@@ -1,19 +1,38 @@
 """The trials of a sweep on storage: each has a run directory of its own below `<run>/trials/`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Final, TypedDict
 
 from pipelines import storage
 from pipelines.config.training import SearchConfig, TrainConfig, TuneConfig
 from pipelines.run import result_file, run_directory
 from pipelines.run.paths import RunPaths, trial_name
-from pipelines.run.states import state_of
+from pipelines.run.states import State, state_of
+from pipelines.training.train import TrialResult
 
-METRIC = "val_mean_f1"
+METRIC: Final = "val_mean_f1"
 
 
-def mark_finished(out: str, result: dict[str, Any]) -> None:
-    """Marks a trial as finished: it is not done again. `result` is that of a `train`."""
+class TrialSummary(TypedDict):
+    """Where a training stands."""
+
+    trial: str
+    run: str
+    state: State
+    epochs: int
+    val_mean_f1: float | None
+    """The best validation mean F1 so far, 0 to 1; None before the first epoch."""
+
+
+class SweepTrial(TrialSummary):
+    """Where a trial of a sweep stands, and what was sampled for it."""
+
+    num_epochs: int
+    parameters: dict[str, float]
+
+
+def mark_finished(out: str, result: TrialResult) -> None:
+    """Marks a trial as finished: it is not done again."""
     result_file.write("train", out, result, 0, "done")
 
 
@@ -44,33 +63,32 @@ def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
     return {name: values[name] for name in searched(config)}
 
 
-def trial_summary(out: str, name: str) -> dict[str, Any]:
-    """Where a run directory stands: `{"trial", "run", "state", "epochs", "val_mean_f1"}`, the best score so far."""
-    history: Sequence[Mapping[str, float]] = run_directory.read_metrics(out)
+def trial_summary(out: str, name: str) -> TrialSummary:
+    """Reads where the run directory `out` stands."""
+    history = run_directory.read_metrics(out)
     best = max((record[METRIC] for record in history), default=None)
     score = (result_file.finished_result(out, "train") or {}).get(METRIC, best)
-    return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), METRIC: score}
+    return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), "val_mean_f1": score}
 
 
-def trial_summaries(config: TuneConfig) -> list[dict[str, Any]]:
-    """The `entry` of each trial that was begun, with its `num_epochs` and `parameters`."""
-    entries = []
+def trial_summaries(config: TuneConfig) -> list[SweepTrial]:
+    """Reads where each trial stands that was begun."""
+    entries: list[SweepTrial] = []
     for number in range(config.num_trials):
         out = RunPaths(config.out).trial(number)
         trial = run_directory.read_config(out)
         if trial is not None:
             parameters = parameters_of(config.search, trial)
-            entries.append(
-                trial_summary(out, trial_name(number)) | {"num_epochs": trial.num_epochs, "parameters": parameters}
-            )
+            summary = trial_summary(out, trial_name(number))
+            entries.append({**summary, "num_epochs": trial.num_epochs, "parameters": parameters})
     return entries
 
 
-def as_text(entries: Sequence[Mapping[str, Any]]) -> str:
+def as_text(entries: Sequence[SweepTrial]) -> str:
     """A table, best first."""
     lines = [f"{'trial':<8}{'state':<13}{'epochs':>7}{'validation %':>14}  parameters"]
     for entry in sorted(entries, key=lambda entry: -(entry[METRIC] or 0)):
-        score = "-" if entry[METRIC] is None else f"{100 * entry[METRIC]:.2f}"
+        score = "-" if entry[METRIC] is None else f"{100 * entry['val_mean_f1']:.2f}"
         values = ", ".join(f"{name} {value:.3g}" for name, value in entry["parameters"].items())
         lines.append(f"{entry['trial']:<8}{entry['state']:<13}{entry['epochs']:>7}{score:>14}  {values}")
     return "\n".join(lines)

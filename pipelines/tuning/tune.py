@@ -8,7 +8,7 @@ import logging
 import math
 import os
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import ray
 import ray.tune
@@ -42,6 +42,7 @@ from pipelines.tuning.search import (
 )
 from pipelines.tuning.trials import (
     METRIC,
+    SweepTrial,
     failure,
     mark_failed,
     mark_finished,
@@ -56,13 +57,25 @@ START_TIMEOUT_SECONDS = "3600"
 """How long the workers of a trial may wait for their place: other trials take their time."""
 
 
-def run(config: TuneConfig) -> dict[str, Any]:
-    """`{"run", "best_trial", "best_config", "val_mean_f1", "model", "trials"}`."""
+class TuneResult(TypedDict):
+    """The result of `tune`."""
+
+    run: str
+    best_trial: str
+    best_config: str
+    """URI of the best trial's configuration, for `train --config`."""
+    val_mean_f1: float
+    model: str
+    trials: list[SweepTrial]
+
+
+def run(config: TuneConfig) -> TuneResult:
+    """Searches, or continues; exports the best trial's model and configuration."""
     manifest = dataset.read_manifest(config.data)
     inputs = {"data": manifest.digest}
     config = claims.find_claim("tune", config, config.out, inputs, MAY_DIFFER) or config
     if (finished := result_file.earlier_result(config.out, "tune")) is not None:
-        return finished
+        return cast(TuneResult, finished)
     train.check_inputs(config, manifest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     with (
@@ -78,7 +91,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
     return export_best_trial(config)
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: TuneResult) -> str:
     best = f"best: trial {result['best_trial']}, {100 * result[METRIC]:.2f} %; model in {result['model']}"
     return f"{trials.as_text(result['trials'])}\n{best}; for `train --config`: {result['best_config']}"
 
@@ -223,16 +236,18 @@ class TrialRecorder(ray.tune.Callback):
         logger.error("trial %s failed: %s", trial_name(number), reason)
 
 
-def export_best_trial(config: TuneConfig) -> dict[str, Any]:
+def export_best_trial(config: TuneConfig) -> TuneResult:
     """Writes the table of trials, the best trial's model and its configuration."""
     table = trials.trial_summaries(config)
-    finished = [entry for entry in table if entry["state"] == State.FINISHED]
-    if not finished:
+    scored = [
+        (score, entry) for entry in table if entry["state"] == State.FINISHED and (score := entry[METRIC]) is not None
+    ]
+    if not scored:
         failures = [
             f"trial {entry['trial']}: {failure(entry['run'])}" for entry in table if entry["state"] == State.FAILED
         ]
         raise RunFailedError(f"no trial of {config.out} has finished; {'; '.join(failures[:3])}")
-    best = max(finished, key=lambda entry: entry[METRIC])
+    score, best = max(scored, key=lambda pair: pair[0])
     for name in MODEL_FILES:  # the card comes last
         data = storage.read_bytes(storage.join(RunPaths(best["run"]).model, name))
         storage.write_bytes(storage.join(RunPaths(config.out).model, name), data)
@@ -245,7 +260,7 @@ def export_best_trial(config: TuneConfig) -> dict[str, Any]:
         "run": config.out,
         "best_trial": best["trial"],
         "best_config": chosen,
-        METRIC: best[METRIC],
+        "val_mean_f1": score,
         "model": RunPaths(config.out).model,
         "trials": table,
     }
