@@ -1,4 +1,4 @@
-"""The method, distributed on Ray: one module per command, and what they share."""
+"""The method, distributed on Ray: a package per capability (docs/architecture.md, Rooms)."""
 
 import os
 import time
