@@ -69,13 +69,9 @@ def find_claim(
     `config` was given (not its defaults) are compared with it; those of the sections or fields `may_differ` replace it.
     Raises OutputTakenError if `out` holds something else, or if a given value or an input differs.
     """
-    claim = read_claim(out)
+    claim = _claim_of(command, out)
     if claim is None:
-        if not storage.is_empty(out, ignored=lock.PREFIX):
-            raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
         return None
-    if claim.command != command:
-        raise OutputTakenError(f"{out} holds the output of `{claim.command}`; choose another --out")
     stored = _stored_config(config, claim, out)
     _compare(config, stored, out, may_differ)
     for name, digest in (inputs or {}).items():
@@ -89,6 +85,16 @@ def find_claim(
             f"release continues those of format version {FORMAT_VERSION} only; choose another --out"
         )
     return _with_changes(stored, config, may_differ)
+
+
+def _claim_of(command: str, out: str) -> Claim | None:
+    """The claim of `command` on `out`, None if `out` is free. Raises OutputTakenError if it holds something else."""
+    claim = read_claim(out)
+    if claim is None and not storage.is_empty(out, ignored=lock.PREFIX):
+        raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
+    if claim is not None and claim.command != command:
+        raise OutputTakenError(f"{out} holds the output of `{claim.command}`; choose another --out")
+    return claim
 
 
 @contextmanager
@@ -114,18 +120,10 @@ def claim_output(
 
 @contextmanager
 def claim_anew(command: str, config: Config, out: str) -> Iterator[None]:
-    """The same for a command that begins again each time: whatever it wrote there before is replaced."""
-
-    def check() -> None:
-        claim = read_claim(out)
-        if claim is not None and claim.command != command:
-            raise OutputTakenError(f"{out} holds the output of `{claim.command}`; choose another --out")
-        if claim is None and not storage.is_empty(out, ignored=lock.PREFIX):
-            raise OutputTakenError(f"{out} is not empty and holds no output of `{command}`; choose another --out")
-
-    check()
+    """Owns `out` for a command that begins again each time: whatever it wrote there before is replaced."""
+    _claim_of(command, out)
     with lock.ownership(out):
-        check()
+        _claim_of(command, out)
         write_claim(command, config, out)
         result_file.mark_unfinished(command, out)
         yield

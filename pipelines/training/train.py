@@ -64,8 +64,8 @@ def run(config: TrainConfig) -> TrainResult:
         return cast(TrainResult, finished)
     check_inputs(config, manifest)
     with ExitStack() as stack:
-        claimed = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
-        resumed = stack.enter_context(claimed).resumed
+        claim = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
+        config, resumed = stack.enter_context(claim)
         run_directory.describe(config, manifest.digest)
         stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
         if config.averages_students:

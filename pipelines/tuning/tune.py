@@ -77,18 +77,21 @@ def run(config: TuneConfig) -> TuneResult:
     if (finished := result_file.earlier_result(config.out, "tune")) is not None:
         return cast(TuneResult, finished)
     train.check_inputs(config, manifest)
+    with claims.claim_output("tune", config, config.out, inputs, MAY_DIFFER) as claimed:
+        sweep(claimed.config, manifest)
+        return export_best_trial(claimed.config)
+
+
+def sweep(config: TuneConfig, manifest: Manifest) -> None:
+    """Runs all trials that are not done yet, and before them the initial run that they share."""
+    run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
-    with (
-        claims.claim_output("tune", config, config.out, inputs, MAY_DIFFER),
-        ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)),
-    ):
-        run_directory.describe(config, manifest.digest)
+    with ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)):
         fits = max_concurrent(config, limits)
         if soup:
             train_initial_run(config, manifest)
         with orchestrator.orchestrator_actor(config.out, soup):
             search(config, manifest, fits)
-    return export_best_trial(config)
 
 
 def summary(result: TuneResult) -> str:
