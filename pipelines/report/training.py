@@ -76,7 +76,7 @@ def _listed(values: Mapping[str, object]) -> str:
 
 
 def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
-    """Validation F1, loss parts, learning rate; the starts of cycles are marked."""
+    """Validation F1, loss terms, learning rate; the starts of cycles are marked."""
 
     def line(key: str, factor: float = 1) -> list[tuple[float, float]]:
         return [(record["epoch"], factor * record[key]) for record in history if record.get(key) is not None]
@@ -88,7 +88,7 @@ def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
     drawn = [
         charts.line_chart("Validation mean F1, %", {"student": line("val_mean_f1", 100)}, "epoch", marks),
         charts.line_chart(
-            "Loss: the weighted total, and its parts unweighted",
+            "Loss: the weighted total, and its terms unweighted",
             {key[5:].replace("_", " "): line(key) for key in keys},
             "epoch",
             marks,

@@ -21,7 +21,7 @@ import torch.distributed
 from ray.train.v2.api.report_config import CheckpointConsistencyMode
 from torch import Tensor, nn
 
-from dmlcsr.losses import LossTerms, LossWeights, dml_loss
+from dmlcsr.losses import LossTerms, dml_loss
 from dmlcsr.metrics import Counts, scores
 from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor, normalize
@@ -31,7 +31,14 @@ from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
 from pipelines.models import checkpoint, validation
-from pipelines.models.setup import build_network, build_optimizer, initial_run_checkpoint, model_card, train_stream
+from pipelines.models.setup import (
+    build_network,
+    build_optimizer,
+    initial_run_checkpoint,
+    loss_weights,
+    model_card,
+    train_stream,
+)
 from pipelines.models.teachers import configured_teacher
 from pipelines.regulation.cycles import Cycles
 from pipelines.regulation.orchestrator import TrialRef
@@ -76,7 +83,7 @@ class RankTrainer:
         self._resume()
         self.ddp_network: nn.Module = ray.train.torch.prepare_model(network)
         self.card = model_card(config, self.taxonomy)
-        self.loss_weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
+        self.loss_weights = loss_weights(config.loss)
         self.val_split = row_groups.open_split(config.data, manifest, "val")
         self.train_stream = train_stream(config, manifest, self.rank, self.world_size)
         self.cycles = Cycles(config, trial_ref, self.rank, self.card, self.device) if config.averages_students else None
@@ -142,21 +149,21 @@ class RankTrainer:
             yield batch
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
-        """Mean loss parts, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
+        """Mean loss terms, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
         self.ddp_network.train()
         accumulate = self.config.optimizer.accumulation_steps
         num_steps = self.train_stream.num_batches // accumulate
-        total = torch.zeros(len(LossTerms._fields), device=self.device)
+        sums = torch.zeros(len(LossTerms._fields), device=self.device)
         progress = Progress(epoch, self.config.num_epochs, num_steps, self.rank, self.best_f1)
         images_per_step = accumulate * self.train_stream.batch_size * self.world_size
         for step in range(num_steps):
             rate = self._set_rate(epoch + step / num_steps)
-            parts = self.step(islice(batches, accumulate))
-            if parts is None:
+            terms = self.step(islice(batches, accumulate))
+            if terms is None:
                 return {}, f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}"
-            total += parts
-            progress.log(step + 1, images_per_step, parts)
-        means = dict(zip(LossTerms._fields, (total / num_steps).tolist(), strict=True))
+            sums += torch.stack(terms)
+            progress.log(step + 1, images_per_step, terms.total)
+        means = dict(zip(LossTerms._fields, (sums / num_steps).tolist(), strict=True))
         speed = num_steps * images_per_step / progress.seconds
         return {f"loss_{name}": value for name, value in means.items()} | {
             "lr": rate,
@@ -164,8 +171,8 @@ class RankTrainer:
             "train_seconds": progress.seconds,
         }, None
 
-    def step(self, batches: Iterator[dict[str, Tensor]]) -> Tensor | None:
-        """One optimiser step over its micro-batches; the mean loss parts, or None where they are not finite.
+    def step(self, batches: Iterator[dict[str, Tensor]]) -> LossTerms | None:
+        """One optimiser step over its micro-batches; the mean loss terms, or None where they are not finite.
 
         The gradient is the same on every rank after DDP's reduction, so all ranks decide alike.
         """
@@ -174,9 +181,9 @@ class RankTrainer:
         number = 0
         for number, batch in enumerate(batches, start=1):
             with self._reduces_gradients(number == accumulate):
-                parts = self.loss(batch)
-                (parts.total / accumulate).backward()
-            summed += torch.stack([part.detach().float() for part in parts]) / accumulate
+                terms = self.loss(batch)
+                (terms.total / accumulate).backward()
+            summed += torch.stack([term.detach().float() for term in terms]) / accumulate
         if number != accumulate:
             raise RuntimeError("the stream ended in the middle of an epoch")
         limit = self.config.optimizer.clip_norm or math.inf
@@ -185,10 +192,10 @@ class RankTrainer:
             return None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return summed
+        return LossTerms(*summed)
 
     def loss(self, batch: dict[str, Tensor]) -> LossTerms:
-        """Loss parts of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
+        """Loss terms of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
         pixels = normalize(batch["image"], self.card.preprocessing)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.ddp_network(pixels)
