@@ -22,15 +22,14 @@ from ray.train.v2.api.report_config import CheckpointConsistencyMode
 from torch import Tensor, nn
 
 from dmlcsr.losses import LossTerms, dml_loss
-from dmlcsr.metrics import Counts, scores
 from dmlcsr.model import DMLCSR
-from dmlcsr.predict import Predictor, normalize
+from dmlcsr.predict import normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
 from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
-from pipelines.models import checkpoint, validation
+from pipelines.models import checkpoint, scoring
 from pipelines.models.setup import (
     build_network,
     build_optimizer,
@@ -43,6 +42,7 @@ from pipelines.models.teachers import configured_teacher
 from pipelines.regulation.cycles import Cycles
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import console, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.progress import Progress
 from pipelines.run.run_directory import EpochMetrics
 
@@ -92,7 +92,7 @@ class RankTrainer:
     @property
     def best_f1(self) -> float | None:
         """Of the epochs so far."""
-        return max((record["val_mean_f1"] for record in self.history), default=None)
+        return max((record[VAL_MEAN_F1] for record in self.history), default=None)
 
     def _resume(self) -> None:
         latest = ray.train.get_checkpoint() or initial_run_checkpoint(self.config)
@@ -116,8 +116,7 @@ class RankTrainer:
             if failure is not None:
                 return {"history": self.history, "failure": failure}
             self.share_buffers()
-            record["val_mean_f1"] = self.validate()
-            self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
+            self.history.append({"epoch": epoch + 1, "time": time.time(), **record, **self.validate()})
             self.commit_epoch()
         self.finish_cycle_if_due(last)
         return {"history": self.history}
@@ -131,8 +130,8 @@ class RankTrainer:
             return
         cycle = self.cycles.cycle_ending_after(epoch)
         if cycle is not None:
-            score = self.history[-1]["val_mean_f1"]
-            self.cycles.finish_cycle(cycle, self.network, score, self._pixels_of(epoch), self.validate)
+            metrics, images = self.history[-1], self._pixels_of(epoch)
+            self.cycles.finish_cycle(cycle, self.network, metrics, images, self.validate)
         if cycle is not None or self.teacher is None:
             self.teacher = self.cycles.teacher(epoch)
 
@@ -226,23 +225,20 @@ class RankTrainer:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> float:
-        """Mean F1 of the student, or of another network, on the validation split at label resolution.
+    def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> EpochMetrics:
+        """The metrics of the student, or of another network, on the validation split at label resolution.
 
         Each row is counted on exactly one worker.
         """
-        predictor = Predictor((network or self.network).decoupled(), self.card, str(self.device))
-        counts = Counts(self.taxonomy.num_classes)
         rows = stream.ordered_rows(
             self.val_split, self.config.input.size, self.config.workers.decode_tasks, self.rank, self.world_size
         )
-        for batch in islice(rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches):
-            validation.count(counts, predictor, batch)
-        if self.world_size > 1:
-            confusion = torch.from_numpy(counts.confusion).to(self.device)
-            torch.distributed.all_reduce(confusion)
-            counts.confusion = confusion.cpu().numpy()
-        return scores(counts, self.taxonomy).mean_f1 or 0.0
+        batches: Iterator[stream.Columns] = islice(
+            rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches
+        )
+        return scoring.validation_metrics(
+            network or self.network, self.card, self.device, batches, scoring.sum_over_workers
+        )
 
     def commit_epoch(self) -> None:
         """Commits the epoch: after this it is never done again."""
@@ -262,5 +258,5 @@ class RankTrainer:
                 latest["epoch"],
                 self.config.num_epochs,
                 latest["loss_total"],
-                100 * latest["val_mean_f1"],
+                100 * latest[VAL_MEAN_F1],
             )

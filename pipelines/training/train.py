@@ -28,6 +28,7 @@ from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import claims, result_file, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
@@ -74,7 +75,7 @@ def run(config: TrainConfig) -> TrainResult:
 
 
 def summary(result: TrainResult) -> str:
-    score = f"{100 * result['val_mean_f1']:.2f} %"
+    score = f"{100 * result[VAL_MEAN_F1]:.2f} %"
     cycles = f", {result['num_cycles']} cycles of them" if result["num_cycles"] else ""
     return f"trained {result['num_epochs']} epochs{cycles}; best validation mean F1 {score}; model in {result['model']}"
 
@@ -136,7 +137,7 @@ def train_trial(
     return {
         "run": config.out,
         "model": RunPaths(config.out).model,
-        "val_mean_f1": score,
+        VAL_MEAN_F1: score,
         "num_epochs": config.num_epochs,
         "num_cycles": config.csr.num_cycles,
     }
@@ -213,7 +214,7 @@ def build_torch_trainer(
             failure_config=FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_mean_f1"),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=VAL_MEAN_F1),
             logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=list(callbacks),
         ),
@@ -227,8 +228,8 @@ def _last_line(error: BaseException) -> str:
 
 def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, result: Result) -> float:
     """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
-    saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
-    score: float = metrics["val_mean_f1"]
+    saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][VAL_MEAN_F1])
+    score: float = metrics[VAL_MEAN_F1]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
     ensemble = best_ensemble(trial_ref)
     if ensemble is not None and ensemble.val_mean_f1 > score:
@@ -243,7 +244,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
     network.load_state_dict(state)
     scored = replace(
         card,
-        metrics={"val_mean_f1": score},
+        metrics={VAL_MEAN_F1: score},
         lineage={
             "run": config.out,
             **origin,

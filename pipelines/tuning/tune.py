@@ -27,6 +27,7 @@ from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import claims, preflight, result_file, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
 from pipelines.run.session import ray_session
 from pipelines.run.states import State, state_of
@@ -41,7 +42,6 @@ from pipelines.tuning.search import (
     tune_config,
 )
 from pipelines.tuning.trials import (
-    METRIC,
     SweepTrial,
     failure,
     mark_failed,
@@ -92,7 +92,7 @@ def run(config: TuneConfig) -> TuneResult:
 
 
 def summary(result: TuneResult) -> str:
-    best = f"best: trial {result['best_trial']}, {100 * result[METRIC]:.2f} %; model in {result['model']}"
+    best = f"best: trial {result['best_trial']}, {100 * result[VAL_MEAN_F1]:.2f} %; model in {result['model']}"
     return f"{trials.as_text(result['trials'])}\n{best}; for `train --config`: {result['best_config']}"
 
 
@@ -240,7 +240,9 @@ def export_best_trial(config: TuneConfig) -> TuneResult:
     """Writes the table of trials, the best trial's model and its configuration."""
     table = trials.trial_summaries(config)
     scored = [
-        (score, entry) for entry in table if entry["state"] == State.FINISHED and (score := entry[METRIC]) is not None
+        (score, entry)
+        for entry in table
+        if entry["state"] == State.FINISHED and (score := entry[VAL_MEAN_F1]) is not None
     ]
     if not scored:
         failures = [
@@ -260,7 +262,7 @@ def export_best_trial(config: TuneConfig) -> TuneResult:
         "run": config.out,
         "best_trial": best["trial"],
         "best_config": chosen,
-        "val_mean_f1": score,
+        VAL_MEAN_F1: score,
         "model": RunPaths(config.out).model,
         "trials": table,
     }
