@@ -18,11 +18,12 @@ from pipelines.config.training import TrainConfig
 from pipelines.models import scoring, weight_files
 from pipelines.models.teachers import TeacherNetwork, freeze
 from pipelines.models.weights_reference import WeightsReference
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Average, Ensemble, Soup, Student
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
+from pipelines.run.ray_calls import get_result
 from pipelines.run.run_directory import EpochMetrics
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Cycles:
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
-        chosen: Ensemble | Soup = tasks.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
+        chosen: Ensemble | Soup = get_result(self.orchestrator.teacher.remote(self.trial, cycle + 1))
         return TeacherNetwork(freeze(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: WeightsReference) -> DMLCSR:
@@ -80,7 +81,7 @@ class Cycles:
         if self.rank == 0:
             prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "ensemble")
             weights = weight_files.write_weights(prefix, network.state_dict())
-            tasks.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
+            get_result(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
             text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
             text += "it took %.1f s, of which %.1f s for the pass over the training rows"
@@ -92,5 +93,5 @@ class Cycles:
         prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "student")
         weights = weight_files.write_weights(prefix, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
-        step: Ensemble | Average = tasks.answer(self.orchestrator.submit_student.remote(record))
+        step: Ensemble | Average = get_result(self.orchestrator.submit_student.remote(record))
         return step

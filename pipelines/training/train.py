@@ -24,12 +24,13 @@ from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.models import checkpoint, model_directory, setup, weight_files
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import claims, result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
+from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
 from pipelines.training import loop
@@ -129,11 +130,11 @@ def train_trial(
             taxonomy=manifest.taxonomy_name,
             num_cycles=config.csr.num_cycles,
         )
-        tasks.answer(orchestrator_handle.register.remote(trial))
+        get_result(orchestrator_handle.register.remote(trial))
     result = fit(config, manifest, trial_ref, callbacks)
     score = export_best(config, manifest, trial_ref, result)
     if orchestrator_handle is not None:
-        tasks.answer(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state=State.FINISHED)))
+        get_result(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state=State.FINISHED)))
     return {
         "run": config.out,
         "model": RunPaths(config.out).model,

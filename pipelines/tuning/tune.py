@@ -22,13 +22,14 @@ from pipelines.config.training import ClusterConfig, CsrConfig, TrainConfig, Tun
 from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError, WorkersLostError
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import claims, preflight, result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
+from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State, state_of
 from pipelines.training import train
@@ -223,7 +224,7 @@ class TrialRecorder(ray.tune.Callback):
         if state_of(out) in (State.UNFINISHED, State.STOPPED):
             if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
-                tasks.answer(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state=State.STOPPED)))
+                get_result(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state=State.STOPPED)))
             mark_stopped(out)
         why = failure(out)
         logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))
