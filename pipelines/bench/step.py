@@ -29,6 +29,7 @@ from pipelines.data.dataset import Manifest
 from pipelines.ingest import synth
 from pipelines.regulation import orchestrator
 from pipelines.run.metric_names import VAL_MEAN_F1
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 from pipelines.training.loop import RankTrainer
 
@@ -74,7 +75,7 @@ def main() -> None:
     preset["optimizer"] |= {"batch_size": arguments.batch_size}
     preset["workers"] = {"num_workers": 1, "cpus_per_worker": arguments.threads, "decode_tasks": 1}
     preset["schedule"] = {"epochs": 100, "warmup_epochs": 1}
-    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=arguments.threads + 1):
+    with tempfile.TemporaryDirectory() as folder, ray_session(Needs(cpus=arguments.threads + 1)):
         # Of every ten faces eight are for training.
         num_images = -(-arguments.steps * arguments.batch_size * 10 // 8 // 10) * 10
         synth.run(SynthConfig(out=f"{folder}/data", num_images=num_images))

@@ -68,7 +68,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
     with claims.claim_anew("evaluate", config, out):
-        with ray_session(*needs(config.actors)):
+        with ray_session(needs(config.actors)):
             counts, ranking = score_split(config, source, card)
         result = as_result(scores(counts, manifest.taxonomy))
         write_outputs(out, config, result, counts, ranking)

@@ -30,6 +30,7 @@ from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import claims, result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
+from pipelines.run.preflight import Needs
 from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
@@ -69,7 +70,7 @@ def run(config: TrainConfig) -> TrainResult:
         claimed = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
         resumed = stack.enter_context(claimed).resumed
         run_directory.describe(config, manifest.digest)
-        stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
+        stack.enter_context(ray_session(needs(config, worker_bytes(config, manifest.taxonomy))))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}
@@ -104,10 +105,11 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         log_init_report(config, manifest)
 
 
-def needs(config: TrainConfig) -> tuple[float, float]:
-    """CPUs and GPUs that one training needs at once."""
+def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
+    """What one training needs at once; `process_bytes`: that of `worker_bytes`, where memory counts too."""
     workers = config.workers
-    return workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks), workers.num_workers * workers.use_gpu
+    cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
+    return Needs(cpus, workers.num_workers * workers.use_gpu, process_bytes)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:

@@ -29,6 +29,7 @@ from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import claims, preflight, result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
+from pipelines.run.preflight import Needs
 from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State, state_of
@@ -81,7 +82,7 @@ def run(config: TuneConfig) -> TuneResult:
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     with (
         claims.claim_output("tune", config, config.out, inputs, MAY_DIFFER),
-        ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)),
+        ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))),
     ):
         run_directory.describe(config, manifest.digest)
         fits = max_concurrent(config, limits)
@@ -103,11 +104,11 @@ def autoscaler_limits(config: TuneConfig) -> ClusterConfig:
     return config.cluster if is_given else ClusterConfig()
 
 
-def min_start_resources(config: TuneConfig, limits: ClusterConfig) -> tuple[float, float]:
-    """CPUs and GPUs that must be there from the beginning: none of those that an autoscaler may add."""
-    cpus, gpus = train.needs(config)
-    spare = SOUP_CPUS if config.soup else 0
-    return 0 if limits.max_cpus else cpus + DRIVER_CPUS + spare, 0 if limits.max_gpus else gpus
+def min_start_needs(config: TuneConfig, limits: ClusterConfig, process_bytes: int) -> Needs:
+    """What must be there from the beginning: no CPUs and no GPUs where an autoscaler may add them."""
+    trial = train.needs(config, process_bytes)
+    cpus = trial.cpus + DRIVER_CPUS + (SOUP_CPUS if config.soup else 0)
+    return trial._replace(cpus=0 if limits.max_cpus else cpus, gpus=0 if limits.max_gpus else trial.gpus)
 
 
 def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
@@ -116,13 +117,13 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
     Raises UserError, with what is missing, where it can never run one.
     """
     cluster = preflight.capacity()
-    cpus, gpus = train.needs(config)
+    trial = train.needs(config)
     wanted = {
-        "CPU": (cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
-        "GPU": (gpus, max(cluster.gpus, limits.max_gpus or 0)),
+        "CPU": (trial.cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
+        "GPU": (trial.gpus, max(cluster.gpus, limits.max_gpus or 0)),
     }
     # A soup is made beside the trials: it must find a place that they leave free.
-    spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.soup else {"CPU": 0, "GPU": 0}
+    spare = {"CPU": SOUP_CPUS, "GPU": int(trial.gpus > 0)} if config.soup else {"CPU": 0, "GPU": 0}
     fits = math.inf
     for name, (needed, present) in wanted.items():
         if needed > present:

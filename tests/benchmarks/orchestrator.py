@@ -21,6 +21,7 @@ import ray
 from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Average, Ensemble, Ledger, LedgerRecord, Student, TeacherChoice, Trial
+from pipelines.run.preflight import Needs
 from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 
@@ -47,7 +48,7 @@ def _megabytes(status: str, field: str) -> int:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as run, ray_session(1):
+    with tempfile.TemporaryDirectory() as run, ray_session(Needs(cpus=1)):
         ledger = Ledger(run)
         for number in range(TRIALS):
             for record in records(f"{number:05d}"):
