@@ -80,7 +80,7 @@ def _cluster_problems(needs: Needs) -> list[str]:
     if not os.environ.get("RAY_ADDRESS"):
         return preflight.shortfalls(needs, preflight.local_capacity())
     try:
-        with ray_session(0):
+        with ray_session(Needs(cpus=0)):
             return preflight.shortfalls(needs, preflight.capacity())
     except UserError as error:
         return [str(error)]
@@ -91,7 +91,8 @@ def _train(config: TrainConfig) -> Plan:
     train.check_inputs(config, manifest)
     workers, rows = config.workers.num_workers, manifest.num_rows()
     steps = setup.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulation_steps
-    at_once = train.needs(config)
+    process_bytes = train.worker_bytes(config, manifest.taxonomy)
+    at_once = train.needs(config, process_bytes)
     work = {
         "training_rows": rows.get("train", 0),
         "validation_rows": rows.get("val", 0),
@@ -102,8 +103,8 @@ def _train(config: TrainConfig) -> Plan:
     }
     if isinstance(config, TuneConfig):
         work |= {"trials": config.num_trials, "epochs_of_all_trials_at_most": config.num_trials * config.max_epochs}
-        at_once = tune.min_start_resources(config, tune.autoscaler_limits(config))
-    return Plan(Needs(*at_once, train.worker_bytes(config, manifest.taxonomy)), work)
+        at_once = tune.min_start_needs(config, tune.autoscaler_limits(config), process_bytes)
+    return Plan(at_once, work)
 
 
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
@@ -115,12 +116,12 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
     if not work["rows"]:
         raise UserError(f"{config.data} has no {' or '.join(splits)} rows")
-    return Plan(Needs(*actors.needs(config.actors)), work)
+    return Plan(actors.needs(config.actors), work)
 
 
 def _predict(config: PredictConfig) -> Plan:
     model_directory.read_model(config.model)
-    return Plan(Needs(*actors.needs(config.actors)), {"images": len(raw_files.list_images(config.images))})
+    return Plan(actors.needs(config.actors), {"images": len(raw_files.list_images(config.images))})
 
 
 def _ingest(config: IngestConfig) -> Plan:

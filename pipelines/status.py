@@ -8,9 +8,10 @@ from pipelines.config.training import TuneConfig
 from pipelines.errors import UserError
 from pipelines.regulation.ledger import Ledger
 from pipelines.run import lock, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.states import State, state_of
 from pipelines.tuning import trials
-from pipelines.tuning.trials import METRIC, TrialSummary
+from pipelines.tuning.trials import TrialSummary
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
@@ -42,14 +43,14 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "owner": driver and {"host": driver.host, "pid": driver.pid, "since": driver.started_at},
         "epochs": sum(entry["epochs"] for entry in entries),
         "num_epochs": num_epochs,
-        METRIC: max((entry[METRIC] for entry in entries if entry[METRIC] is not None), default=None),
+        VAL_MEAN_F1: max((entry[VAL_MEAN_F1] for entry in entries if entry[VAL_MEAN_F1] is not None), default=None),
         "trials": {entry["trial"]: ledger["trials"].get(entry["trial"], {}) | entry for entry in entries},
         "soups": ledger["soups"],
     }
 
 
 def summary(result: dict[str, Any]) -> str:
-    best = "-" if result[METRIC] is None else f"{100 * result[METRIC]:.2f} %"
+    best = "-" if result[VAL_MEAN_F1] is None else f"{100 * result[VAL_MEAN_F1]:.2f} %"
     lines = [
         f"{result['run']} ({result['command']}): {result['state']}, {result['epochs']} of {result['num_epochs']} "
         f"epochs, best validation mean F1 {best}"
@@ -62,7 +63,7 @@ def summary(result: dict[str, Any]) -> str:
         if trial.get("students"):
             lines += _cycles(name, trial)
     for cycle, soup in result["soups"].items():
-        lines.append(f"soup {cycle}: {100 * soup['val_mean_f1']:.2f} % from {', '.join(soup['members'])}")
+        lines.append(f"soup {cycle}: {100 * soup[VAL_MEAN_F1]:.2f} % from {', '.join(soup['members'])}")
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
-"""The five losses of DML-CSR (CVPR 2022) from logits at any stride to one differentiable scalar.
+"""The loss of DML-CSR (CVPR 2022): from logits at any stride to the terms of one differentiable scalar.
 
-docs/method.md, section 4, has their formulas, and says how to add a term. Edge targets, class weights and means
-become weights of pixels here; `softmax_terms` evaluates them. Nothing waits for a CUDA device.
+docs/method.md, section 4, has their formulas. Edge targets, class weights and means become weights of pixels here;
+`softmax_terms` evaluates them, with the gradient in closed form. A term without such a gradient can simply be added to
+`total`: `weight * term`, made by ordinary PyTorch operations on the logits. Nothing waits for a CUDA device.
 """
 
 from dataclasses import dataclass
@@ -11,24 +12,32 @@ import torch
 from torch import Tensor
 
 from dmlcsr.edges import edge_targets
-from dmlcsr.losses.softmax_terms import weighted_terms
+from dmlcsr.losses.softmax_terms import LOVASZ, CrossEntropyTerm, weighted_terms
 from dmlcsr.taxonomy import IGNORE
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """Weights of the five terms in the total; Ray Tune searches them."""
+    """Weights of the terms in the total."""
 
-    parsing: float = 1.0
+    parsing: float
     """0.5 Lovasz-softmax + 0.5 cross-entropy (or distillation) of the parsing."""
-    binary_edge: float = 1.0
+    binary_edge: float
     """Cross-entropy of the binary edge."""
-    category_edge: float = 0.1
+    category_edge: float
     """Cross-entropy of the category edge."""
-    binary_edge_attention: float = 4.0
+    binary_edge_attention: float
     """Parsing cross-entropy on edge pixels."""
-    category_edge_attention: float = 1.0
+    category_edge_attention: float
     """Parsing cross-entropy on edge pixels of foreground classes."""
+
+
+PAPER_WEIGHTS = LossWeights(
+    parsing=1.0, binary_edge=1.0, category_edge=0.1, binary_edge_attention=4.0, category_edge_attention=1.0
+)
+"""As published."""
+_CROSS_ENTROPY = "cross_entropy"
+"""Of the parsing: one half of its term; Lovasz-softmax is the other."""
 
 
 class LossTerms(NamedTuple):
@@ -70,24 +79,31 @@ def dml_loss(
     soft = DistillationTargets(*(targets or ()))
     with torch.autocast(label.device.type, enabled=False):
         binary, category = edge_targets(label, edge_radius)
-        edge, foreground_edge = binary == 1, (binary == 1) & (category != 0)
-        pixel_weights = torch.stack([_mean(label != IGNORE), _mean_per_image(edge), _mean_per_image(foreground_edge)])
         half = 0.5 * weights.parsing
-        term_weights = (half, weights.binary_edge_attention, weights.category_edge_attention)
-        parsing_total, (ce, attention, foreground_attention, lovasz) = weighted_terms(
-            logits[0], label, pixel_weights, term_weights, target=soft.parsing, lovasz_factor=half
+        parsing_total, parsing = weighted_terms(
+            logits[0], label, _parsing_terms(label, binary, category, weights), target=soft.parsing, lovasz_weight=half
         )
         plane = _edge_weights(binary, binary_weights(binary), soft.binary_edge)
-        binary_total, binary_terms = weighted_terms(
-            logits[1], binary, plane, (weights.binary_edge,), target=soft.binary_edge
-        )
+        term = CrossEntropyTerm("binary_edge", plane, weights.binary_edge, is_distilled=True)
+        binary_total, binary_edge = weighted_terms(logits[1], binary, [term], target=soft.binary_edge)
         plane = _edge_weights(category, category_weights(category, logits[2].shape[1]), soft.category_edge)
-        category_total, category_terms = weighted_terms(
-            logits[2], category, plane, (weights.category_edge,), target=soft.category_edge
-        )
-    total = parsing_total + binary_total + category_total
-    parsing = 0.5 * (ce + lovasz)
-    return LossTerms(total, parsing, binary_terms[0], category_terms[0], attention, foreground_attention)
+        term = CrossEntropyTerm("category_edge", plane, weights.category_edge, is_distilled=True)
+        category_total, category_edge = weighted_terms(logits[2], category, [term], target=soft.category_edge)
+    terms = parsing | binary_edge | category_edge
+    halves = terms.pop(_CROSS_ENTROPY) + terms.pop(LOVASZ)
+    return LossTerms(total=parsing_total + binary_total + category_total, parsing=0.5 * halves, **terms)
+
+
+def _parsing_terms(label: Tensor, binary: Tensor, category: Tensor, weights: LossWeights) -> list[CrossEntropyTerm]:
+    """The cross-entropies on the parsing logits; the attention to edges keeps its hard label."""
+    edge = binary == 1
+    everywhere, on_edges = _mean(label != IGNORE), _mean_per_image(edge)
+    on_foreground_edges = _mean_per_image(edge & (category != 0))
+    return [
+        CrossEntropyTerm(_CROSS_ENTROPY, everywhere, 0.5 * weights.parsing, is_distilled=True),
+        CrossEntropyTerm("binary_edge_attention", on_edges, weights.binary_edge_attention),
+        CrossEntropyTerm("category_edge_attention", on_foreground_edges, weights.category_edge_attention),
+    ]
 
 
 def _check(logits: tuple[Tensor, Tensor, Tensor], label: Tensor) -> None:
@@ -113,14 +129,14 @@ def _mean_per_image(mask: Tensor) -> Tensor:
 
 
 def _edge_weights(edge: Tensor, class_weights: Tensor, target: Tensor | None) -> Tensor:
-    """(1, B, H, W): mean weighted by class, or the plain mean over valid pixels for a distilled task."""
+    """(B, H, W): mean weighted by class, or the plain mean over valid pixels for a distilled task."""
     if target is not None:
-        return _mean(edge != IGNORE)[None]
+        return _mean(edge != IGNORE)
     table = class_weights.new_zeros(256)
     table[: len(class_weights)] = class_weights
     plane = table.index_select(0, edge.flatten().int()).view(edge.shape)
     total = plane.sum()
-    return (plane / torch.where(total > 0, total, 1.0))[None]
+    return plane / torch.where(total > 0, total, 1.0)
 
 
 def binary_weights(binary: Tensor) -> Tensor:

@@ -3,15 +3,17 @@
 A cross-entropy term is described by its plane: (B, H, W) weights of the pixels, which already hold class
 weights and means, so that the term is sum_i plane_i * nll_i. The softmax of the upsampled logits s exists only to
 be reduced to a few scalars, so the gradient is computed beside the values and no graph of full-size tensors is
-kept. With p = softmax(s), g = d Lovasz / d p and the pixel_weights times their term_weights:
+kept. With p = softmax(s), g = d Lovasz / d p and the planes times the weights of their terms:
 
-    d total / d s = p * sum(pixel_weights) - onehot(label) * sum(pixel_weights) + p * (g - <p, g>)
+    d total / d s = p * sum(planes) - onehot(label) * sum(planes) + p * (g - <p, g>)
+
+A term whose gradient has no such form needs no place here: added to the total, it has its gradient by autograd.
 """
 
 import math
 import threading
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -28,42 +30,66 @@ _SAFE = 32.0
 """Logits between minus this and zero need no maximum subtracted: no exponential of them vanishes in float32."""
 
 
+LOVASZ = "lovasz"
+"""The name of the Lovasz-softmax loss among the terms."""
+
+
+class CrossEntropyTerm(NamedTuple):
+    """The sum over the pixels of their weight times their cross-entropy."""
+
+    name: str
+    pixel_weights: Tensor
+    """(B, H, W), any float type, zero on ignored pixels."""
+    weight: float
+    """Of the term in the total."""
+    is_distilled: bool = False
+    """Whether it is of KL(target || softmax) instead, where there is a target."""
+
+
 def weighted_terms(
     logits: Tensor,
     label: Tensor,
-    pixel_weights: Tensor,
-    term_weights: Sequence[float],
+    terms: Sequence[CrossEntropyTerm],
     *,
     target: Tensor | None = None,
-    lovasz_factor: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    """(differentiable total, detached terms): total = sum of weight * term.
+    lovasz_weight: float | None = None,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(differentiable total, detached scalars by name): total = sum of weight * term.
 
-    `logits` (B, C, h, w) are upsampled to `label` (B, H, W), uint8 with 255 = ignore, in float32 at least.
-    `pixel_weights` (K, B, H, W), zero on ignored pixels, and K `term_weights` describe the cross-entropy terms. With a
-    `target` (B, C, H, W) of probabilities the first term is of KL(target || softmax) instead. With a
-    `lovasz_factor` the Lovasz-softmax loss is one more term, the last. Terms: (K,) or (K + 1,).
+    `logits` (B, C, h, w) are upsampled to `label` (B, H, W), uint8 with 255 = ignore, in float32 at least. `target`:
+    probabilities (B, C, H, W). With a `lovasz_weight` the Lovasz-softmax loss is one more term, named LOVASZ.
+    Raises ValueError where two terms have one name.
     """
+    weights = {term.name: term.weight for term in terms} | ({} if lovasz_weight is None else {LOVASZ: lovasz_weight})
+    if len(weights) != len(terms) + (lovasz_weight is not None):
+        raise ValueError(f"terms must have names of their own, got {[term.name for term in terms]}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    pixel_weights = pixel_weights.to(logits.dtype)
+    pixel_weights = _stack([term.pixel_weights for term in terms], label).to(logits.dtype)
+    target = target if any(term.is_distilled for term in terms) else None
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
     # Lovasz pools the batch; without it fewer images at a time take less memory and stay in the cache.
-    size = len(label) if lovasz_factor is not None else max(1, _CHUNK // (logits.shape[1] * label[0].numel()))
+    size = len(label) if lovasz_weight is not None else max(1, _CHUNK // (logits.shape[1] * label[0].numel()))
     chunks = [slice(start, start + size) for start in range(0, len(label), size)]
     with torch.no_grad():
         resize = BilinearResize.between(logits.shape[2:], label.shape[1:], logits)
         results = []
         for c in chunks:
             soft = None if target is None else target[c]
-            chunk = _Chunk(resize, logits[c], label[c], pixel_weights[:, c], term_weights, soft)
-            results.append(chunk.evaluate(lovasz_factor, with_gradient))
-        terms = torch.stack([terms for terms, _ in results]).sum(0)
-        all_factors = term_weights if lovasz_factor is None else (*term_weights, lovasz_factor)
-        total = _weighted_sum(all_factors, terms)
+            chunk = _Chunk(resize, logits[c], label[c], terms, pixel_weights[:, c], soft)
+            results.append(chunk.evaluate(lovasz_weight, with_gradient))
+        values = torch.stack([values for values, _ in results]).sum(0)
+        total = _weighted_sum(weights.values(), values)
     if with_gradient:
         gradient = torch.cat([gradient for _, gradient in results if gradient is not None])
         total = cast(Tensor, _WithGradient.apply(logits, total, gradient))  # type: ignore[no-untyped-call]
-    return total, terms
+    return total, dict(zip(weights, values, strict=True))
+
+
+def _stack(planes: Sequence[Tensor], label: Tensor) -> Tensor:
+    """(K, B, H, W), without a copy of a single plane."""
+    if len(planes) == 1:
+        return planes[0][None]
+    return torch.stack(list(planes)) if planes else torch.empty(0, *label.shape, device=label.device)
 
 
 class _WithGradient(torch.autograd.Function):
@@ -80,47 +106,50 @@ class _WithGradient(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad_output, None, None
 
 
-def _weighted_sum(term_weights: Sequence[float], parts: Tensor) -> Tensor:
-    """Sum of weight * part over the first axis; the weights stay on the host."""
-    total = parts.new_zeros(parts.shape[1:])
-    for weight, part in zip(term_weights, parts, strict=True):
-        total += weight * part
+def _weighted_sum(weights: Iterable[float], values: Tensor) -> Tensor:
+    """Sum of weight * value over the first axis; the weights stay on the host."""
+    total = values.new_zeros(values.shape[1:])
+    for weight, value in zip(weights, values, strict=True):
+        total += weight * value
     return total
 
 
 class _Chunk:
-    """Images that are evaluated together; arguments as of `weighted_terms`. Used once: it works in place."""
+    """Images that are evaluated together; arguments as of `weighted_terms`. Used once: it works in place.
+
+    The pixel weights are those of these images, (K, B, H, W) in the order of the terms.
+    """
 
     def __init__(
         self,
         resize: BilinearResize,
         logits: Tensor,
         label: Tensor,
+        terms: Sequence[CrossEntropyTerm],
         pixel_weights: Tensor,
-        term_weights: Sequence[float],
         target: Tensor | None,
     ) -> None:
         (batch, classes), (height, width) = logits.shape[:2], label.shape[1:]
         # Less the maximum at each source pixel, which changes no softmax, logits are mostly in the range of exp.
         logits = logits - logits.amax(1, keepdim=True)
         self.bounded = logits.device.type == "cpu" and logits.min().item() > -_SAFE
-        self.resize, self.label, self.pixel_weights, self.term_weights = resize, label, pixel_weights, term_weights
+        self.resize, self.label, self.terms, self.pixel_weights = resize, label, terms, pixel_weights
         self.values = resize(logits, _scratch("values", (batch, height, classes, width), logits)).transpose(1, 2)
         """(B, H, C, W), contiguous: logits, then exponentials, at last the gradient."""
         self.target = None if target is None else target.transpose(1, 2).to(self.values.dtype)
         self.index = _flat_index(label, logits.shape[1])
 
-    def evaluate(self, lovasz_factor: float | None, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """(terms, gradient with respect to the logits given, if asked for)."""
+    def evaluate(self, lovasz_weight: float | None, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """((K,) terms or (K + 1,) with Lovasz at the end, gradient with respect to the logits given, if asked for)."""
         terms, total = self._exponentials()
-        if lovasz_factor is None:
+        if lovasz_weight is None:
             return terms, self._gradient(total, None) if with_gradient else None
         self.values /= total[:, :, None]
         probs = self.values.transpose(1, 2)
         out = _scratch("gradient", probs.transpose(0, 1).shape, probs)
         loss, gradient = lovasz_and_gradient(probs, self.label, out=out)
         terms = torch.cat([terms, loss[None]])
-        return terms, self._gradient(None, gradient.transpose(1, 2), lovasz_factor) if with_gradient else None
+        return terms, self._gradient(None, gradient.transpose(1, 2), lovasz_weight) if with_gradient else None
 
     def _exponentials(self) -> tuple[Tensor, Tensor]:
         """(K,) cross-entropy terms and (B, H, W) sums of the exponentials, which replace the logits."""
@@ -128,29 +157,36 @@ class _Chunk:
         if not self.bounded:
             values -= values.amax(2, keepdim=True)
         nll = -values.view(-1).index_select(0, self.index).view(self.label.shape)[None]
-        if self.target is not None:  # KL = sum t log t - sum t log p, in the first plane only
+        if self.target is not None:  # KL = sum t log t - sum t log p
             soft = torch.xlogy(self.target, self.target).sum(2) - (self.target * values).sum(2)
-            nll = torch.cat([soft[None], nll.expand(len(self.pixel_weights) - 1, -1, -1, -1)])
+            nll = torch.stack([soft if term.is_distilled else nll[0] for term in self.terms])
         total = values.exp_().sum(2)
         return (self.pixel_weights * (nll + total.log())).flatten(1).sum(1), total
 
-    def _gradient(self, total: Tensor | None, lovasz_gradient: Tensor | None, lovasz_factor: float = 0.0) -> Tensor:
+    def _gradient(self, total: Tensor | None, lovasz_gradient: Tensor | None, lovasz_weight: float = 0.0) -> Tensor:
         """Gradient with respect to the logits before upsampling; replaces the values.
 
         They are exponentials with the sum `total`, or probabilities where there is a `lovasz_gradient` (B, H, C, W).
         """
-        values, plane = self.values, _weighted_sum(self.term_weights, self.pixel_weights)
-        hard = plane if self.target is None else plane - self.term_weights[0] * self.pixel_weights[0]
+        values, plane = self.values, _weighted_sum([term.weight for term in self.terms], self.pixel_weights)
+        hard = self._of_hard_labels(plane)
         if total is not None:
             values *= (plane / total)[:, :, None]
         if lovasz_gradient is not None:
             weighted = lovasz_gradient.mul_(values)
-            values *= (plane - lovasz_factor * weighted.sum(2))[:, :, None]
-            values.add_(weighted, alpha=lovasz_factor)
+            values *= (plane - lovasz_weight * weighted.sum(2))[:, :, None]
+            values.add_(weighted, alpha=lovasz_weight)
         values.view(-1).scatter_add_(0, self.index, -hard.flatten())
         if self.target is not None:
             values.addcmul_(self.target, (plane - hard)[:, :, None], value=-1)
         return self.resize.transposed(values.transpose(1, 2))
+
+    def _of_hard_labels(self, plane: Tensor) -> Tensor:
+        """The plane (B, H, W) of all terms without that of the distilled ones."""
+        if self.target is not None:
+            for term, pixel_weights in zip(self.terms, self.pixel_weights, strict=True):
+                plane = plane - term.weight * pixel_weights if term.is_distilled else plane
+        return plane
 
 
 _kept = threading.local()

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmlcsr.losses import LossWeights, dml_loss
+from dmlcsr.losses import PAPER_WEIGHTS, dml_loss
 from dmlcsr.losses.softmax_terms import weighted_terms
 
 CLASSES, IGNORE = 19, 255
@@ -63,7 +63,7 @@ def baseline_attention(logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
 
 
 def baseline_loss(logits: tuple[Tensor, Tensor, Tensor], label: Tensor) -> Tensor:
-    """The total with its default weights."""
+    """The total with the weights of the paper."""
     parsing, binary_logits, category_logits = (resize(task, label) for task in logits)
     target, (binary, category) = label.long(), baseline_edges(label)
     counts = host_counts(binary, 2)
@@ -82,7 +82,7 @@ def resize(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def our_lovasz(logits: Tensor, label: Tensor) -> Tensor:
-    return weighted_terms(logits, label, torch.empty(0, *label.shape), (), lovasz_factor=1.0)[0]
+    return weighted_terms(logits, label, [], lovasz_weight=1.0)[0]
 
 
 def blob_labels(batch: int, size: int) -> Tensor:
@@ -136,11 +136,11 @@ def report(threads: int, batch: int, size: int, trained: bool, repeats: int) -> 
     """Prints a line; the ratio of the whole loss."""
     label = blob_labels(batch, size)
     logits = make_logits(label, trained)
-    target, weights = label.long(), LossWeights()
+    target = label.long()
     calls: list[Callable[[], Tensor]] = [
         lambda: our_lovasz(logits[0], label),
         lambda: baseline_lovasz(resize(logits[0], label), target),
-        lambda: dml_loss(logits, label, weights).total,
+        lambda: dml_loss(logits, label, PAPER_WEIGHTS).total,
         lambda: baseline_loss(logits, label),
     ]
     for ours, reference in ((calls[0], calls[1]), (calls[2], calls[3])):

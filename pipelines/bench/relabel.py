@@ -37,6 +37,7 @@ from pipelines.models import model_directory
 from pipelines.models.actors import load_predictor
 from pipelines.relabeling import relabel
 from pipelines.run import console
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 ACTORS, BATCH = 2, 8
@@ -125,7 +126,7 @@ def speed(num_rows: int, image_size: int) -> None:
 
 
 def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
-    with ray_session(num_cpus=actors.min_actors + 1):
+    with ray_session(Needs(cpus=actors.min_actors + 1)):
         relabel.run(RelabelConfig(model=model, data=data, out=out, actors=actors))
 
 

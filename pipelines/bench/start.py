@@ -19,6 +19,7 @@ from typing import Any
 from ray.train.v2.api.config import RunConfig, ScalingConfig
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 COMMAND = Path(__file__).parents[2] / "ray_job.py"
@@ -42,7 +43,7 @@ def empty_run(begin: float) -> None:
     def function() -> dict[str, Any]:
         return {"began": time.time()}
 
-    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=2):
+    with tempfile.TemporaryDirectory() as folder, ray_session(Needs(cpus=2)):
         trainer = TorchTrainer(
             function,
             scaling_config=ScalingConfig(num_workers=1),

@@ -28,6 +28,8 @@ from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.ingest import synth
 from pipelines.regulation import orchestrator
+from pipelines.run.metric_names import VAL_MEAN_F1
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 from pipelines.training.loop import RankTrainer
 
@@ -50,7 +52,7 @@ def measure(settings: dict[str, Any]) -> dict[str, list[float]]:
     for epoch in range(settings["rounds"] + 1):
         begin = time.perf_counter()
         record, _ = worker.train_epoch(epoch, batches)
-        worker.history.append({"epoch": epoch + 1, "time": time.time(), "val_mean_f1": 0.0, **record})
+        worker.history.append({"epoch": epoch + 1, "time": time.time(), VAL_MEAN_F1: 0.0, **record})
         worker.commit_epoch()
         seconds["without_report"].append(record["train_seconds"] / worker.train_stream.num_batches)
         seconds["step"].append((time.perf_counter() - begin) / worker.train_stream.num_batches)
@@ -73,7 +75,7 @@ def main() -> None:
     preset["optimizer"] |= {"batch_size": arguments.batch_size}
     preset["workers"] = {"num_workers": 1, "cpus_per_worker": arguments.threads, "decode_tasks": 1}
     preset["schedule"] = {"epochs": 100, "warmup_epochs": 1}
-    with tempfile.TemporaryDirectory() as folder, ray_session(num_cpus=arguments.threads + 1):
+    with tempfile.TemporaryDirectory() as folder, ray_session(Needs(cpus=arguments.threads + 1)):
         # Of every ten faces eight are for training.
         num_images = -(-arguments.steps * arguments.batch_size * 10 // 8 // 10) * 10
         synth.run(SynthConfig(out=f"{folder}/data", num_images=num_images))

@@ -32,6 +32,7 @@ from pipelines.data import dataset, row_groups
 from pipelines.data.dataset import Manifest, Row
 from pipelines.data.images import encode_png
 from pipelines.data.stream import TrainStream
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 SIDE, CANVAS, BATCH, TASKS = 1024, 473, 8, 2
@@ -138,7 +139,7 @@ def reduced_share(train: TrainStream) -> float:
 
 def print_first_batch(folder: Path) -> None:
     """What a command does up to its first batch."""
-    with ray_session(num_cpus=TASKS):
+    with ray_session(Needs(cpus=TASKS)):
         print(next(train_stream(folder).batches(0, 1, TASKS))["image"].shape[0], flush=True)
 
 
@@ -154,7 +155,7 @@ def seconds_to_first_batch(folder: Path) -> float:
 def measure(folder: Path, rounds: int) -> dict[str, list[float]]:
     train = train_stream(folder)
     speeds: dict[str, list[float]] = {"plain": [], "stream": [], "floor": []}
-    with ray_session(num_cpus=TASKS):
+    with ray_session(Needs(cpus=TASKS)):
         for epoch in range(0, rounds * 10, 10):
             speeds["plain"].append(images_per_second(plain_batches(folder)))
             speeds["stream"].append(images_per_second(train.batches(epoch, epoch + 10, TASKS)))

@@ -51,7 +51,7 @@ class AugmentationConfig(Config):
 
 
 class LossConfig(Config):
-    """Weights of the five loss parts (docs/method.md, section 4); `tune` searches them."""
+    """Weights of the loss terms (docs/method.md, section 4); `tune` searches them."""
 
     parsing: NonNegativeFloat = 1.0
     """Lovasz-softmax and cross-entropy of the parsing logits, half each."""

@@ -21,7 +21,7 @@ from pipelines.data.row_groups import SplitFiles
 from pipelines.data.stream import Columns
 from pipelines.errors import UserError
 from pipelines.inference.overlay import comparison
-from pipelines.models import model_directory
+from pipelines.models import model_directory, scoring
 from pipelines.models.actors import ModelActor, map_batches_options, needs
 from pipelines.run import claims
 from pipelines.run.paths import RunPaths
@@ -48,16 +48,12 @@ class ScoreActor(ModelActor):
 
     def __call__(self, batch: Columns) -> Columns:
         taxonomy = self.predictor.taxonomy
-        batch = {name: values[[data is not None for data in batch["label"]]] for name, values in batch.items()}
-        labels = [images.decode_label(data) for data in batch["label"]]
-        predictions = self.predictor.label_maps(batch["image"], [label.shape for label in labels])
         total = Counts(taxonomy.num_classes)
         scored = []
-        for row, name, label, prediction in zip(batch["row"], batch["id"], labels, predictions, strict=True):
-            counts = Counts(taxonomy.num_classes)
-            counts.add(label, prediction)
+        for place, counts in scoring.image_counts(self.predictor, batch):
             total += counts
-            scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, int(row), str(name)))
+            row, name = int(batch["row"][place]), str(batch["id"][place])
+            scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, row, name))
         answer = {"counts": total.to_dict(), "images": scored}
         return {"answer": np.array([json.dumps(answer)], object)}
 
@@ -72,7 +68,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config)
     with claims.claim_anew("evaluate", config, out):
-        with ray_session(*needs(config.actors)):
+        with ray_session(needs(config.actors)):
             counts, ranking = score_split(config, source, card)
         result = as_result(scores(counts, manifest.taxonomy))
         write_outputs(out, config, result, counts, ranking)

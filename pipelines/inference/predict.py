@@ -83,7 +83,7 @@ def run(config: PredictConfig) -> PredictResult:
     if not uris:
         raise UserError(f"{config.images} holds no image ({', '.join(raw_files.IMAGE_SUFFIXES)})")
     with claims.claim_anew("predict", config, config.out):
-        with ray_session(*needs(config.actors)):
+        with ray_session(needs(config.actors)):
             rejected = predict_all(config, uris)
         packing.write_problems(config.out, packing.QUARANTINE, rejected)
     num_images = len(uris) - len(rejected)

@@ -25,6 +25,7 @@ from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.formats import FORMATS, LABEL
 from pipelines.ingest.raw_files import RawSample
 from pipelines.run import claims
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def build(config: IngestConfig) -> None:
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
     with claims.claim_output("ingest", config, config.out):
         if not dataset.is_complete(config.out):
-            with ray_session(num_cpus=1):
+            with ray_session(Needs(cpus=1)):
                 packing.pack(config.out, listing.samples, make_rows, target, lineage, listing.rejected, size)
 
 

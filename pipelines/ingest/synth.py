@@ -16,6 +16,7 @@ from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
 from pipelines.data.packing import PackedRows
 from pipelines.run import claims
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 PAIRS_MARKER = "synth.json"
@@ -84,7 +85,7 @@ def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> None:
     def make_rows(items: Sequence[tuple[Split, int]]) -> PackedRows:
         return PackedRows([make_row(config, split, index) for split, index in items], [], [])
 
-    with ray_session(num_cpus=1):
+    with ray_session(Needs(cpus=1)):
         packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
 
 
@@ -94,7 +95,7 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> None:
     def write(shard: packing.Shard) -> dict[str, Any]:
         return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}
 
-    with ray_session(num_cpus=1):
+    with ray_session(Needs(cpus=1)):
         shards = packing.make_shards(_by_split(config), dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
         lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
     storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())

@@ -10,6 +10,7 @@ from dmlcsr.predict import Predictor
 from pipelines.config.commands import ActorsConfig
 from pipelines.models import model_directory
 from pipelines.run import console
+from pipelines.run.preflight import Needs
 
 
 class ModelActor:
@@ -28,9 +29,9 @@ def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
     return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
 
 
-def needs(config: ActorsConfig) -> tuple[float, float]:
-    """CPUs, with one to read and decode, and GPUs that a pool needs at once."""
-    return config.min_actors + 1, config.min_actors * config.use_gpu
+def needs(config: ActorsConfig) -> Needs:
+    """What a pool needs at once, with one CPU to read and decode."""
+    return Needs(cpus=config.min_actors + 1, gpus=config.min_actors * config.use_gpu)
 
 
 def map_options(config: ActorsConfig) -> Mapping[str, Any]:

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dmlcsr.augment import Augmentation
+from dmlcsr.losses import LossWeights
 from dmlcsr.model import DMLCSR, Architecture
 from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing, load_matching
 from pipelines import storage
-from pipelines.config.training import OptimizerConfig, TrainConfig
+from pipelines.config.training import LossConfig, OptimizerConfig, TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
 from pipelines.errors import UserError
@@ -59,6 +60,11 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
         decay = config.weight_decay
         return SGD(network.parameters(), config.lr, momentum=config.momentum, weight_decay=decay, fused=True)
     return AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay, fused=True)
+
+
+def loss_weights(config: LossConfig) -> LossWeights:
+    """The weights of the loss terms: all that the configuration holds but for the radius of the edges."""
+    return LossWeights(**config.model_dump(exclude={"edge_radius"}))
 
 
 def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size: int) -> stream.TrainStream:

@@ -9,21 +9,22 @@ import time
 from collections.abc import Callable, Iterable
 
 import torch
-import torch.distributed
 from ray.train.collective import barrier, broadcast_from_rank_zero
 from torch import Tensor
 
 from dmlcsr.model import DMLCSR
-from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
 from pipelines.config.training import TrainConfig
-from pipelines.models import weight_files
+from pipelines.models import scoring, weight_files
 from pipelines.models.teachers import TeacherNetwork, freeze
 from pipelines.models.weights_reference import WeightsReference
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Average, Ensemble, Soup, Student
 from pipelines.regulation.orchestrator import TrialRef
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
+from pipelines.run.ray_calls import get_result
+from pipelines.run.run_directory import EpochMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Cycles:
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
-        chosen: Ensemble | Soup = tasks.answer(self.orchestrator.teacher.remote(self.trial, cycle + 1))
+        chosen: Ensemble | Soup = get_result(self.orchestrator.teacher.remote(self.trial, cycle + 1))
         return TeacherNetwork(freeze(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: WeightsReference) -> DMLCSR:
@@ -60,24 +61,27 @@ class Cycles:
         self,
         cycle: int,
         student: DMLCSR,
-        score: float,
+        metrics: EpochMetrics,
         images: Iterable[Tensor],
-        validate: Callable[[DMLCSR], float],
+        validate: Callable[[DMLCSR], EpochMetrics],
     ) -> None:
-        """Ends a cycle; all ranks call it. `images` are this worker's normalised batches of one epoch."""
-        begin = time.monotonic()
+        """Ends a cycle; all ranks call it.
+
+        `metrics`: the student's validation; `images`: this worker's normalised batches of one epoch.
+        """
+        begin, score = time.monotonic(), metrics[VAL_MEAN_F1]
         step = broadcast_from_rank_zero(self._submit_student(cycle, student, score) if self.rank == 0 else None)
         if not isinstance(step, Average):
             return
         network = self._load(step.weights).to(self.device)
         pass_begin = time.monotonic()
-        reestimate(network, images, _sum_over_workers)
+        scoring.reestimate_batch_norm(network, images, reduce=scoring.sum_over_workers)
         pass_seconds = time.monotonic() - pass_begin
-        ensemble_score = validate(network)
+        ensemble_score = validate(network)[VAL_MEAN_F1]
         if self.rank == 0:
             prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "ensemble")
             weights = weight_files.write_weights(prefix, network.state_dict())
-            tasks.answer(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
+            get_result(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
             scores = 100 * score, 100 * ensemble_score
             text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
             text += "it took %.1f s, of which %.1f s for the pass over the training rows"
@@ -89,10 +93,5 @@ class Cycles:
         prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "student")
         weights = weight_files.write_weights(prefix, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
-        step: Ensemble | Average = tasks.answer(self.orchestrator.submit_student.remote(record))
+        step: Ensemble | Average = get_result(self.orchestrator.submit_student.remote(record))
         return step
-
-
-def _sum_over_workers(value: Tensor) -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.all_reduce(value)

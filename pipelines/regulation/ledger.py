@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, Validat
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.models.weights_reference import WeightsReference
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 from pipelines.run.states import State
 
@@ -169,7 +170,7 @@ class Ledger:
         """
         soups = {
             soup.cycle: {
-                "val_mean_f1": soup.val_mean_f1,
+                VAL_MEAN_F1: soup.val_mean_f1,
                 "members": list(soup.members),
                 "coefficients": dict(soup.coefficients) if with_lineage else {},
             }

@@ -34,6 +34,7 @@ from pipelines.regulation.ledger import (
 )
 from pipelines.run import lock
 from pipelines.run.paths import RunPaths
+from pipelines.run.ray_calls import get_result
 
 logger = logging.getLogger(__name__)
 NAMESPACE = "dmlcsr"
@@ -121,7 +122,7 @@ class Orchestrator:
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
         prefix = RunPaths(self.run).weights(trial, cycle, "average")
-        weights = tasks.average_in_task(earlier.weights, student.weights, cycle, prefix)
+        weights = get_result(tasks.average.remote(earlier.weights, student.weights, cycle, prefix))
         self.ledger.write_once(student)  # not before: one that cannot be averaged is no student of this trial
         return self.ledger.write_once(Average(trial=trial, cycle=cycle, weights=weights))
 
@@ -163,8 +164,9 @@ class Orchestrator:
         assert self.soup is not None
         ensembles = [self.ensemble(*name) for name in candidates.ensembles]
         prefix = RunPaths(self.run).weights(SOUP, candidates.cycle, "soup")
+        task = tasks.make_soup.options(num_gpus=float(self.soup["config"]["workers"]["use_gpu"]))
         try:
-            self.ledger.write_once(tasks.make_soup_in_task(self.soup, ensembles, candidates.cycle, prefix))
+            self.ledger.write_once(get_result(task.remote(self.soup, ensembles, candidates.cycle, prefix)))
         except Exception:  # whatever it is, the trials go on with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
@@ -198,8 +200,7 @@ class Orchestrator:
         return self.ledger.summary(with_lineage=False)
 
 
-_remote: Any = ray.remote
-ACTOR = _remote(concurrency_groups={"averages": MAX_AVERAGES})(Orchestrator)
+ACTOR = ray.remote(concurrency_groups={"averages": MAX_AVERAGES})(Orchestrator)  # type: ignore[call-overload]
 
 
 def actor_name(run: str) -> str:

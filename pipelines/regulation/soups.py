@@ -5,22 +5,21 @@ recipe 1). Runs as a task, in one process: reads what it needs itself, beside th
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dmlcsr.metrics import Counts, scores
 from dmlcsr.model import DMLCSR
-from dmlcsr.predict import Predictor, normalize
-from dmlcsr.regulation import reestimate, update_ensemble
+from dmlcsr.predict import normalize
+from dmlcsr.regulation import update_ensemble
 from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
-from pipelines.models import setup, validation
+from pipelines.models import scoring, setup
 from pipelines.models.weight_files import read_weights, write_weights
 from pipelines.regulation.ledger import SOUP, Ensemble, Soup, blend_shares
+from pipelines.run.metric_names import VAL_MEAN_F1
 
 BATCH_NORM_BATCHES = 64
 """Training batches that a soup's BatchNorm statistics are estimated from, at most."""
@@ -30,8 +29,8 @@ class SoupScorer:
     """What scores a soup: the data of a sweep and the network of its trials."""
 
     def __init__(self, config: TrainConfig, manifest: Manifest) -> None:
-        self.config, self.taxonomy = config, manifest.taxonomy
-        self.card = setup.model_card(config, self.taxonomy)
+        self.config = config
+        self.card = setup.model_card(config, manifest.taxonomy)
         self.device = torch.device("cuda" if config.workers.use_gpu else "cpu")
         self.train = setup.train_stream(config, manifest, 0, 1)
         self.validation = row_groups.open_split(config.data, manifest, "val")
@@ -41,12 +40,10 @@ class SoupScorer:
         network = DMLCSR(self.card.architecture)
         network.load_state_dict(dict(average))
         network.to(self.device)
-        reestimate(network, islice(self._images(), BATCH_NORM_BATCHES))
-        predictor = Predictor(network.decoupled(), self.card, str(self.device))
-        counts = Counts(self.taxonomy.num_classes)
-        for batch in stream.ordered_chunks(self.validation, self.card.preprocessing.size):
-            validation.count(counts, predictor, batch)
-        return network.state_dict(), scores(counts, self.taxonomy).mean_f1 or 0.0
+        scoring.reestimate_batch_norm(network, self._images(), BATCH_NORM_BATCHES)
+        rows = stream.ordered_chunks(self.validation, self.card.preprocessing.size)
+        metrics = scoring.validation_metrics(network, self.card, self.device, rows)
+        return network.state_dict(), metrics[VAL_MEAN_F1]
 
     def _images(self) -> Iterator[Tensor]:
         """Normalised batches of the epoch that follows the initial phase."""

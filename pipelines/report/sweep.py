@@ -8,6 +8,7 @@ from pipelines.config.training import TuneConfig
 from pipelines.report import charts, page, training
 from pipelines.report.page import Column
 from pipelines.run import result_file, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 
 
@@ -42,19 +43,19 @@ def _trials(entries: list[dict[str, Any]], best: str | None) -> str:
             f"{entry['trial']} (best)" if entry["trial"] == best else entry["trial"],
             entry["state"],
             entry["epochs"],
-            entry["val_mean_f1"],
+            entry[VAL_MEAN_F1],
             *(float(entry["parameters"][name]) for name in names),
         )
-        for entry in sorted(entries, key=lambda entry: -(entry["val_mean_f1"] or 0))
+        for entry in sorted(entries, key=lambda entry: -(entry[VAL_MEAN_F1] or 0))
     ]
     return page.table("Trials, best first", columns, rows, filtered=True) if rows else page.note("No trial was begun.")
 
 
 def _weights(entries: list[dict[str, Any]]) -> str:
-    scored = [entry for entry in entries if entry["val_mean_f1"] is not None]
+    scored = [entry for entry in entries if entry[VAL_MEAN_F1] is not None]
     drawn = []
     for name in scored[0]["parameters"] if scored else ():
-        points = [(entry["parameters"][name], 100 * entry["val_mean_f1"]) for entry in scored]
+        points = [(entry["parameters"][name], 100 * entry[VAL_MEAN_F1]) for entry in scored]
         text = name.replace("_", " ")
         drawn.append(charts.scatter(f"Validation mean F1, %, against {text}", points, text, "F1"))
     return f'<div class="charts">{"".join(drawn)}</div>' if any(drawn) else ""

@@ -14,6 +14,7 @@ from pipelines.models import model_directory
 from pipelines.report import charts, page
 from pipelines.report.page import Column, Picture
 from pipelines.run import run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 from pipelines.run.states import State
 from pipelines.tuning import trials
@@ -38,7 +39,7 @@ def sections(uri: str, config: TrainConfig) -> Sections:
 def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
     environment = RunPaths(uri).environment
     software = storage.read_json(environment) if storage.exists(environment) else {}
-    score = state["val_mean_f1"]
+    score = state[VAL_MEAN_F1]
     searched = trials.searched(config.search) if isinstance(config, TuneConfig) else {}
 
     def shown(name: str, value: float) -> str:
@@ -76,7 +77,7 @@ def _listed(values: Mapping[str, object]) -> str:
 
 
 def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
-    """Validation F1, loss parts, learning rate; the starts of cycles are marked."""
+    """Validation F1, loss terms, learning rate; the starts of cycles are marked."""
 
     def line(key: str, factor: float = 1) -> list[tuple[float, float]]:
         return [(record["epoch"], factor * record[key]) for record in history if record.get(key) is not None]
@@ -86,9 +87,9 @@ def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
     marks = [mark for mark in marks if history and mark <= history[-1]["epoch"]]
     keys = [key for key in (history[0] if history else ()) if key.startswith("loss_")]
     drawn = [
-        charts.line_chart("Validation mean F1, %", {"student": line("val_mean_f1", 100)}, "epoch", marks),
+        charts.line_chart("Validation mean F1, %", {"student": line(VAL_MEAN_F1, 100)}, "epoch", marks),
         charts.line_chart(
-            "Loss: the weighted total, and its parts unweighted",
+            "Loss: the weighted total, and its terms unweighted",
             {key[5:].replace("_", " "): line(key) for key in keys},
             "epoch",
             marks,
@@ -207,7 +208,7 @@ def lineage(uri: str) -> str:
             "Weights": origin,
             "Shares": _shares(made) if made else "one student",
             "Taught": "; ".join(taught) or "by nobody within the run",
-            "Validation mean F1": f"{100 * card.metrics.get('val_mean_f1', float('nan')):.2f} %",
+            "Validation mean F1": f"{100 * card.metrics.get(VAL_MEAN_F1, float('nan')):.2f} %",
             "Run": card.lineage.get("run", "–"),
             "Data": card.lineage.get("data", "–"),
             "Data digest": str(card.lineage.get("data_digest", "–"))[:16],

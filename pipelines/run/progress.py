@@ -25,8 +25,8 @@ class Progress:
     def seconds(self) -> float:
         return time.monotonic() - self.begin
 
-    def log(self, step: int, images_per_step: int, parts: Tensor) -> None:
-        """Scalars stay on the device but for the steps that are told."""
+    def log(self, step: int, images_per_step: int, loss: Tensor) -> None:
+        """`loss`: a scalar, which stays on the device but for the steps that are told."""
         if self.silent or time.monotonic() - self.last_logged < LOG_SECONDS:
             return
         self.last_logged = time.monotonic()
@@ -38,7 +38,7 @@ class Progress:
             self.num_epochs,
             step,
             self.num_steps,
-            parts[0].item(),
+            loss.item(),
             self.best,
             images_per_step / per_step,
             *divmod(int(left), 60),

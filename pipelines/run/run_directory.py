@@ -17,13 +17,14 @@ from pipelines.config import plain_yaml
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.run import claims, release_0_1
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 EpochMetrics = Mapping[str, float]
 """What was measured in one epoch."""
 _HISTORY = TypeAdapter(list[dict[str, int | float]], config=ConfigDict(strict=True))
-_REQUIRED_KEYS = {"epoch", "time", "val_mean_f1"}
+_REQUIRED_KEYS = {"epoch", "time", VAL_MEAN_F1}
 """Of every epoch, whatever else."""
 
 

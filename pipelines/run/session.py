@@ -18,13 +18,11 @@ from pipelines.run.preflight import Needs
 
 
 @contextmanager
-def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) -> Iterator[None]:
+def ray_session(needs: Needs) -> Iterator[None]:
     """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster, and ends what it started.
 
-    The arguments are what the command needs at least to make progress; see `preflight`. Raises UserError where the
-    cluster has less, or runs other versions.
+    Raises UserError where the cluster has less than is needed (see `preflight`), or runs other versions.
     """
-    needs = Needs(num_cpus, num_gpus, process_bytes)
     if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
         with _original_errors():
             preflight.check(needs)
@@ -38,7 +36,7 @@ def ray_session(num_cpus: float, num_gpus: float = 0, process_bytes: int = 0) ->
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
-            cpus = max(os.cpu_count() or 1, math.ceil(num_cpus))
+            cpus = max(os.cpu_count() or 1, math.ceil(needs.cpus))
             start_local(cpus, log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:

@@ -21,21 +21,28 @@ import torch.distributed
 from ray.train.v2.api.report_config import CheckpointConsistencyMode
 from torch import Tensor, nn
 
-from dmlcsr.losses import LossTerms, LossWeights, dml_loss
-from dmlcsr.metrics import Counts, scores
+from dmlcsr.losses import LossTerms, dml_loss
 from dmlcsr.model import DMLCSR
-from dmlcsr.predict import Predictor, normalize
+from dmlcsr.predict import normalize
 from dmlcsr.schedule import learning_rate
 from dmlcsr.taxonomy import get_taxonomy
 from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
-from pipelines.models import checkpoint, validation
-from pipelines.models.setup import build_network, build_optimizer, initial_run_checkpoint, model_card, train_stream
+from pipelines.models import checkpoint, scoring
+from pipelines.models.setup import (
+    build_network,
+    build_optimizer,
+    initial_run_checkpoint,
+    loss_weights,
+    model_card,
+    train_stream,
+)
 from pipelines.models.teachers import configured_teacher
 from pipelines.regulation.cycles import Cycles
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import console, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.progress import Progress
 from pipelines.run.run_directory import EpochMetrics
 
@@ -76,7 +83,7 @@ class RankTrainer:
         self._resume()
         self.ddp_network: nn.Module = ray.train.torch.prepare_model(network)
         self.card = model_card(config, self.taxonomy)
-        self.loss_weights = LossWeights(**config.loss.model_dump(exclude={"edge_radius"}))
+        self.loss_weights = loss_weights(config.loss)
         self.val_split = row_groups.open_split(config.data, manifest, "val")
         self.train_stream = train_stream(config, manifest, self.rank, self.world_size)
         self.cycles = Cycles(config, trial_ref, self.rank, self.card, self.device) if config.averages_students else None
@@ -85,7 +92,7 @@ class RankTrainer:
     @property
     def best_f1(self) -> float | None:
         """Of the epochs so far."""
-        return max((record["val_mean_f1"] for record in self.history), default=None)
+        return max((record[VAL_MEAN_F1] for record in self.history), default=None)
 
     def _resume(self) -> None:
         latest = ray.train.get_checkpoint() or initial_run_checkpoint(self.config)
@@ -109,8 +116,7 @@ class RankTrainer:
             if failure is not None:
                 return {"history": self.history, "failure": failure}
             self.share_buffers()
-            record["val_mean_f1"] = self.validate()
-            self.history.append({"epoch": epoch + 1, "time": time.time(), **record})
+            self.history.append({"epoch": epoch + 1, "time": time.time(), **record, **self.validate()})
             self.commit_epoch()
         self.finish_cycle_if_due(last)
         return {"history": self.history}
@@ -124,8 +130,8 @@ class RankTrainer:
             return
         cycle = self.cycles.cycle_ending_after(epoch)
         if cycle is not None:
-            score = self.history[-1]["val_mean_f1"]
-            self.cycles.finish_cycle(cycle, self.network, score, self._pixels_of(epoch), self.validate)
+            metrics, images = self.history[-1], self._pixels_of(epoch)
+            self.cycles.finish_cycle(cycle, self.network, metrics, images, self.validate)
         if cycle is not None or self.teacher is None:
             self.teacher = self.cycles.teacher(epoch)
 
@@ -142,21 +148,21 @@ class RankTrainer:
             yield batch
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
-        """Mean loss parts, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
+        """Mean loss terms, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
         self.ddp_network.train()
         accumulate = self.config.optimizer.accumulation_steps
         num_steps = self.train_stream.num_batches // accumulate
-        total = torch.zeros(len(LossTerms._fields), device=self.device)
+        sums = torch.zeros(len(LossTerms._fields), device=self.device)
         progress = Progress(epoch, self.config.num_epochs, num_steps, self.rank, self.best_f1)
         images_per_step = accumulate * self.train_stream.batch_size * self.world_size
         for step in range(num_steps):
             rate = self._set_rate(epoch + step / num_steps)
-            parts = self.step(islice(batches, accumulate))
-            if parts is None:
+            terms = self.step(islice(batches, accumulate))
+            if terms is None:
                 return {}, f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}"
-            total += parts
-            progress.log(step + 1, images_per_step, parts)
-        means = dict(zip(LossTerms._fields, (total / num_steps).tolist(), strict=True))
+            sums += torch.stack(terms)
+            progress.log(step + 1, images_per_step, terms.total)
+        means = dict(zip(LossTerms._fields, (sums / num_steps).tolist(), strict=True))
         speed = num_steps * images_per_step / progress.seconds
         return {f"loss_{name}": value for name, value in means.items()} | {
             "lr": rate,
@@ -164,8 +170,8 @@ class RankTrainer:
             "train_seconds": progress.seconds,
         }, None
 
-    def step(self, batches: Iterator[dict[str, Tensor]]) -> Tensor | None:
-        """One optimiser step over its micro-batches; the mean loss parts, or None where they are not finite.
+    def step(self, batches: Iterator[dict[str, Tensor]]) -> LossTerms | None:
+        """One optimiser step over its micro-batches; the mean loss terms, or None where they are not finite.
 
         The gradient is the same on every rank after DDP's reduction, so all ranks decide alike.
         """
@@ -174,9 +180,9 @@ class RankTrainer:
         number = 0
         for number, batch in enumerate(batches, start=1):
             with self._reduces_gradients(number == accumulate):
-                parts = self.loss(batch)
-                (parts.total / accumulate).backward()
-            summed += torch.stack([part.detach().float() for part in parts]) / accumulate
+                terms = self.loss(batch)
+                (terms.total / accumulate).backward()
+            summed += torch.stack([term.detach().float() for term in terms]) / accumulate
         if number != accumulate:
             raise RuntimeError("the stream ended in the middle of an epoch")
         limit = self.config.optimizer.clip_norm or math.inf
@@ -185,10 +191,10 @@ class RankTrainer:
             return None
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return summed
+        return LossTerms(*summed)
 
     def loss(self, batch: dict[str, Tensor]) -> LossTerms:
-        """Loss parts of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
+        """Loss terms of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
         pixels = normalize(batch["image"], self.card.preprocessing)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.ddp_network(pixels)
@@ -219,23 +225,20 @@ class RankTrainer:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> float:
-        """Mean F1 of the student, or of another network, on the validation split at label resolution.
+    def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> EpochMetrics:
+        """The metrics of the student, or of another network, on the validation split at label resolution.
 
         Each row is counted on exactly one worker.
         """
-        predictor = Predictor((network or self.network).decoupled(), self.card, str(self.device))
-        counts = Counts(self.taxonomy.num_classes)
         rows = stream.ordered_rows(
             self.val_split, self.config.input.size, self.config.workers.decode_tasks, self.rank, self.world_size
         )
-        for batch in islice(rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches):
-            validation.count(counts, predictor, batch)
-        if self.world_size > 1:
-            confusion = torch.from_numpy(counts.confusion).to(self.device)
-            torch.distributed.all_reduce(confusion)
-            counts.confusion = confusion.cpu().numpy()
-        return scores(counts, self.taxonomy).mean_f1 or 0.0
+        batches: Iterator[stream.Columns] = islice(
+            rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches
+        )
+        return scoring.validation_metrics(
+            network or self.network, self.card, self.device, batches, scoring.sum_over_workers
+        )
 
     def commit_epoch(self) -> None:
         """Commits the epoch: after this it is never done again."""
@@ -255,5 +258,5 @@ class RankTrainer:
                 latest["epoch"],
                 self.config.num_epochs,
                 latest["loss_total"],
-                100 * latest["val_mean_f1"],
+                100 * latest[VAL_MEAN_F1],
             )

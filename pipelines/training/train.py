@@ -24,11 +24,14 @@ from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.models import checkpoint, model_directory, setup, weight_files
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import claims, result_file, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
+from pipelines.run.preflight import Needs
+from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
 from pipelines.training import loop
@@ -67,14 +70,14 @@ def run(config: TrainConfig) -> TrainResult:
         claim = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
         config, resumed = stack.enter_context(claim)
         run_directory.describe(config, manifest.digest)
-        stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
+        stack.enter_context(ray_session(needs(config, worker_bytes(config, manifest.taxonomy))))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}
 
 
 def summary(result: TrainResult) -> str:
-    score = f"{100 * result['val_mean_f1']:.2f} %"
+    score = f"{100 * result[VAL_MEAN_F1]:.2f} %"
     cycles = f", {result['num_cycles']} cycles of them" if result["num_cycles"] else ""
     return f"trained {result['num_epochs']} epochs{cycles}; best validation mean F1 {score}; model in {result['model']}"
 
@@ -102,10 +105,11 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         log_init_report(config, manifest)
 
 
-def needs(config: TrainConfig) -> tuple[float, float]:
-    """CPUs and GPUs that one training needs at once."""
+def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
+    """What one training needs at once; `process_bytes`: that of `worker_bytes`, where memory counts too."""
     workers = config.workers
-    return workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks), workers.num_workers * workers.use_gpu
+    cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
+    return Needs(cpus, workers.num_workers * workers.use_gpu, process_bytes)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
@@ -128,15 +132,15 @@ def train_trial(
             taxonomy=manifest.taxonomy_name,
             num_cycles=config.csr.num_cycles,
         )
-        tasks.answer(orchestrator_handle.register.remote(trial))
+        get_result(orchestrator_handle.register.remote(trial))
     result = fit(config, manifest, trial_ref, callbacks)
     score = export_best(config, manifest, trial_ref, result)
     if orchestrator_handle is not None:
-        tasks.answer(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state=State.FINISHED)))
+        get_result(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state=State.FINISHED)))
     return {
         "run": config.out,
         "model": RunPaths(config.out).model,
-        "val_mean_f1": score,
+        VAL_MEAN_F1: score,
         "num_epochs": config.num_epochs,
         "num_cycles": config.csr.num_cycles,
     }
@@ -213,7 +217,7 @@ def build_torch_trainer(
             failure_config=FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
             ),
-            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_mean_f1"),
+            checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=VAL_MEAN_F1),
             logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=list(callbacks),
         ),
@@ -227,8 +231,8 @@ def _last_line(error: BaseException) -> str:
 
 def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, result: Result) -> float:
     """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
-    saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1]["val_mean_f1"])
-    score: float = metrics["val_mean_f1"]
+    saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][VAL_MEAN_F1])
+    score: float = metrics[VAL_MEAN_F1]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
     ensemble = best_ensemble(trial_ref)
     if ensemble is not None and ensemble.val_mean_f1 > score:
@@ -243,7 +247,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
     network.load_state_dict(state)
     scored = replace(
         card,
-        metrics={"val_mean_f1": score},
+        metrics={VAL_MEAN_F1: score},
         lineage={
             "run": config.out,
             **origin,

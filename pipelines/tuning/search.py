@@ -15,8 +15,9 @@ from ray.tune.search import BasicVariantGenerator, SearchAlgorithm, Searcher
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import UserError
 from pipelines.run import run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
-from pipelines.tuning.trials import METRIC, parameters_of, searched
+from pipelines.tuning.trials import parameters_of, searched
 
 TRIAL_NUMBER = "number"
 
@@ -59,7 +60,7 @@ def tune_config(config: TuneConfig, max_concurrent: int) -> ray.tune.TuneConfig:
     is_random = config.algorithm == "random"
     algorithm: Searcher | SearchAlgorithm = BasicVariantGenerator(max_concurrent=max_concurrent)
     return ray.tune.TuneConfig(
-        metric=METRIC,
+        metric=VAL_MEAN_F1,
         mode="max",
         num_samples=1 if is_random else config.num_trials,
         max_concurrent_trials=None if is_random else max_concurrent,

@@ -1,16 +1,15 @@
 """The trials of a sweep on storage: each has a run directory of its own below `<run>/trials/`."""
 
 from collections.abc import Sequence
-from typing import Final, TypedDict
+from typing import TypedDict
 
 from pipelines import storage
 from pipelines.config.training import SearchConfig, TrainConfig, TuneConfig
 from pipelines.run import result_file, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths, trial_name
 from pipelines.run.states import State, state_of
 from pipelines.training.train import TrialResult
-
-METRIC: Final = "val_mean_f1"
 
 
 class TrialSummary(TypedDict):
@@ -66,9 +65,9 @@ def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
 def trial_summary(out: str, name: str) -> TrialSummary:
     """Reads where the run directory `out` stands."""
     history = run_directory.read_metrics(out)
-    best = max((record[METRIC] for record in history), default=None)
-    score = (result_file.finished_result(out, "train") or {}).get(METRIC, best)
-    return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), "val_mean_f1": score}
+    best = max((record[VAL_MEAN_F1] for record in history), default=None)
+    score = (result_file.finished_result(out, "train") or {}).get(VAL_MEAN_F1, best)
+    return {"trial": name, "run": out, "state": state_of(out), "epochs": len(history), VAL_MEAN_F1: score}
 
 
 def trial_summaries(config: TuneConfig) -> list[SweepTrial]:
@@ -87,8 +86,8 @@ def trial_summaries(config: TuneConfig) -> list[SweepTrial]:
 def as_text(entries: Sequence[SweepTrial]) -> str:
     """A table, best first."""
     lines = [f"{'trial':<8}{'state':<13}{'epochs':>7}{'validation %':>14}  parameters"]
-    for entry in sorted(entries, key=lambda entry: -(entry[METRIC] or 0)):
-        score = "-" if entry[METRIC] is None else f"{100 * entry['val_mean_f1']:.2f}"
+    for entry in sorted(entries, key=lambda entry: -(entry[VAL_MEAN_F1] or 0)):
+        score = "-" if entry[VAL_MEAN_F1] is None else f"{100 * entry[VAL_MEAN_F1]:.2f}"
         values = ", ".join(f"{name} {value:.3g}" for name, value in entry["parameters"].items())
         lines.append(f"{entry['trial']:<8}{entry['state']:<13}{entry['epochs']:>7}{score:>14}  {values}")
     return "\n".join(lines)

@@ -22,12 +22,15 @@ from pipelines.config.training import ClusterConfig, CsrConfig, TrainConfig, Tun
 from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError, WorkersLostError
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import claims, preflight, result_file, run_directory
+from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
+from pipelines.run.preflight import Needs
+from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State, state_of
 from pipelines.training import train
@@ -41,7 +44,6 @@ from pipelines.tuning.search import (
     tune_config,
 )
 from pipelines.tuning.trials import (
-    METRIC,
     SweepTrial,
     failure,
     mark_failed,
@@ -86,7 +88,7 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     """Runs all trials that are not done yet, and before them the initial run that they share."""
     run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
-    with ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)):
+    with ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))):
         fits = max_concurrent(config, limits)
         if soup:
             train_initial_run(config, manifest)
@@ -95,7 +97,7 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
 
 
 def summary(result: TuneResult) -> str:
-    best = f"best: trial {result['best_trial']}, {100 * result[METRIC]:.2f} %; model in {result['model']}"
+    best = f"best: trial {result['best_trial']}, {100 * result[VAL_MEAN_F1]:.2f} %; model in {result['model']}"
     return f"{trials.as_text(result['trials'])}\n{best}; for `train --config`: {result['best_config']}"
 
 
@@ -105,11 +107,11 @@ def autoscaler_limits(config: TuneConfig) -> ClusterConfig:
     return config.cluster if is_given else ClusterConfig()
 
 
-def min_start_resources(config: TuneConfig, limits: ClusterConfig) -> tuple[float, float]:
-    """CPUs and GPUs that must be there from the beginning: none of those that an autoscaler may add."""
-    cpus, gpus = train.needs(config)
-    spare = SOUP_CPUS if config.soup else 0
-    return 0 if limits.max_cpus else cpus + DRIVER_CPUS + spare, 0 if limits.max_gpus else gpus
+def min_start_needs(config: TuneConfig, limits: ClusterConfig, process_bytes: int) -> Needs:
+    """What must be there from the beginning: no CPUs and no GPUs where an autoscaler may add them."""
+    trial = train.needs(config, process_bytes)
+    cpus = trial.cpus + DRIVER_CPUS + (SOUP_CPUS if config.soup else 0)
+    return trial._replace(cpus=0 if limits.max_cpus else cpus, gpus=0 if limits.max_gpus else trial.gpus)
 
 
 def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
@@ -118,13 +120,13 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
     Raises UserError, with what is missing, where it can never run one.
     """
     cluster = preflight.capacity()
-    cpus, gpus = train.needs(config)
+    trial = train.needs(config)
     wanted = {
-        "CPU": (cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
-        "GPU": (gpus, max(cluster.gpus, limits.max_gpus or 0)),
+        "CPU": (trial.cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
+        "GPU": (trial.gpus, max(cluster.gpus, limits.max_gpus or 0)),
     }
     # A soup is made beside the trials: it must find a place that they leave free.
-    spare = {"CPU": SOUP_CPUS, "GPU": int(gpus > 0)} if config.soup else {"CPU": 0, "GPU": 0}
+    spare = {"CPU": SOUP_CPUS, "GPU": int(trial.gpus > 0)} if config.soup else {"CPU": 0, "GPU": 0}
     fits = math.inf
     for name, (needed, present) in wanted.items():
         if needed > present:
@@ -226,7 +228,7 @@ class TrialRecorder(ray.tune.Callback):
         if state_of(out) in (State.UNFINISHED, State.STOPPED):
             if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
-                tasks.answer(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state=State.STOPPED)))
+                get_result(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state=State.STOPPED)))
             mark_stopped(out)
         why = failure(out)
         logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))
@@ -243,7 +245,9 @@ def export_best_trial(config: TuneConfig) -> TuneResult:
     """Writes the table of trials, the best trial's model and its configuration."""
     table = trials.trial_summaries(config)
     scored = [
-        (score, entry) for entry in table if entry["state"] == State.FINISHED and (score := entry[METRIC]) is not None
+        (score, entry)
+        for entry in table
+        if entry["state"] == State.FINISHED and (score := entry[VAL_MEAN_F1]) is not None
     ]
     if not scored:
         failures = [
@@ -263,7 +267,7 @@ def export_best_trial(config: TuneConfig) -> TuneResult:
         "run": config.out,
         "best_trial": best["trial"],
         "best_config": chosen,
-        "val_mean_f1": score,
+        VAL_MEAN_F1: score,
         "model": RunPaths(config.out).model,
         "trials": table,
     }

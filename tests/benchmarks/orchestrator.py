@@ -19,8 +19,10 @@ from pathlib import Path
 import ray
 
 from pipelines.models.weights_reference import WeightsReference
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Average, Ensemble, Ledger, LedgerRecord, Student, TeacherChoice, Trial
+from pipelines.run.preflight import Needs
+from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 
 TRIALS, CYCLES, ANSWERS = 200, 20, 100
@@ -46,19 +48,19 @@ def _megabytes(status: str, field: str) -> int:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as run, ray_session(1):
+    with tempfile.TemporaryDirectory() as run, ray_session(Needs(cpus=1)):
         ledger = Ledger(run)
         for number in range(TRIALS):
             for record in records(f"{number:05d}"):
                 ledger.write_once(record)
         begin = time.perf_counter()
         with orchestrator.orchestrator_actor(run) as actor:
-            tasks.answer(actor.status.remote())
+            get_result(actor.status.remote())
             started = time.perf_counter() - begin
             seconds = []
             for _ in range(ANSWERS):
                 begin = time.perf_counter()
-                tasks.answer(actor.status.remote())
+                get_result(actor.status.remote())
                 seconds.append(time.perf_counter() - begin)
             pid = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
             memory = Path(f"/proc/{pid}/status").read_text()

@@ -33,6 +33,7 @@ from pipelines.inference import evaluate
 from pipelines.ingest import synth
 from pipelines.relabeling import relabel
 from pipelines.run import console, result_file
+from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 from pipelines.training import train
 
@@ -170,7 +171,7 @@ def main() -> None:
     given = ["--preset", "cpu-small", "--data", "/", "--out", "/", "--schedule.epochs", str(arguments.epochs), *more]
     recipe = options.resolve(TrainConfig, options.parse("train", TrainConfig, given, with_presets=True))
     results = []
-    with console.logging_to_console(verbose=False), ray_session(num_cpus=4):
+    with console.logging_to_console(verbose=False), ray_session(Needs(cpus=4)):
         logging.getLogger("pipelines").setLevel(logging.WARNING)
         for seed in range(arguments.seeds):
             results.append(study(arguments.folder, seed, arguments, recipe))

@@ -43,14 +43,14 @@ def test_what_is_missing_is_one_sentence(needs, part):
 def test_a_session_counts_the_cluster_that_is_there(ray_cluster):
     assert preflight.capacity().cpus == ray.cluster_resources()["CPU"]
     assert preflight.capacity().node_bytes > 0
-    with pytest.raises(UserError, match="needs 1000 CPUs"), ray_session(1000):
+    with pytest.raises(UserError, match="needs 1000 CPUs"), ray_session(Needs(cpus=1000)):
         pass
 
 
 def test_a_full_disk_is_told_before_work(ray_cluster, monkeypatch):
     assert preflight.disk_problems() == []
     monkeypatch.setattr(preflight, "_FULL", 0.0)
-    with pytest.raises(UserError, match=r"the disk of .* is \d+% full"), ray_session(1):
+    with pytest.raises(UserError, match=r"the disk of .* is \d+% full"), ray_session(Needs(cpus=1)):
         pass
 
 

@@ -195,8 +195,8 @@ def resolved(words):
 
 def assert_fits(sweep, limits):
     assert (sweep.cluster.max_cpus, sweep.cluster.max_gpus) == limits
-    cpus, gpus = train.needs(sweep)
-    assert 0 < cpus < limits[0] and 0 < gpus <= limits[1]
+    needs = train.needs(sweep)
+    assert 0 < needs.cpus < limits[0] and 0 < needs.gpus <= limits[1]
 
 
 def test_the_rayjob_is_a_valid_sweep_that_fits_its_cluster_and_is_repeated():

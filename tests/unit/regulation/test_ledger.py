@@ -11,10 +11,10 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.models import weight_files
 from pipelines.models.weights_reference import WeightsReference
-from pipelines.regulation import tasks
 from pipelines.regulation.ledger import Average, Ensemble, Ledger, Student, Trial, TrialEnd
 from pipelines.regulation.orchestrator import Orchestrator
 from pipelines.run.paths import RunPaths
+from tests.support.tasks import run_in_process
 
 TRIAL = Trial(trial="a", architecture={"depth": 18}, taxonomy="lapa", num_cycles=3)
 
@@ -38,7 +38,7 @@ def here(monkeypatch):
         calls.append(arguments[2])
         return weight_files.average(*arguments)
 
-    monkeypatch.setattr(tasks, "average_in_task", averaged)
+    run_in_process(monkeypatch, average=averaged)
     return calls
 
 
@@ -68,7 +68,7 @@ def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, 
     run = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         calls = []
-        patch.setattr(tasks, "average_in_task", lambda *a: calls.append(a[2]) or weight_files.average(*a))
+        run_in_process(patch, average=lambda *a: calls.append(a[2]) or weight_files.average(*a))
         actor = Orchestrator(str(run))
         for cycle in range(3):
             actor.register(TRIAL)

@@ -7,7 +7,6 @@ import torch
 
 from pipelines.errors import UserError
 from pipelines.models import weight_files
-from pipelines.regulation import tasks
 from pipelines.regulation.ledger import (
     SOUP,
     Average,
@@ -21,8 +20,9 @@ from pipelines.regulation.ledger import (
 )
 from pipelines.regulation.orchestrator import Orchestrator
 from pipelines.run.paths import RunPaths
+from tests.support.tasks import run_in_process
 
-SETTINGS = {"config": {}, "manifest": {}}
+SETTINGS = {"config": {"workers": {"use_gpu": False}}, "manifest": {}}
 
 
 def trial(name):
@@ -59,8 +59,7 @@ class FakeSoupTask:
 @pytest.fixture
 def stove(monkeypatch):
     stove = FakeSoupTask()
-    monkeypatch.setattr(tasks, "average_in_task", weight_files.average)
-    monkeypatch.setattr(tasks, "make_soup_in_task", stove.cook)
+    run_in_process(monkeypatch, average=weight_files.average, make_soup=stove.cook)
     return stove
 
 
