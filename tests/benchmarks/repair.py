@@ -44,7 +44,7 @@ VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "confident": {"policy": "confident"},
     "confident-tta": {"policy": "confident", "tta": True},
 }
-Row = Mapping[str, float]
+Row = dict[str, float]
 
 
 def with_folds(num_folds: int) -> Mapping[str, Mapping[str, Any]]:

@@ -1,4 +1,5 @@
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def golden_label() -> Tensor:
     return torch.from_numpy(GOLDEN["labels"])
 
 
-def random_logits(batch: int, classes: int, height: int, width: int, **options: object) -> Logits:
+def random_logits(batch: int, classes: int, height: int, width: int, **options: Any) -> Logits:
     generator = torch.Generator().manual_seed(0)
     parsing, binary, category = (
         torch.randn(batch, c, height, width, generator=generator, dtype=torch.float64).to(**options).requires_grad_()

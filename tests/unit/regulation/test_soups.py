@@ -1,6 +1,7 @@
 """What the orchestrator decides where trials share, as a plain object; how a soup is made is in tests/pipelines."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from pipelines.regulation.ledger import (
 from pipelines.regulation.orchestrator import Orchestrator
 from pipelines.run.paths import RunPaths
 
-SETTINGS = {"config": {}, "manifest": {}}
+SETTINGS: dict[str, Any] = {"config": {}, "manifest": {}}
 
 
 def trial(name):
