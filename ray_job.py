@@ -16,7 +16,8 @@ from pipelines.config.base import Config
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
+"""That of pyproject.toml, which a job cannot ask: its working directory is not installed."""
 
 
 class Command(NamedTuple):
