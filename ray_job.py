@@ -1,4 +1,7 @@
-"""DML-CSR face parsing on Ray: the only entry point.
+"""DML-CSR face parsing on Ray: the entry point of every command.
+
+Where the package is installed, `dmlcsr` does the same as `python ray_job.py`. Clusters for trying them are started by
+`python -m cluster.local` and `python -m cluster.demo`.
 
 python ray_job.py synth --out data/faces
 python ray_job.py train --data data/faces --out runs/first
@@ -148,9 +151,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def command_line() -> int:
+    """Runs the command of `sys.argv` as a program of its own: `dmlcsr`, or `python ray_job.py`. Returns the exit code."""
     if "--verbose" not in sys.argv:
         from pipelines.run import console
 
         console.silence_native_code()
-    sys.exit(main(sys.argv[1:]))
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())
