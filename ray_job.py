@@ -31,7 +31,7 @@ class Command(NamedTuple):
     module: str
     with_presets: bool = False
     writes_folder: bool = True
-    """Whether it has an output, which then gets the result too."""
+    """Whether `--out` is a folder, which then gets `result.json` too. `report`, `export` and `bench` write one file."""
 
 
 COMMANDS = {
@@ -136,7 +136,7 @@ def planned(name: str, config: Config) -> tuple[dict[str, Any], str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 failed, 2 wrong usage or bad input."""
+    """Returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted by Ctrl-C."""
     try:
         run(argv)
     except (UserError, OutputTakenError) as error:
@@ -152,7 +152,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def command_line() -> int:
-    """Runs the command of `sys.argv` as a program of its own: `dmlcsr`, or `python ray_job.py`. Returns the exit code."""
+    """Runs the command of `sys.argv` as a program, `dmlcsr` or `python ray_job.py`. Returns the exit code."""
     if "--verbose" not in sys.argv:
         from pipelines.run import console
 

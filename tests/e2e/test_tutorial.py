@@ -29,9 +29,7 @@ def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
     with ray_head(tmp_path / "head", num_cpus=4) as head:  # one for all: a reader's own starts with each command
         env = os.environ | head.driver_environment | {"PYTHONPATH": str(ROOT)}
         env["PATH"] = f"{scripts}{os.pathsep}{env['PATH']}"
-        done = subprocess.run(
-            ["sh", "-ec", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=850
-        )
+        done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stderr[-3000:]
     for made in ("run.html", "faces-2.html", "faces-2/suspects/coco.json", "labelled/overlays", "face-parser.onnx"):
         assert (tmp_path / made).exists(), made
