@@ -1,4 +1,7 @@
-"""DML-CSR face parsing on Ray: the only entry point.
+"""DML-CSR face parsing on Ray: the entry point of every command.
+
+Where the package is installed, `dmlcsr` does the same as `python ray_job.py`. Clusters for trying them are started by
+`python -m cluster.local` and `python -m cluster.demo`.
 
 python ray_job.py synth --out data/faces
 python ray_job.py train --data data/faces --out runs/first
@@ -16,7 +19,8 @@ from pipelines.config.base import Config
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
+"""That of pyproject.toml, which a job cannot ask: its working directory is not installed."""
 
 
 class Command(NamedTuple):
@@ -27,7 +31,7 @@ class Command(NamedTuple):
     module: str
     with_presets: bool = False
     writes_folder: bool = True
-    """Whether it has an output, which then gets the result too."""
+    """Whether `--out` is a folder, which then gets `result.json` too. `report`, `export` and `bench` write one file."""
 
 
 COMMANDS = {
@@ -132,7 +136,7 @@ def planned(name: str, config: Config) -> tuple[dict[str, Any], str]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Exit code: 0 done, 1 failed, 2 wrong usage or bad input."""
+    """Returns the exit code: 0 done, 1 failed, 2 wrong usage or bad input, 130 interrupted by Ctrl-C."""
     try:
         run(argv)
     except (UserError, OutputTakenError) as error:
@@ -147,9 +151,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def command_line() -> int:
+    """Runs the command of `sys.argv` as a program, `dmlcsr` or `python ray_job.py`. Returns the exit code."""
     if "--verbose" not in sys.argv:
         from pipelines.run import console
 
         console.silence_native_code()
-    sys.exit(main(sys.argv[1:]))
+    return main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(command_line())

@@ -1,1 +1,1 @@
-"""Clusters to run on: for now a Ray head on this machine."""
+"""Starts a Ray head and an S3 server on this machine; the files beside describe clusters elsewhere."""

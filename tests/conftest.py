@@ -14,6 +14,22 @@ hypothesis.settings.register_profile("usual", deadline=None)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 hypothesis.settings.load_profile("usual")
 
+MARKS_OF_FIXTURES = {"ray_cluster": ("ray", "slow"), "s3": ("s3",), "browser": ("browser",)}
+"""What a test needs that uses such a fixture, also by way of another."""
+MARKS_OF_FOLDERS = {"tests/e2e": ("ray", "slow")}
+"""What every test of a folder needs: those of e2e start clusters of their own."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks each test with what it needs, so that `pytest -m "not ray"` works in any folder."""
+    for item in items:
+        folder = item.path.relative_to(config.rootpath).as_posix()
+        marks = {mark for start, found in MARKS_OF_FOLDERS.items() if folder.startswith(f"{start}/") for mark in found}
+        used = set(getattr(item, "fixturenames", ()))
+        marks |= {mark for fixture, found in MARKS_OF_FIXTURES.items() if fixture in used for mark in found}
+        for mark in sorted(marks):
+            item.add_marker(mark)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def one_torch_thread() -> None:

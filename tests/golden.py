@@ -360,7 +360,7 @@ def compare(path: Path, write: bool) -> bool:
         wrong += [] if within else [key]
     mended = {key: made[key].astype(stored.get(key, made[key]).dtype) for key in wrong if key in made}
     if write and mended:
-        np.savez_compressed(path, **(stored | mended))
+        np.savez_compressed(path, **(stored | mended))  # type: ignore[arg-type]
         print(f"{path.name}  written: {', '.join(mended)}")
     return not wrong
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,7 +38,7 @@ from pipelines.run import result_file, run_directory
 
 ROOT = Path(__file__).parent.parent
 NOTHING = {"model.ddgcn": False, "loss.binary-edge": 0, "loss.category-edge": 0, "loss.binary-edge-attention": 0}
-PARTS: Mapping[str, Mapping[str, Any]] = {
+PARTS: dict[str, dict[str, Any]] = {
     "parsing only": NOTHING,
     "+ DDGCN": NOTHING | {"model.ddgcn": True},
     "+ binary edge": {"loss.category-edge": 0},
@@ -128,7 +129,7 @@ class Study:
 
     def after(self, seed: int, part: str, name: str, method: str, cycles: int, cycle_epochs: int) -> str:
         """Continues the initial phase of a part."""
-        schedule = {
+        schedule: dict[str, Any] = {
             "schedule.epochs": self.settings.initial_epochs,
             "csr.initial-run": self.warm(seed, part),
             "csr.method": method,
@@ -210,10 +211,10 @@ def curve(study: Study, seed: int, run: str) -> Iterator[str]:
     """What students and averages have learned of the noise, at the end of each cycle."""
     exact = study.exact(seed)
     ledger = Ledger(run)
-    for kind in (Student, Ensemble):
-        for record in ledger.of(kind, "train"):
+    for records in (ledger.of(Student, "train"), ledger.of(Ensemble, "train")):
+        for record in records:
             shares = memorised(_config(run), weight_files.read_weights(record.weights), exact) if exact else (0.0, 0.0)
-            who = f"seed {seed}, {Path(run).name:<20} {kind.__name__.lower():<9} {record.cycle:>2}"
+            who = f"seed {seed}, {Path(run).name:<20} {type(record).__name__.lower():<9} {record.cycle:>2}"
             noisy, right = (f"{100 * share:.1f}" for share in shares)
             yield f"{who}: validation {100 * record.val_mean_f1:.2f}, as noisy {noisy}, as exact {right}"
 
@@ -227,7 +228,7 @@ def main_study(study: Study) -> Iterator[str]:
         RESTARTS: lambda seed: study.cyclical(seed, RESTARTS, "restarts"),
     }
     for part in PARTS:
-        rows[part] = lambda seed, part=part: study.decay(seed, part)  # type: ignore[misc]
+        rows[part] = partial(study.decay, part=part)
     study.prepare(seeds)
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda job: study.warm(*job), [(seed, part) for seed in seeds for part in reversed(PARTS)]))

@@ -45,7 +45,7 @@ VERSIONS: Mapping[str, Mapping[str, Any]] = {
     "confident": {"policy": "confident"},
     "confident-tta": {"policy": "confident", "tta": True},
 }
-Row = Mapping[str, float]
+Row = dict[str, float]
 
 
 def with_folds(num_folds: int) -> Mapping[str, Mapping[str, Any]]:
@@ -91,7 +91,7 @@ def study(folder: str, seed: int, arguments: argparse.Namespace, recipe: TrainCo
     def place(name: str) -> str:
         return storage.join(folder, f"seed-{seed}", name)
 
-    def done(command: str, config: Any, run: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def done(command: str, config: Any, run: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
         return result_file.finished_result(config.out, command) or result_file.run_and_record(command, config, run)
 
     sizes = {"num_images": arguments.num_images, "image_size": arguments.image_size, "seed": seed}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import ray_job
 from pipelines.data import dataset
 from pipelines.models import model_directory
 from tests.support.commands import ROOT, command_line, run_command
@@ -18,8 +19,8 @@ from tests.support.commands import ROOT, command_line, run_command
 def test_help_lists_every_command_and_each_has_its_own():
     overview = run_command("--help")
     assert overview.code == 0
-    for name in ("synth", "ingest", "train", "evaluate", "predict", "import-weights"):
-        assert name in overview.stdout
+    for name in (*ray_job.COMMANDS, ray_job.PLAN):
+        assert f"  {name} " in overview.stdout
     one = run_command("train", "--help")
     assert one.code == 0 and "--optimizer.lr" in one.stdout and "cpu-small" in one.stdout
 

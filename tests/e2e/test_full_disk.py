@@ -71,7 +71,7 @@ def digest(run: Path) -> str:
 @pytest.fixture(scope="module")
 def undisturbed(data: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     out = tmp_path_factory.mktemp("calm") / "run"
-    done = run_command(*TRAIN, "--data", data, "--out", out, **STORE)
+    done = run_command(*TRAIN, "--data", data, "--out", out, **STORE)  # type: ignore[arg-type]
     assert done.code == 0, done.stderr
     return digest(out)
 

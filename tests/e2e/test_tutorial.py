@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +24,12 @@ def test_the_tutorial_runs_from_beginning_to_end(tmp_path):
     for large, small in SMALLER.items():
         assert large in script
         script = script.replace(large, small)
-    prelude = f'set -e\ndmlcsr() {{ "{sys.executable}" "{ROOT}/ray_job.py" "$@"; }}\n'
+    scripts = Path(sys.executable).parent
+    assert (scripts / "dmlcsr").exists(), "pip install -e . again: `dmlcsr` is missing beside Python"
     with ray_head(tmp_path / "head", num_cpus=4) as head:  # one for all: a reader's own starts with each command
-        env = os.environ | head.driver_environment
-        done = subprocess.run(
-            ["sh", "-c", prelude + script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=850
-        )
+        env = os.environ | head.driver_environment | {"PYTHONPATH": str(ROOT)}
+        env["PATH"] = f"{scripts}{os.pathsep}{env['PATH']}"
+        done = subprocess.run(["sh", "-ec", script], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stderr[-3000:]
     for made in ("run.html", "faces-2.html", "faces-2/suspects/coco.json", "labelled/overlays", "face-parser.onnx"):
         assert (tmp_path / made).exists(), made

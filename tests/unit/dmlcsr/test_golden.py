@@ -27,7 +27,7 @@ def test_writing_adds_what_is_missing_and_mends_what_differs(tmp_path: Path) -> 
     path = tmp_path / "losses_metrics.npz"
     stored = golden.read(golden.DATA / path.name)
     damaged = {key: value for key, value in stored.items() if key not in ("iou", "teacher_logits")}
-    np.savez(path, **(damaged | {"lovasz_grad": stored["lovasz_grad"] + np.float32(0.5)}))
+    np.savez(path, **(damaged | {"lovasz_grad": stored["lovasz_grad"] + np.float32(0.5)}))  # type: ignore[arg-type]
     assert golden.main([str(path)]) == 1
     golden.main([str(path), "--write"])
     assert golden.main([str(path)]) == 0

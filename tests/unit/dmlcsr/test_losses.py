@@ -1,4 +1,5 @@
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ def golden_label() -> Tensor:
     return torch.from_numpy(GOLDEN["labels"])
 
 
-def random_logits(batch: int, classes: int, height: int, width: int, **options: object) -> Logits:
+def random_logits(batch: int, classes: int, height: int, width: int, **options: Any) -> Logits:
     generator = torch.Generator().manual_seed(0)
     parsing, binary, category = (
         torch.randn(batch, c, height, width, generator=generator, dtype=torch.float64).to(**options).requires_grad_()
@@ -140,8 +141,8 @@ def test_terms_are_the_same_in_any_order_and_have_names_of_their_own(distilled: 
     logits, target = random_logits(2, 4, 3, 3)[0], random_logits(2, 4, 12, 12)[0].detach().softmax(1)
     masks = {"all": label != 255, "left": (label != 255) & (torch.arange(12) < 6), "rare": label == 3}
     terms = [CrossEntropyTerm(name, mask / mask.sum(), 2.0, name == "left") for name, mask in masks.items()]
-    target = target if distilled else None
-    results = [weighted_terms(logits, label, order, target=target, lovasz_weight=3.0) for order in (terms, terms[::-1])]
+    soft = target if distilled else None
+    results = [weighted_terms(logits, label, order, target=soft, lovasz_weight=3.0) for order in (terms, terms[::-1])]
     assert results[0][1].keys() == {*masks, LOVASZ}
     torch.testing.assert_close(results[0][1], results[1][1])
     gradients = [torch.autograd.grad(total, logits)[0] for total, _ in results]

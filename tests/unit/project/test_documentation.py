@@ -12,8 +12,8 @@ from pipelines.errors import UserError
 from tests.reference import reference
 from tests.support.commands import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {page.name: page.read_text() for page in PAGES}
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")), ROOT / "tests" / "README.md"]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text() for page in PAGES}
 
 
 def commands(text):
@@ -32,7 +32,7 @@ CALLS = [
 
 
 def test_the_reference_is_that_of_the_code():
-    assert TEXTS["reference.md"] == reference(), "run `python -m tests.reference > docs/reference.md`"
+    assert TEXTS["docs/reference.md"] == reference(), "run `python -m tests.reference > docs/reference.md`"
 
 
 def test_there_are_calls_to_check():
@@ -58,8 +58,7 @@ def test_modules_and_files_that_a_page_names_exist(page):
     for module in re.findall(r"python -m ((?:cluster|tests|pipelines)\.[\w.]+)", TEXTS[page]):
         assert importlib.util.find_spec(module), module
     for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", TEXTS[page]):
-        folder = ROOT if page == "README.md" else ROOT / "docs"
-        assert (folder / link).exists(), link
+        assert ((ROOT / page).parent / link).exists(), link
     for path in re.findall(r"`((?:pipelines|dmlcsr|cluster|tests)/[\w/.-]+\.\w+)`", TEXTS[page]):
         assert (ROOT / path).exists(), path
     for target in re.findall(r"\bmake ([a-z-]+)", " ".join(commands(TEXTS[page]))):

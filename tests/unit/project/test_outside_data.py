@@ -38,6 +38,7 @@ PICTURES = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in (".jpg", ".p
 # Images and labels.
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of damage that it can read past
 @given(damaged(PICTURES))
 def test_an_image_is_decoded_or_refused(data):
     with suppress(BadSampleError):

@@ -196,6 +196,7 @@ STATE = {"layer.weight": torch.ones(2, 3)}
 PTH = [saved(STATE), saved(STATE, _use_new_zipfile_serialization=False)]
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")  # damage may fall on the number of the protocol
 @given(damaged(PTH))
 def test_the_authors_checkpoint_is_imported_or_refused(data):
     with suppress(ValueError):

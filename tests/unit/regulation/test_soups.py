@@ -1,6 +1,7 @@
 """What the orchestrator decides where trials share, as a plain object; how a soup is made is in tests/pipelines."""
 
 import threading
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from pipelines.regulation.orchestrator import Orchestrator
 from pipelines.run.paths import RunPaths
 from tests.support.tasks import run_in_process
 
-SETTINGS = {"config": {"workers": {"use_gpu": False}}, "manifest": {}}
+SETTINGS: dict[str, Any] = {"config": {"workers": {"use_gpu": False}}, "manifest": {}}
 
 
 def trial(name):
