@@ -1,1 +1,1 @@
-"""Clusters to run on: for now a Ray head on this machine."""
+"""Clusters that the project runs on: a Ray head and an S3 server on this machine, and the demo on them."""
