@@ -1,4 +1,4 @@
-"""`synth`: a data set, or a raw folder, of procedural faces with exact labels."""
+"""`synth` writes a data set, or a raw folder, of procedural faces with exact labels."""
 
 import json
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ from pipelines.data.packing import PackedRows
 from pipelines.run.session import ray_session
 
 PAIRS_MARKER = "synth.json"
-"""Written last into a raw folder: it makes the folder complete."""
+"""Name of the file that marks a raw folder as complete; it is written last."""
 
 
 def run(config: SynthConfig) -> dict[str, Any]:
-    """Writes the faces; `{"out", "num_rows"}`."""
+    """Writes the faces and returns `{"out", "num_rows"}`, with the number of rows per split."""
     lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
     write = _write_packed if config.layout == "packed" else _write_pairs
     return {"out": config.out, "num_rows": write(config, lineage)}
@@ -34,7 +34,10 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def split_of(index: int) -> Split:
-    """Of every ten faces, eight train, one validates, one tests: growing a set moves no face."""
+    """The split of face `index`: eight of every ten faces are train, one is val, one is test.
+
+    It depends on the index alone, so a larger data set keeps every face in its split.
+    """
     if index % 10 < 8:
         return "train"
     return "val" if index % 10 == 8 else "test"
@@ -48,7 +51,10 @@ def _by_split(config: SynthConfig) -> dict[Split, list[tuple[Split, int]]]:
 
 
 def make_row(config: SynthConfig, split: Split, index: int) -> Row:
-    """One face; its training label is corrupted where the label-noise stream says so, and `meta` tells how."""
+    """Renders one face as a row: JPEG image and PNG label, and in `meta` JSON facts about the face.
+
+    A fraction `config.label_noise` of the training labels is corrupted; `meta` then names the kind of corruption.
+    """
     cv2.setNumThreads(1)
     face = render_face(config.seed, index, config.image_size)
     label, corruption = face.label, None
@@ -78,7 +84,10 @@ def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int
 
 
 def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> dict[str, int]:
-    """`<out>/<split>/{images,labels}/<id>.{jpg,png}`, `<out>/meta.jsonl`, and last `<out>/synth.json`."""
+    """Writes `<out>/<split>/{images,labels}/<id>.{jpg,png}`, then `<out>/meta.jsonl`, and last `<out>/synth.json`.
+
+    Returns the number of rows per split.
+    """
     items = _by_split(config)
     num_rows: dict[str, int] = {split: len(values) for split, values in items.items()}
     if dataset.is_finished(config.out, lineage, PAIRS_MARKER):
