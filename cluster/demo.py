@@ -1,9 +1,10 @@
-"""`make demo`: the whole circle on the local stack, every command a job on s3://, as a user would send it.
+"""`make demo`: runs the whole pipeline on the local stack. Every command is a Ray job and works on s3:// URIs.
 
 python -m cluster.demo FOLDER [--num-images N] [--epochs N]
 
-Raw faces, 20 % of whose training labels are spoiled -> data set -> training with two cycles of self-regulation ->
-scores -> a new version with mended labels -> a page. What people look at is copied to FOLDER.
+Steps: raw faces, 20 % of whose training labels are corrupted -> data set -> training with two cycles of
+self-regulation -> scores -> a new version with corrected labels -> report page. The page, the scores and the suspect
+labels are copied to FOLDER.
 """
 
 import argparse
@@ -28,7 +29,7 @@ SCORES = f"{RUN}/evaluation/faces-test"
 
 
 def submit(environment: Mapping[str, str], command: Sequence[str]) -> None:
-    """Sends one command as a Ray job and follows its output. Raises CalledProcessError where the job fails."""
+    """Submits one command as a Ray job and prints its output. Raises CalledProcessError if the job fails."""
     logger.info("ray job submit -- python ray_job.py %s", " ".join(command))
     ray = str(Path(sys.executable).parent / "ray")
     subprocess.run(
@@ -40,7 +41,7 @@ def submit(environment: Mapping[str, str], command: Sequence[str]) -> None:
 
 
 def circle(num_images: int, epochs: int) -> list[list[str]]:
-    """The commands of the demo, in order."""
+    """The arguments of the demo's commands, in order."""
     return [
         ["synth", "--layout", "pairs", "--num-images", str(num_images), "--label-noise", "0.2", "--out", RAW],
         ["ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--source", RAW, "--out", DATA],
@@ -59,14 +60,14 @@ def schedule(epochs: int) -> list[str]:
 
 
 def fetch(environment: Mapping[str, str], names: Mapping[str, str], folder: Path) -> None:
-    """Copies what is at s3:// URIs to the folder, under other names."""
+    """Copies s3:// files and folders to a local folder; `names` maps each URI to its local name."""
     bucket = client(environment)
     for uri, name in names.items():
         bucket.get(uri.removeprefix("s3://"), str(folder / name), recursive=True)
 
 
 def main() -> int:
-    """Runs the demo; 0 where every job succeeded."""
+    """Runs the demo. Returns 0; a failed job raises CalledProcessError."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--num-images", type=int, default=600)
@@ -87,10 +88,10 @@ def main() -> int:
     result = json.loads((folder / "scores" / "result.json").read_text())["result"]
     sys.stdout.write(
         f"\n{evaluate.summary(result)}\n"
-        f"the page about it:   {folder}/report.html\nscores and overlays: {folder}/scores\n"
+        f"report page:         {folder}/report.html\nscores and overlays: {folder}/scores\n"
         f"suspect labels:      {folder}/suspects/index.html\n"
-        f"raw faces, data set, run and new version: {RAW}, {DATA}, {RUN}, {BETTER};\n"
-        f"`python -m cluster.local up --folder {arguments.folder}/stack` serves them again\n"
+        f"raw faces, data set, run and new version: {RAW}, {DATA}, {RUN}, {BETTER}\n"
+        f"to serve them again, run `python -m cluster.local up --folder {arguments.folder}/stack`\n"
         f"the whole demo took {(time.monotonic() - begin) / 60:.1f} minutes\n"
     )
     return 0

@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine: loopback only, token authentication, dashboard on."""
+"""A Ray cluster on this machine, with token authentication and dashboard. It listens on loopback only."""
 
 import json
 import os
@@ -19,32 +19,37 @@ import psutil
 from ray._common.utils import get_ray_address_file
 
 START_SECONDS = 90.0
+"""Longest time in seconds that `ray start` may take; it is generous, since a busy machine is slow."""
 STOP_SECONDS = 30.0
+"""Time in seconds that `ray start` gets to end its processes before they are killed."""
 _BIN = Path(sys.executable).parent
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only; see pipelines/__init__.py
 
 
 class Head(NamedTuple):
-    """A running head: `environment` is what `ray job submit` needs, `driver_environment` what a driver needs."""
+    """A running head node."""
 
     dashboard: str
+    """URL of the dashboard."""
     environment: Mapping[str, str]
+    """Environment variables that `ray job submit` needs."""
     address: str
-    """host:port of the cluster's control store (GCS): drivers and further nodes connect there."""
+    """host:port of the cluster's control store (GCS), which drivers and further nodes connect to."""
 
     @property
     def driver_environment(self) -> dict[str, str]:
+        """The environment variables that a driver on this machine needs."""
         return {**self.environment, **_LOOPBACK, "RAY_ADDRESS": self.address}
 
 
 class Node(NamedTuple):
-    """A further node of a head's cluster; `process` leads the group of all its processes."""
+    """A further node of a head's cluster. `process` is the leader of the process group of the node."""
 
     node_id: str
     process: "subprocess.Popen[bytes]"
 
     def kill(self) -> None:
-        """What the loss of a machine is to the cluster: kill -9 of everything on the node at once."""
+        """Kills all processes of the node with SIGKILL, which simulates the loss of a machine."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
 
@@ -57,7 +62,7 @@ def free_port() -> int:
 
 @contextmanager
 def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
-    """A head for the time of a `with` block; see `start_head`. Ends it, and nothing else, on the way out."""
+    """Runs a head during a `with` block and ends it afterwards; see `start_head`."""
     head, process = start_head(folder, num_cpus)
     try:
         yield head
@@ -68,9 +73,9 @@ def ray_head(folder: Path, num_cpus: int) -> Iterator[Head]:
 def start_head(
     folder: Path, num_cpus: int, inherited: Mapping[str, str] = MappingProxyType({})
 ) -> "tuple[Head, subprocess.Popen[bytes]]":
-    """Starts a head whose log and token live in `folder`; jobs and workers get the variables `inherited`.
+    """Starts a head whose log and token are in `folder`. Jobs and workers get the environment variables `inherited`.
 
-    Raises RuntimeError where the head does not come up.
+    Raises RuntimeError if the head does not start within START_SECONDS.
     """
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / "token"
@@ -108,14 +113,14 @@ def stop_head(head: Head, process: "subprocess.Popen[bytes] | psutil.Process") -
 
 @contextmanager
 def ray_node(head: Head, folder: Path, num_cpus: int) -> Iterator[Node]:
-    """Joins a further node to a head; its log lives in `folder`. Ends the node, and nothing else, on the way out.
+    """Runs a further node of a head's cluster during a `with` block and ends it afterwards. Its log is in `folder`.
 
-    Raises RuntimeError where the node does not join.
+    Raises RuntimeError if the node does not join within START_SECONDS.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = _new_name()
-    # Ray joins no node where `_LOOPBACK` is set, and replaces a head's address of 127.0.0.1 by this machine's outer
-    # one, where this head does not listen. 0.0.0.0 reaches it, and shows Ray that the node's own address is 127.0.0.1.
+    # With `_LOOPBACK`, Ray refuses further nodes. Without it, Ray replaces the address 127.0.0.1 by the machine's outer
+    # one, on which this head does not listen. 0.0.0.0 reaches the head, and Ray then uses 127.0.0.1 for the node.
     port = int(head.address.partition(":")[2])
     options = [f"--address=0.0.0.0:{port}", f"--num-cpus={num_cpus}", f"--node-name={name}"]
     log = folder / "node.log"
@@ -128,12 +133,12 @@ def ray_node(head: Head, folder: Path, num_cpus: int) -> Iterator[Node]:
 
 
 def _ray_start(options: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
-    """`ray start` in a process group of its own: all of it can be ended by the group's id."""
+    """Starts `ray start` in a process group of its own, so that the whole group can be ended by its id."""
     everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK} | dict(environment)
-    del everything["RAY_ADDRESS"]  # for the command line of jobs only: it would send `ray start` elsewhere
+    del everything["RAY_ADDRESS"]  # the dashboard's, for `ray job submit`; `ray start` would try to join it
     everything["NPY_DISABLE_CPU_FEATURES"] = "X86_V4"  # see pipelines/__init__.py
-    everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # actors that outlive their driver would take all of it
-    # Jobs go to this port of the node's agent, which is a fixed one by default: another cluster's may be there.
+    everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # else actors that outlive their driver delay the end
+    # Jobs are sent to this port of the node's agent. Its default is fixed, and another cluster may use it.
     agent = f"--dashboard-agent-listen-port={free_port()}"
     command = [f"{_BIN}/ray", "start", "--block", "--disable-usage-stats", agent, *options]
     with log.open("w") as file:
@@ -145,7 +150,10 @@ def _new_name() -> str:
 
 
 def _wait_until_joined(process: "subprocess.Popen[bytes]", head: Head, name: str, log: Path) -> str:
-    """The id of the node of that name, as soon as the cluster counts it among its own."""
+    """Waits until the cluster lists the node with this name, and returns its id.
+
+    Raises RuntimeError if the process ends or START_SECONDS pass before that.
+    """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with suppress(OSError):  # a starting head refuses connections, then answers 5xx
@@ -153,11 +161,11 @@ def _wait_until_joined(process: "subprocess.Popen[bytes]", head: Head, name: str
                 if node["node_name"] == name:
                     return str(node["node_id"])
         time.sleep(0.5)
-    raise RuntimeError(f"`ray start` brought up no node within {START_SECONDS:.0f} s; see {log}")
+    raise RuntimeError(f"`ray start` did not start a node within {START_SECONDS:.0f} s; see {log}")
 
 
 def alive_nodes(head: Head) -> list[dict[str, Any]]:
-    """The nodes that the cluster counts on: `node_id`, `node_name`, `is_head_node` and more of each."""
+    """The alive nodes of the cluster: dicts with `node_id`, `node_name`, `is_head_node` and more."""
     token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
     request = urllib.request.Request(
         f"{head.dashboard}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE",
@@ -169,7 +177,7 @@ def alive_nodes(head: Head) -> list[dict[str, Any]]:
 
 
 def _stop(process: "subprocess.Popen[bytes] | psutil.Process") -> None:
-    """`ray start --block` ends its children on SIGTERM; what is left of the group after that is killed."""
+    """Ends a process group: SIGTERM makes `ray start --block` end its children, SIGKILL ends the remaining ones."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(signal.SIGTERM)
     with suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
@@ -179,7 +187,10 @@ def _stop(process: "subprocess.Popen[bytes] | psutil.Process") -> None:
 
 
 def _forget(head: Head) -> None:
-    """Removes the note on the latest cluster of this machine, if it is this one: Ray would look for it for 20 s."""
+    """Removes Ray's file with the address of the latest cluster of this machine, if it names this cluster.
+
+    Otherwise the next driver would try to reach the ended cluster for 20 s.
+    """
     note = Path(get_ray_address_file(None))
     with suppress(FileNotFoundError):
         if note.read_text().strip().endswith(head.address.removeprefix("127.0.0.1")):

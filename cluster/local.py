@@ -1,9 +1,10 @@
-"""The local stack: a real S3 server and a Ray head on this machine, until they are taken down.
+"""The local stack: a real S3 server and a Ray head on this machine.
 
 python -m cluster.local up|down|status [--folder .stack] [--num-cpus N]
 
-`up` writes a file of variables to source; after it `ray job submit` and `python ray_job.py` use the stack. Objects
-stay in the folder from one `up` to the next. Loopback only; ports are free ones.
+`up` starts both and writes a file of environment variables. After a shell has sourced this file, `ray job submit` and
+`python ray_job.py` use the stack. `down` ends both. The stored objects stay in the folder. The servers listen on
+loopback only, on free ports.
 """
 
 import argparse
@@ -24,21 +25,22 @@ from cluster.object_store import ObjectStore, client
 
 BUCKET = "dmlcsr"
 DEFAULT_CPUS = max(4, os.cpu_count() or 1)
-"""Logical ones: a training worker and its decoding share cores."""
+"""Number of CPUs that Ray counts. It may exceed the cores: a training worker and its decoding tasks share them."""
 _STATE, _ENV = "stack.json", "env"
 
 
 class Service(NamedTuple):
-    """A running process, that no later one with the same id is taken for, and the variables that reach it."""
+    """A process that was started, identified by pid and creation time, because pids are reused."""
 
     pid: int
     created: float
-    """Seconds since the epoch."""
+    """Creation time in seconds since the epoch."""
     environment: Mapping[str, str]
+    """Environment variables that clients of the service need."""
 
     @property
     def process(self) -> psutil.Process | None:
-        """None where it has ended."""
+        """The process, or None if it has ended."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             if process.create_time() == self.created and process.status() != psutil.STATUS_ZOMBIE:
@@ -47,7 +49,7 @@ class Service(NamedTuple):
 
 
 class Stack:
-    """What runs for a folder. Its methods can be repeated; of two at once one waits."""
+    """The services of a folder. Repeated calls are safe, and a lock makes simultaneous calls wait."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -55,27 +57,30 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for drivers and submitters."""
+        """The environment variables for drivers and `ray job submit`."""
         found: dict[str, str] = {}
         for service in self.services().values():
             found.update(service.environment)
         return found
 
     def services(self) -> dict[str, Service]:
-        """`store` and `head`, as far as they were ever started and not taken down."""
+        """The services `store` and `head` that were started and not taken down; they may have died since."""
         state = self.folder / _STATE
         found: dict[str, Any] = json.loads(state.read_text()) if state.exists() else {}
         return {name: Service(*fields) for name, fields in found.items()}
 
     def up(self, num_cpus: int = DEFAULT_CPUS) -> bool:
-        """Starts what does not run; False where all did. Raises RuntimeError where a part does not come up."""
+        """Starts the services that do not run. Returns False if all were running already.
+
+        Raises RuntimeError if a service does not start.
+        """
         with self._locked():
             services = self.services()
             missing = [name for name in ("store", "head") if name not in services or not services[name].process]
             if "store" in missing:
                 services["store"] = self._start_store(services.get("store"))
                 self._save(services)
-                missing = ["store", "head"]  # the head's jobs know the variables of the server it started with
+                missing = ["store", "head"]  # jobs have the variables of the server that the head was started with
             if "head" in missing:
                 self._stop_head(services.pop("head", None))
                 services["head"] = self._start_head(num_cpus, services["store"])
@@ -83,7 +88,7 @@ class Stack:
             return bool(missing)
 
     def down(self) -> bool:
-        """Ends what `up` started, and nothing else; False where nothing ran. Objects and credentials stay."""
+        """Ends the services that `up` started; objects and credentials stay. Returns False if nothing was running."""
         with self._locked():
             services = self.services()
             head, store = services.get("head"), services.get("store")
@@ -111,9 +116,9 @@ class Stack:
 
     def _start_head(self, num_cpus: int, store: Service) -> Service:
         head, process = start_head(self.folder / "ray", num_cpus, store.environment)
-        # `ray job submit` reads the one address before the other, drivers read only the other.
+        # `ray job submit` prefers RAY_API_SERVER_ADDRESS to RAY_ADDRESS; drivers read only RAY_ADDRESS.
         variables = head.driver_environment | {"RAY_API_SERVER_ADDRESS": head.dashboard}
-        del variables["PATH"]  # what is sourced later would hide what a user has put there since
+        del variables["PATH"]  # sourcing the file later would discard the user's own changes of PATH
         return _service(process.pid, variables)
 
     def _stop_head(self, service: Service | None) -> None:
@@ -140,7 +145,7 @@ def _service(pid: int, environment: Mapping[str, str]) -> Service:
 
 
 def _write_private(path: Path, text: str) -> None:
-    """For its owner only, whole or not at all: it holds credentials."""
+    """Writes a file with credentials: readable for its owner only, and replaced in one step."""
     scratch = path.with_name(f".{path.name}.new")
     scratch.unlink(missing_ok=True)
     scratch.touch(mode=0o600)
@@ -148,21 +153,21 @@ def _write_private(path: Path, text: str) -> None:
     scratch.replace(path)
 
 
-def tell(stack: Stack) -> bool:
-    """Prints where the stack stands; True where all of it runs."""
+def print_status(stack: Stack) -> bool:
+    """Prints the state of each service. Returns True if all are running."""
     services = stack.services()
-    places = {"store": "AWS_ENDPOINT_URL", "head": "RAY_API_SERVER_ADDRESS"}
-    running = {name: service for name in places if (service := services.get(name)) and service.process}
-    for name, variable in places.items():
+    addresses = {"store": "AWS_ENDPOINT_URL", "head": "RAY_API_SERVER_ADDRESS"}
+    running = {name: service for name in addresses if (service := services.get(name)) and service.process}
+    for name, variable in addresses.items():
         where = f"{running[name].environment[variable]} (pid {running[name].pid})" if name in running else "not running"
         print(f"{name:6} {where}")
-    if len(running) == len(places):
+    if len(running) == len(addresses):
         print(f"\nobjects: {stack.folder / 'objects'}, bucket s3://{BUCKET}\nuse it:  . {stack.env_file}")
-    return len(running) == len(places)
+    return len(running) == len(addresses)
 
 
 def main() -> int:
-    """0 done, 1 where `status` finds a part that does not run."""
+    """Runs one action. Returns the exit code: 0 for success, 1 if a service is not running after `up` or `status`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["up", "down", "status"])
     parser.add_argument("--folder", type=Path, default=Path(".stack"))
@@ -174,7 +179,7 @@ def main() -> int:
         return 0
     if arguments.action == "up":
         print("started" if stack.up(arguments.num_cpus) else "already running", end="\n\n")
-    return 0 if tell(stack) else 1
+    return 0 if print_status(stack) else 1
 
 
 if __name__ == "__main__":

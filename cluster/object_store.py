@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS, extra `local`) on this machine; loopback only."""
+"""A real S3 server (SeaweedFS, extra `local`) on this machine. It listens on loopback only."""
 
 import os
 import secrets
@@ -15,6 +15,7 @@ import s3fs
 from cluster.head import free_port
 
 START_SECONDS = 60.0
+"""Longest time in seconds that the server may take to answer; it is generous, since a busy machine is slow."""
 _PORT_OPTIONS = (
     "master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc",
     "s3.port.grpc", "s3.port.iceberg", "s3.port.lance", "admin.port", "admin.port.grpc", "metricsPort",
@@ -22,9 +23,10 @@ _PORT_OPTIONS = (
 
 
 class ObjectStore:
-    """A server whose objects live in `folder`; `environment` holds the standard AWS variables that reach it.
+    """An S3 server that stores its objects in `folder`.
 
-    `known` are those of an earlier server of the folder, which keeps its credentials.
+    `environment` holds the AWS variables that clients need. `known` are the variables of an earlier server of the same
+    folder, whose credentials are kept.
     """
 
     def __init__(self, folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> None:
@@ -46,18 +48,18 @@ class ObjectStore:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Starts it, or starts it again after `kill` with the objects it had.
+        """Starts the server; after `kill` it starts again with its objects.
 
-        Raises RuntimeError where it does not come up.
+        Raises RuntimeError if it does not answer within START_SECONDS.
         """
-        with self._log.open("a") as log:  # a session of its own: Ctrl-C is for its owner to answer
+        with self._log.open("a") as log:  # a session of its own, so that Ctrl-C does not reach it
             self.process = subprocess.Popen(
                 self._command, env=os.environ | self.environment, stdout=log, stderr=log, start_new_session=True
             )
         _wait_until_up(self.process, self.environment)
 
     def kill(self) -> None:
-        """kill -9."""
+        """Kills the server with SIGKILL."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -70,7 +72,7 @@ class ObjectStore:
 
 @contextmanager
 def object_store(folder: Path) -> Iterator[ObjectStore]:
-    """A server on loopback, with credentials of its own, for the time of a `with` block."""
+    """Runs a server with credentials of its own during a `with` block."""
     store = ObjectStore(folder)
     try:
         store.start()
@@ -87,11 +89,11 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", environment: Mapping[str,
             return
         except OSError:
             time.sleep(0.2)
-    raise RuntimeError(f"the S3 server did not come up within {START_SECONDS:.0f} s")
+    raise RuntimeError(f"the S3 server did not answer within {START_SECONDS:.0f} s")
 
 
 def client(environment: Mapping[str, str]) -> s3fs.S3FileSystem:
-    """A client of that server, whatever the variables of this process say."""
+    """A client of the server that `environment` describes; the variables of this process are not used."""
     return s3fs.S3FileSystem(
         key=environment["AWS_ACCESS_KEY_ID"],
         secret=environment["AWS_SECRET_ACCESS_KEY"],

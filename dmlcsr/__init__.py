@@ -1,6 +1,7 @@
 """DML-CSR: decoupled multi-task face parsing with cyclical self-regulation (CVPR 2022, arXiv 2203.14448).
 
-The method alone: PyTorch, NumPy and cv2. No Ray, no storage, no command line; those live in `pipelines`.
+This package holds the method alone and needs PyTorch, NumPy and cv2. Ray, storage and the command line are in
+`pipelines`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,10 @@ __all__ = ["load_model", "parse"]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads torch only where it is used: every module of the project imports this package."""
+    """Imports `load_model` and `parse`, and with them torch, at their first use.
+
+    Every module of the project imports this package, and many do not need torch.
+    """
     if name in __all__:
         from dmlcsr import library
 

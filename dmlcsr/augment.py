@@ -1,8 +1,9 @@
-"""Geometry of the network's square canvas and augmentation as a pure function of (seed, epoch, row id).
+"""Geometry of the network's square canvas, and augmentation as a pure function of (seed, epoch, row id).
 
-The canvas shows the whole image, centred, its longer side filling the canvas. A pose turns, scales and mirrors it.
-All maps are between pixel centres in units relative to the array's own size, so the image and a label of half its
-resolution land on the same place, and an identity pose of a square image of the canvas' size changes no pixel.
+The canvas shows the whole image in its center; the image's longer side fills the canvas. A pose rotates, scales and
+mirrors it (docs/method.md, section 5). All maps go from pixel center to pixel center, in units relative to the array's
+own size. So an image and a label map of half its resolution are mapped alike, and the identity pose leaves a square
+image of the canvas's size unchanged.
 """
 
 import hashlib
@@ -17,19 +18,21 @@ from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
 BORDER_COLOR = (124, 116, 104)
-"""RGB of canvas pixels outside the image: the ImageNet mean, which normalisation makes zero."""
-
-
+"""RGB of canvas pixels outside the image: the ImageNet mean, which normalization maps to zero."""
 _TIE = 1 / 256
-"""Pixels by which nearest-neighbour sampling leans, so that ties all fall the same way."""
+"""Offset in pixels of nearest-neighbor sampling, so that all ties are rounded in the same direction.
+
+It is larger than the rounding of OpenCV's fixed-point coordinates and too small to move a pixel that is not a tie.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """How far poses spread (docs/method.md, section 5).
+    """Distribution of the random poses (docs/method.md, section 5).
 
-    `scale` s: factor clip(N(1, s), 1 - s, 1 + s); `rotation` r in degrees: clip(N(0, r), -2r, 2r) with
-    `rotation_probability`; mirrored with `flip_probability`.
+    The scale factor is clip(N(1, s), 1 - s, 1 + s) with s = `scale`. With probability `rotation_probability` an image
+    is rotated by clip(N(0, r), -2r, 2r) degrees with r = `rotation`. With probability `flip_probability` it is
+    mirrored.
     """
 
     scale: float = 0.25
@@ -40,7 +43,7 @@ class Augmentation:
 
 @dataclass(frozen=True)
 class Pose:
-    """`scale` is the part of the world the canvas shows (above 1 the face gets smaller); `rotation` in degrees."""
+    """One transformation of an image. A `scale` above 1 makes the face smaller; `rotation` is in degrees."""
 
     scale: float = 1.0
     rotation: float = 0.0
@@ -48,7 +51,7 @@ class Pose:
 
 
 def draw_pose(augmentation: Augmentation, seed: int, epoch: int, row_id: str) -> Pose:
-    """The pose of one row in one epoch; the same on every machine, in every order."""
+    """The pose of one row in one epoch. It depends on the arguments only, not on the machine or the order of rows."""
     name = int.from_bytes(hashlib.blake2b(row_id.encode(), digest_size=8).digest())
     rng = np.random.default_rng([seed, epoch, name])
     s, r = augmentation.scale, augmentation.rotation
@@ -63,7 +66,7 @@ def draw_pose(augmentation: Augmentation, seed: int, epoch: int, row_id: str) ->
 
 
 def canvas_to_image(height: int, width: int, size: int, pose: Pose) -> npt.NDArray[np.float64]:
-    """(2, 3) affine map from canvas pixel coordinates (x, y) to those of a height x width array."""
+    """(2, 3) affine matrix from pixel coordinates (x, y) of a size x size canvas to those of a height x width array."""
     step = pose.scale * max(height, width) / size
     angle = math.radians(pose.rotation)
     turn = step * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -75,22 +78,25 @@ def canvas_to_image(height: int, width: int, size: int, pose: Pose) -> npt.NDArr
 
 
 def _shrink(height: int, width: int, size: int, pose: Pose) -> int:
-    """Pixels a side that are averaged into one before an image is warped; below 2 none are."""
+    """The factor by which `warp_image` reduces an image by averaging before it warps it; below 2 it does not."""
     return int(pose.scale * max(height, width) / size)
 
 
 def decode_factor(height: int, width: int, size: int, pose: Pose) -> int:
-    """The part (1, 2, 4 or 8) of its size at which an image of height x width may be decoded before `warp_image`.
+    """The factor (1, 2, 4 or 8) by which a JPEG of height x width may be shrunk while it is decoded.
 
-    A divisor of what `warp_image` would average over: the rest of the way is the same, and the canvas differs by
-    about 0.4 grey levels RMS in luma and 0.7 in RGB from that of the whole image. Any other would blur or alias.
+    The factor divides both image sides and the factor by which `warp_image` would shrink anyway, so the result is
+    nearly the same: it differs by 0.4 gray levels RMS in luma and 0.7 in RGB. Any other factor would blur or alias.
     """
     shrink = _shrink(height, width, size, pose)
     return next((factor for factor in (8, 4, 2) if shrink and not any(n % factor for n in (shrink, height, width))), 1)
 
 
 def warp_image(image: Pixels, size: int, pose: Pose) -> Pixels:
-    """(H, W, 3) -> (size, size, 3), bilinear; strongly reduced images are averaged first, against aliasing."""
+    """(H, W, 3) uint8 RGB -> (size, size, 3) uint8, bilinear.
+
+    An image that is shrunk to half or less is averaged first, to avoid aliasing.
+    """
     shrink = _shrink(image.shape[0], image.shape[1], size, pose)
     if shrink >= 2:
         reduced = (max(1, image.shape[1] // shrink), max(1, image.shape[0] // shrink))
@@ -99,7 +105,7 @@ def warp_image(image: Pixels, size: int, pose: Pose) -> Pixels:
 
 
 def warp_label(label: Pixels, size: int, pose: Pose, taxonomy: Taxonomy) -> Pixels:
-    """(H, W) ids -> (size, size), nearest; 255 outside. A mirrored pose swaps the left/right ids."""
+    """(H, W) uint8 ids -> (size, size) uint8, nearest neighbor; 255 outside. A mirrored pose swaps left/right ids."""
     warped = _warp(label, size, pose, cv2.INTER_NEAREST, IGNORE)
     return np.asarray(cv2.LUT(warped, taxonomy.flip_lut()), np.uint8) if pose.flip else warped
 
@@ -107,7 +113,7 @@ def warp_label(label: Pixels, size: int, pose: Pose, taxonomy: Taxonomy) -> Pixe
 def _warp(array: Pixels, size: int, pose: Pose, interpolation: int, border: int | tuple[int, ...]) -> Pixels:
     matrix = canvas_to_image(array.shape[0], array.shape[1], size, pose)
     if interpolation == cv2.INTER_NEAREST:
-        # An odd margin puts every centre halfway between two pixels, and rounding to even would drop each second.
+        # With an odd margin every center lies halfway between two pixels, and rounding to even would drop every other.
         matrix[:, 2] += _TIE
     warped = cv2.warpAffine(
         array,
@@ -121,6 +127,8 @@ def _warp(array: Pixels, size: int, pose: Pose, interpolation: int, border: int 
 
 
 def augment(image: Pixels, label: Pixels, taxonomy: Taxonomy, size: int, pose: Pose) -> tuple[Pixels, Pixels]:
-    """One training sample: (size, size, 3) RGB and (size, size) ids, both uint8, of an image (H, W, 3) and its label,
-    whose resolution may be a fraction of the image's."""
+    """The training sample of an image (H, W, 3) and its label: (size, size, 3) RGB and (size, size) ids, both uint8.
+
+    The label map may have a lower resolution than the image.
+    """
     return warp_image(image, size, pose), warp_label(label, size, pose, taxonomy)

@@ -1,8 +1,8 @@
-"""One deployable file of a face parser, compared with the network that it was made from.
+"""Export of a face parser to one deployable file, which is compared with the network.
 
-ONNX: input `image` (B, 3, H, W) float32, normalised as the card says; output `logits` (B, C, h, w) float32 at a quarter
-of that size, to be upsampled (bilinear, align_corners) by whoever needs labels. B, H and W are free. The card is in the
-file's metadata, under `model.json`; in a safetensors file too.
+ONNX: the input `image` is (B, 3, H, W) float32, normalized as the model card describes; the output `logits` is
+(B, C, ceil(H/4), ceil(W/4)) float32. A label map is the argmax of the logits, upsampled bilinearly with aligned
+corners. B, H and W may vary. Both kinds of file hold the card in their metadata, under the key `model.json`.
 """
 
 import json
@@ -22,27 +22,30 @@ from dmlcsr.weights import ModelCard
 
 CARD = "model.json"
 TOLERANCE = 1e-4
-"""Of a difference between logits, relative to the largest one (at least 1): float32 kernels differ in their order."""
+"""Largest accepted difference between logits, relative to the largest logit or 1.
+
+Kernels add float32 numbers in different orders, so results differ in the last digits.
+"""
 _SHAPES = ((1, 64, 64), (2, 97, 131))
-"""Compared beside the size of the card: batch, height, width."""
+"""(batch, height, width) of inputs that are compared besides the card's size: another batch, odd sides, no square."""
 Run = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 def to_safetensors(parser: FaceParser, card: ModelCard) -> bytes:
-    """The weights and, in the metadata, the card."""
+    """A safetensors file with the weights, and with the card in its metadata."""
     state = {name: value.cpu().contiguous() for name, value in parser.state_dict().items()}
     return safetensors.torch.save(state, metadata={CARD: json.dumps(card.to_json())})
 
 
 def to_onnx(parser: FaceParser, card: ModelCard) -> bytes:
     """The network as an ONNX file. Raises ImportError without the packages of the extra `onnx`."""
-    import onnxscript  # noqa: F401  (torch's exporter needs it, and says so only in a long message)
+    import onnxscript  # noqa: F401  (fails early: torch's exporter needs it and reports that in a long message)
 
     dynamic = torch.export.Dim.DYNAMIC
     with _quiet():
         program = torch.onnx.export(
             parser,
-            (torch.zeros(2, 3, 96, 128),),  # all different, so that none is taken for a constant
+            (torch.zeros(2, 3, 96, 128),),  # sizes all differ, so that the exporter takes none for a constant
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: dynamic, 2: dynamic, 3: dynamic},),
@@ -58,9 +61,9 @@ def to_onnx(parser: FaceParser, card: ModelCard) -> bytes:
 
 
 def onnx_error(data: bytes, parser: FaceParser, size: int) -> float:
-    """Largest difference of ONNX Runtime's logits from the network's, on random images of several sizes.
+    """The largest difference between ONNX Runtime's logits and the network's, on random images of several sizes.
 
-    Raises ImportError without ONNX Runtime, ValueError where they differ by more than TOLERANCE.
+    Raises ImportError without ONNX Runtime, and ValueError if the difference exceeds TOLERANCE.
     """
     import onnxruntime
 
@@ -74,11 +77,11 @@ def onnx_error(data: bytes, parser: FaceParser, size: int) -> float:
 
 
 def safetensors_error(data: bytes, parser: FaceParser) -> float:
-    """0.0. Raises ValueError where the file does not hold the network's very weights."""
+    """Returns 0.0, the difference between equal weights. Raises ValueError if the file holds other weights."""
     read = safetensors.torch.load(data)
     wanted = parser.state_dict()
     if set(read) != set(wanted) or not all(torch.equal(read[name], value.cpu()) for name, value in wanted.items()):
-        raise ValueError("the file that was written does not hold the network's weights")
+        raise ValueError("the exported file does not hold the network's weights")
     return 0.0
 
 
@@ -99,7 +102,7 @@ def _error(run: Run, parser: FaceParser, images: Tensor) -> float:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says about packages that are not needed."""
+    """Hides the messages of torch's exporter about optional packages."""
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What training a network costs in memory, without doing it."""
+"""Estimate of the memory that training a network takes, without running it."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,20 @@ from torch.autograd.graph import saved_tensors_hooks
 from dmlcsr.model import DMLCSR, Architecture
 
 _PROCESS = 600 * 2**20
-"""Bytes of a Python process with torch and what it works with, before the first step (measured: 0.3 to 0.6 GB)."""
+"""Bytes of a Python process that has imported torch, before its first step (measured: 0.3 to 0.6 GB)."""
 _WORK = 1.4
-"""Gradients of activations, buffers of kernels and the losses, relative to the activations that are kept. Measured in
-float32 on the CPU with three networks (ResNet-18 of a quarter of the width at 128, of full width at 256, ResNet-101 at
-473 pixels): the estimate is 0.7 to 1.15 times the peak, without the process."""
+"""Memory of activations, their gradients, kernel buffers and losses, relative to the activations kept for backward.
+
+Measured in float32 on the CPU with three networks (ResNet-18 of width 0.25 at 128 pixels, of width 1 at 256 pixels,
+ResNet-101 at 473 pixels): without the process, the estimate is 0.7 to 1.15 times the peak.
+"""
 
 
 def training_bytes(architecture: Architecture, batch_size: int, size: int, optimizer_states: int) -> int:
-    """Estimated peak memory in bytes of one training process: batches of `batch_size` images of `size` pixels a side.
+    """The estimated peak memory, in bytes, of one training process with batches of `batch_size` images.
 
-    `optimizer_states` are the tensors that the optimiser keeps for each weight: 1 with momentum, 2 with AdamW.
+    Images are `size` x `size` pixels. `optimizer_states` is the number of values that the optimizer keeps for each
+    weight: 1 with momentum, 2 with AdamW.
     """
     kept: list[Tensor] = []
 

@@ -1,7 +1,7 @@
-"""Face-parsing scores from pooled counts: F1, IoU, boundary IoU (Cheng et al., CVPR 2021), Helen's overall F1.
+"""Face-parsing scores from pooled pixel counts (docs/method.md, section 8).
 
-Counts are additive, so workers and shards sum matrices and never gather predictions. Scores are taken at the
-label map's own resolution.
+Scores are F1, IoU, boundary IoU (Cheng et al., CVPR 2021) and Helen's overall F1, at the label map's own resolution.
+Counts are additive, so workers add up matrices and never gather predictions.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 _BOUNDARY_SHARE = 0.02
-"""Width of the boundary band as a share of the image diagonal (Cheng et al.)."""
+"""Width of the boundary band as a fraction of the image diagonal (Cheng et al.)."""
 
 _Mask = npt.NDArray[np.bool_]
 _Ids = npt.NDArray[np.uint8]
@@ -24,8 +24,8 @@ _Ids = npt.NDArray[np.uint8]
 class Counts:
     """Pixel counts of a set of images; `a + b` pools two sets.
 
-    `confusion` (C, C) int64, rows = ground truth; `boundary_intersection` and `boundary_union` (C,) int64 of the
-    boundary bands; `num_images`.
+    `confusion` is (C, C) int64; its rows are the ground truth. `boundary_intersection` and `boundary_union` are (C,)
+    int64 and count pixels of the boundary bands. `num_images` counts the images.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -35,12 +35,12 @@ class Counts:
         self.boundary_union = np.zeros(num_classes, np.int64)
 
     def add(self, label: npt.NDArray[Any], prediction: npt.NDArray[Any]) -> None:
-        """Counts one image: two (H, W) integer maps of one size; pixels whose label is 255 count nowhere.
+        """Counts one image: two integer maps (H, W) of equal size. Pixels labelled 255 are ignored.
 
-        Raises ValueError for other shapes and for ids outside the classes.
+        Raises ValueError for other shapes and for ids outside 0..C-1.
         """
         if label.shape != prediction.shape or label.ndim != 2:
-            raise ValueError(f"need label and prediction of one (H, W), got {label.shape} and {prediction.shape}")
+            raise ValueError(f"label and prediction must have one shape (H, W): {label.shape}, {prediction.shape}")
         ignored = label == IGNORE
         truth, predicted = self._checked(label, ignored, "label"), self._checked(prediction, ignored, "prediction")
         code = truth[~ignored].astype(np.int32) * self.num_classes + predicted[~ignored]
@@ -53,7 +53,7 @@ class Counts:
         self.num_images += 1
 
     def _checked(self, ids: npt.NDArray[Any], ignored: _Mask, what: str) -> _Ids:
-        """uint8 copy with 255 on ignored pixels; the others must be in 0..C-1."""
+        """A uint8 copy with 255 on ignored pixels. Raises ValueError if another pixel is outside 0..C-1."""
         wrong = ((ids < 0) | (ids >= self.num_classes)) & ~ignored
         if wrong.any():
             raise ValueError(f"{what} holds id {ids[wrong][0]}; the classes are 0..{self.num_classes - 1}")
@@ -66,7 +66,7 @@ class Counts:
 
     def __add__(self, other: "Counts") -> "Counts":
         if self.num_classes != other.num_classes:
-            raise ValueError(f"cannot pool counts of {self.num_classes} and of {other.num_classes} classes")
+            raise ValueError(f"cannot add counts of {self.num_classes} classes and of {other.num_classes} classes")
         result = Counts(self.num_classes)
         result.num_images = self.num_images + other.num_images
         result.confusion = self.confusion + other.confusion
@@ -75,7 +75,7 @@ class Counts:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain lists and numbers for JSON."""
+        """Returns the counts as JSON-able lists and numbers."""
         return {
             "num_images": self.num_images,
             "confusion": self.confusion.tolist(),
@@ -95,11 +95,11 @@ class Counts:
 
 
 def boundary_band(ids: _Ids) -> _Mask:
-    """(H, W) mask of the pixels within d of the inner border of their own class's mask.
+    """(H, W) mask of the pixels that erosion by a (2d+1) x (2d+1) square removes from their own class's mask.
 
-    d = max(1, round(0.02 * diagonal)), in 3 x 3 erosions; ids outside the image and 255 belong to no class. A pixel
-    survives the erosion of its class if its whole (2d+1)^2 window holds that class, that is if minimum and
-    maximum agree: two filters serve all classes at once.
+    d = max(1, round(0.02 * diagonal)). Pixels outside the image and pixels labelled 255 belong to no class. A pixel
+    survives the erosion if its window holds one class only, that is if the window's minimum and maximum agree. So
+    two filters compute the bands of all classes.
     """
     width = max(1, round(_BOUNDARY_SHARE * float(np.hypot(*ids.shape))))
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
@@ -111,10 +111,11 @@ def boundary_band(ids: _Ids) -> _Mask:
 
 @dataclass(frozen=True)
 class Scores:
-    """Fractions 0..1 of a set of images; None marks a class without a ground-truth pixel, which no mean counts.
+    """Scores of a set of images, as fractions 0..1 (docs/method.md, section 8).
 
-    Means are over the foreground classes (1..C-1) present in the ground truth. `overall` pools the groups of the
-    taxonomy, `overall_f1` has one F1 per group; both are empty where the taxonomy defines none.
+    A class without a ground-truth pixel has the score None. Means are over the foreground classes (1..C-1) that are
+    present in the ground truth. `overall_f1` has one F1 per group of the taxonomy, and `overall` pools the groups; if
+    the taxonomy defines no groups, they are empty and None.
     """
 
     num_images: int
@@ -129,14 +130,14 @@ class Scores:
     overall_f1: dict[str, float | None]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers for JSON."""
+        """Returns the scores as JSON-able numbers."""
         return asdict(self)
 
 
 def scores(counts: Counts, taxonomy: Taxonomy) -> Scores:
-    """Scores of pooled counts. Raises ValueError where counts and taxonomy differ in the number of classes."""
+    """Computes the scores of pooled counts. Raises ValueError if the taxonomy has another number of classes."""
     if counts.num_classes != taxonomy.num_classes:
-        raise ValueError(f"counts of {counts.num_classes} classes do not fit {taxonomy.name}")
+        raise ValueError(f"counts of {counts.num_classes} classes do not match taxonomy {taxonomy.name}")
     hit, truth, predicted = _hits([(k,) for k in range(counts.num_classes)], counts.confusion)
     f1 = _ratios(2 * hit, truth + predicted, truth > 0)
     iou = _ratios(hit, truth + predicted - hit, truth > 0)
@@ -158,7 +159,7 @@ def scores(counts: Counts, taxonomy: Taxonomy) -> Scores:
 
 
 def _hits(groups: Iterable[tuple[int, ...]], confusion: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(3, G): true positives, ground truth and predicted pixels of each group, whose classes count as one."""
+    """(3, G) true positives, ground-truth pixels and predicted pixels of each group; its classes count as one."""
     rows = [
         (confusion[np.ix_(ids, ids)].sum(), confusion[list(ids)].sum(), confusion[:, list(ids)].sum()) for ids in groups
     ]

@@ -1,4 +1,7 @@
-"""Images in, label maps out at any size, without distortion; optionally averaged over mirror and scales."""
+"""Prediction of label maps for images of any size, without distortion (docs/method.md, section 7).
+
+Optionally the prediction is averaged over mirror images and scales (test-time augmentation).
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +17,11 @@ from dmlcsr.taxonomy import Taxonomy, get_taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing
 
 TTA_SCALES = (0.75, 1.0, 1.25)
+"""Factors on the canvas size; each is used with the image and with its mirror image."""
 
 
 def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """(B, S, S, 3) uint8 RGB -> (B, 3, S, S) float32 as the network was trained on, on the same device."""
+    """(B, S, S, 3) uint8 RGB -> (B, 3, S, S) float32, normalized as in the network's training, on the same device."""
     pixels = canvases.permute(0, 3, 1, 2).float()  # a permuted NHWC tensor is channels_last already
     if preprocessing.channel_order == "bgr":
         pixels = pixels.flip(1)
@@ -27,48 +31,52 @@ def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice = slice(None)) -> Tensor:
-    """Logits (C, h, w) of a canvas of that many pixels a side -> (C, height, width) of the image it shows.
+    """(C, h, w) logits of a canvas of `canvas` x `canvas` pixels -> (C, height, width) logits of the image on it.
 
-    One bilinear step (align_corners=True) from the network's stride to the image's resolution. `rows` takes some of
-    the image's rows only.
+    One bilinear interpolation (align_corners=True) leads from the network's stride to the image's resolution. With
+    `rows`, only these rows of the image are computed.
     """
     longest = max(height, width)
 
-    def places(count: int) -> Tensor:
-        centred = (torch.arange(count, device=logits.device) + 0.5 - count / 2) / longest
-        return (2 * centred * canvas) / (canvas - 1)
+    def positions(count: int) -> Tensor:
+        centered = (torch.arange(count, device=logits.device) + 0.5 - count / 2) / longest
+        return (2 * centered * canvas) / (canvas - 1)
 
-    vertical, horizontal = torch.meshgrid(places(height)[rows], places(width), indexing="ij")
+    vertical, horizontal = torch.meshgrid(positions(height)[rows], positions(width), indexing="ij")
     grid = torch.stack([horizontal, vertical], -1)[None].to(logits.dtype)
     return F.grid_sample(logits[None], grid, padding_mode="border", align_corners=True)[0]
 
 
 _STRIP_PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}
-"""Pixels that are resampled at once, whatever the size of the photo: 5 MB of 19 classes, on a GPU 300."""
+"""Number of pixels that are resampled in one step, to bound memory: 5 MB for 19 classes on a CPU, 300 MB on a GPU."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says about one image, at the resolution that is wanted, strip by strip."""
+    """The network's output for one image, at the requested resolution. It is computed strip by strip."""
 
     views: Sequence[tuple[Tensor, int]]
-    """Logits (C, h, w) and side of the canvas of each view that is averaged."""
+    """Logits (C, h, w) and canvas size in pixels of each view that is averaged."""
     height: int
     width: int
 
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
-        """Rows and probabilities (C, rows, width), float32 on the model's device, from top to bottom."""
+        """Yields rows and probabilities (C, rows, width), float32 on the model's device, from top to bottom."""
         for rows, scores in self._scored():
             yield rows, scores.softmax(0) if len(self.views) == 1 else scores / len(self.views)
 
     def label_map(self) -> npt.NDArray[np.uint8]:
-        """(height, width) uint8: the most probable class of each pixel."""
+        """(height, width) uint8 ids of the most probable class of each pixel."""
         strips = [scores.argmax(0).to(torch.uint8) for _, scores in self._scored()]
         return torch.cat(strips).cpu().numpy()
 
     @torch.inference_mode()
     def _scored(self) -> Iterator[tuple[slice, Tensor]]:
-        """Of one view the logits: their order is that of the probabilities. Of several the probabilities' sum."""
+        """Yields scores per strip.
+
+        With one view they are the logits, since the argmax needs no softmax. With several views they are the sum of
+        the views' probabilities.
+        """
         step = max(1, _STRIP_PIXELS[self.views[0][0].device.type] // self.width)
         for start in range(0, self.height, step):
             rows = slice(start, min(start + step, self.height))
@@ -77,13 +85,13 @@ class Prediction:
                 yield rows, next(scores)
                 continue
             total = next(scores).softmax(0)
-            for view in scores:  # one by one: on a GPU a strip is a whole photo
+            for view in scores:  # one after the other, to save memory: on a GPU a strip is a whole photo
                 total += view.softmax(0)
             yield rows, total
 
 
 class Predictor:
-    """A model ready to label images. `parser` maps (B, 3, S, S) to logits (B, C, h, w)."""
+    """A model that predicts label maps. `parser` maps (B, 3, S, S) to logits (B, C, h, w); `tta` averages six views."""
 
     def __init__(self, parser: nn.Module, card: ModelCard, device: str = "cpu", tta: bool = False) -> None:
         self.parser = parser.to(device).eval()
@@ -94,12 +102,12 @@ class Predictor:
 
     @property
     def size(self) -> int:
-        """Side of the canvas in pixels."""
+        """The height and width of the canvas in pixels."""
         return self.preprocessing.size
 
     @torch.inference_mode()
     def predict(self, canvases: npt.NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
-        """Canvases (B, S, S, 3) uint8 RGB and the (height, width) wanted for each -> B predictions."""
+        """(B, S, S, 3) uint8 RGB canvases and the (height, width) of each result -> B predictions."""
         views = self._views(torch.tensor(canvases, device=self.device))
         return [
             Prediction([(view[index], canvas) for view, canvas in views], height, width)
@@ -109,16 +117,16 @@ class Predictor:
     def label_maps(
         self, canvases: npt.NDArray[np.uint8], sizes: Sequence[tuple[int, int]]
     ) -> list[npt.NDArray[np.uint8]]:
-        """The same -> B label maps, uint8 ids."""
+        """(B, S, S, 3) uint8 RGB canvases and the (height, width) of each result -> B label maps, uint8 ids."""
         return [prediction.label_map() for prediction in self.predict(canvases, sizes)]
 
     def label_map(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB of any size and aspect -> (H, W) uint8 ids."""
+        """(H, W, 3) uint8 RGB image of any size and aspect ratio -> (H, W) uint8 ids."""
         canvas = warp_image(image, self.size, Pose())
         return self.label_maps(canvas[None], [(image.shape[0], image.shape[1])])[0]
 
     def _views(self, canvases: Tensor) -> list[tuple[Tensor, int]]:
-        """Logits and canvas size of each view that is averaged; one view without test-time augmentation."""
+        """Logits and canvas size of each view: one view, or two per scale with test-time augmentation."""
         pixels = normalize(canvases, self.preprocessing)
         if not self.tta:
             return [(self._forward(pixels), self.size)]

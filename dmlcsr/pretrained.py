@@ -1,6 +1,6 @@
 """Import of published weights: the authors' checkpoints, and ImageNet ResNets for the encoder.
 
-Keys of the source are renamed to ours; what has no counterpart keeps its name, so that a report shows it.
+The keys of the source are renamed to ours. A key without a counterpart keeps its name, so that the report lists it.
 """
 
 import io
@@ -19,7 +19,7 @@ from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import KeyReport, ModelCard, Preprocessing, load_matching
 
 NETWORK_INPUT = 473
-"""Side in pixels of the square input of the published recipe."""
+"""Height and width of the input in pixels in the paper's experiments."""
 
 State = Mapping[str, Tensor]
 
@@ -89,30 +89,31 @@ _OFFICIAL = {
     "edge_layer.conv5_b.": "edge_head.binary.",
     "edge_layer.conv5.": "edge_head.category.",
 }
-"""Prefixes of the authors' keys and of ours. No prefix of a key here begins another one."""
+"""Prefixes of the authors' keys, mapped to ours. No key here is a prefix of another one, so the order is irrelevant."""
 
 _PLAIN_NORMS = (".bn_wg.", ".bn_adj.")
+"""Parts of the keys of norms that are plain BatchNorm in the authors' network."""
 _OFFICIAL_CLASSIFIER = "layer6.conv4.weight"
 
 
 def read_checkpoint(data: bytes | Path) -> dict[str, Tensor]:
-    """The tensors of a `.pth` or `.safetensors` file, on the CPU.
+    """Reads the tensors of a `.pth` or `.safetensors` file to the CPU.
 
-    A state dict nested under "state_dict" is unwrapped, and the prefix "module." of `DataParallel` dropped.
-    Nothing but tensors and plain containers is unpickled. Raises ValueError for anything else.
+    A state dict nested under "state_dict" is unwrapped, and the prefix "module." of `DataParallel` is removed. Only
+    tensors and plain containers are unpickled. Raises ValueError for another kind of file or other objects in it.
     """
     raw = data.read_bytes() if isinstance(data, Path) else data
     try:
         content = _read_safetensors(raw) if raw[8:9] == b"{" else _read_pth(raw)
     except Exception as error:  # both readers raise many kinds of error for broken files
-        raise ValueError("the checkpoint is neither a .pth with tensors only nor a .safetensors") from error
+        raise ValueError("the checkpoint is neither a .safetensors file nor a .pth file of tensors only") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
         raise ValueError("the checkpoint holds no state dict")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(f"the checkpoint is no state dict: {key!r} holds a {type(value).__name__}")
+            raise ValueError(f"the checkpoint is not a state dict: {key!r} holds a {type(value).__name__}")
     return {key.removeprefix("module."): value for key, value in content.items()}
 
 
@@ -124,28 +125,28 @@ def _read_pth(raw: bytes) -> object:
     if zipfile.is_zipfile(io.BytesIO(raw)):
         with zipfile.ZipFile(io.BytesIO(raw)) as parts:
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
-                raise ValueError("its parts are compressed: a few bytes could stand for any number")
+                raise ValueError("its parts are compressed, so that a small file could expand to a large one")
     return torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
 
 
 def is_official(state: State) -> bool:
-    """Whether the keys are those of the authors' network."""
+    """True if the state dict has keys of the authors' graph head."""
     return any(key.startswith(_GRAPH) for key in state)
 
 
 def official_architecture(state: State) -> Architecture:
-    """The network of an authors' checkpoint. Raises ValueError where the state dict is not theirs."""
+    """The architecture of an authors' checkpoint. Raises ValueError if the state dict is not theirs."""
     classifier = state.get(_OFFICIAL_CLASSIFIER)
     if classifier is None or classifier.ndim != 4 or not is_official(state):
-        raise ValueError(f"not the authors' network: {_GRAPH}* or {_OFFICIAL_CLASSIFIER} is missing")
+        raise ValueError(f"not a checkpoint of the authors' network: {_GRAPH}* or {_OFFICIAL_CLASSIFIER} is missing")
     return Architecture(num_classes=classifier.shape[0], depth=_depth(state), residual_activation=True)
 
 
 def official_to_ours(state: State) -> dict[str, Tensor]:
-    """The authors' state dict under our keys, training network included.
+    """The authors' state dict under our keys, with the edge heads if it has them.
 
-    Their norm layer scales by |weight| + 1e-5, so that becomes the weight of a plain batch norm; the norms of
-    the graph convolutions are plain already. It counts no batches, so that starts at 0.
+    Their norm layer scales by |weight| + 1e-5, which becomes the weight of a plain BatchNorm. The norms of the graph
+    convolutions are plain already. Their norms count no batches, so `num_batches_tracked` starts at 0.
     """
     return _translate({key: _plain_norm_weight(key, value) for key, value in state.items()}, _OFFICIAL)
 
@@ -158,10 +159,10 @@ def _plain_norm_weight(key: str, value: Tensor) -> Tensor:
 
 
 def imagenet_to_ours(state: State) -> dict[str, Tensor]:
-    """An ImageNet ResNet under the keys of our encoder.
+    """The state dict of an ImageNet ResNet under the keys of our encoder.
 
-    Knows the two namings of the three-conv stem, conv1.0 ... conv1.6 + bn1 and conv1/bn1 ... conv3/bn3.
-    A stem of one 7x7 convolution has no counterpart; it keeps its names, as the classifier `fc` does.
+    Two ways of naming the stem of three convolutions are supported: conv1.0 ... conv1.6 with bn1, and conv1/bn1 ...
+    conv3/bn3. A stem of one 7x7 convolution and the classifier `fc` have no counterpart and keep their names.
     """
     stem = _STEM_IN_SEQUENCE if "conv1.0.weight" in state else _STEM_OF_SIX if "conv3.weight" in state else {}
     return _translate(state, {**stem, **_STAGES})
@@ -172,9 +173,9 @@ def import_checkpoint(
 ) -> tuple[DMLCSR | FaceParser, ModelCard, KeyReport]:
     """The network of an authors' checkpoint, or a face parser around an ImageNet ResNet, in eval mode.
 
-    An authors' checkpoint with edge heads gives the training network, so that every key has its place. What
-    the source lacks is initialised from `seed` and reported as missing. Raises ValueError where the state
-    dict is of neither kind, or has not the taxonomy's number of classes.
+    An authors' checkpoint with edge heads gives the training network, so that every key is used. Tensors that the
+    source lacks are initialized from `seed` and reported as missing. Raises ValueError if the state dict is of
+    neither kind, or if its number of classes is not the taxonomy's.
     """
     if is_official(state):
         architecture, ours = official_architecture(state), official_to_ours(state)
@@ -196,7 +197,7 @@ def import_checkpoint(
 
 
 def _translate(state: State, prefixes: Mapping[str, str]) -> dict[str, Tensor]:
-    """The state dict with our prefixes for theirs; a norm that counted no batches gets a count of 0."""
+    """The state dict with their prefixes replaced by ours; a norm without a count of batches gets 0."""
     ours: dict[str, Tensor] = {}
     for key, value in state.items():
         name = _rename(key, prefixes)
@@ -214,10 +215,10 @@ def _rename(key: str, prefixes: Mapping[str, str]) -> str:
 
 
 def _depth(state: State) -> int:
-    """Depth of a ResNet from its keys. Raises ValueError where they are those of none."""
+    """The depth of a ResNet, inferred from its keys. Raises ValueError if they match no known ResNet."""
     found = [re.match(r"layer([1-4])\.(\d+)\.conv1\.weight$", key) for key in state]
     pairs = {(int(match[1]), int(match[2])) for match in found if match}
     if not pairs:
-        raise ValueError("neither the authors' network nor a ResNet: no key like layer1.0.conv1.weight")
+        raise ValueError("neither the authors' network nor a ResNet: the checkpoint has no key layer1.0.conv1.weight")
     blocks = tuple(sum(stage == layer for layer, _ in pairs) for stage in (1, 2, 3, 4))
     return depth_of(blocks, 4 if "layer1.0.conv3.weight" in state else 1)

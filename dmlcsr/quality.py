@@ -1,7 +1,7 @@
-"""How good a label map is, by itself and against what a model says about its image.
+"""Quality scores of label maps, computed from a model's probabilities.
 
-Scores follow cleanlab's segmentation module (Lad and Mueller, 2023); what is suspect follows confident learning
-(Northcutt et al., 2021). An image comes in strips of rows, a data set image by image: nothing is held but sums.
+The scores follow cleanlab's segmentation module (Lad and Mueller, 2023); the thresholds follow confident learning
+(Northcutt et al., 2021). Images are processed in strips of rows, data sets image by image; only sums stay in memory.
 """
 
 from dataclasses import dataclass, field
@@ -15,16 +15,19 @@ from torch import Tensor
 from dmlcsr.taxonomy import Taxonomy
 
 TEMPERATURE = 0.1
-"""Of the soft minimum: lower is closer to the worst pixel, higher to the mean."""
+"""Temperature of the soft minimum: a lower value is closer to the worst pixel, a higher one to the mean.
+
+The value is cleanlab's default.
+"""
 UNREACHABLE_THRESHOLD = 2.0
-"""The threshold of a class that no label shows: no probability reaches it."""
+"""Threshold of a class that occurs in no label; it is above every probability."""
 
 
 def looks_mirrored(label: npt.NDArray[np.uint8], taxonomy: Taxonomy) -> bool:
-    """Whether the left/right ids of a (H, W) uint8 label map are on the wrong sides.
+    """True if the left/right ids of a (H, W) uint8 label map seem to be on the wrong sides.
 
-    True where more pairs have their viewer-left part to the right of its partner than to its left. Pairs of which
-    one part is hidden say nothing; a face that is upside down looks mirrored too.
+    Each pair of parts has one vote: is the viewer-left part to the right of its partner? Pairs with a hidden part do
+    not vote. A face that is upside down looks mirrored too.
     """
     votes = 0
     for left, right in taxonomy.sides:
@@ -35,16 +38,18 @@ def looks_mirrored(label: npt.NDArray[np.uint8], taxonomy: Taxonomy) -> bool:
 
 
 class LabelledPixels(NamedTuple):
-    """The pixels (N,) of a strip that have a class: which (int64), and its probability (float64)."""
+    """The N labelled pixels of a strip."""
 
     classes: Tensor
+    """(N,) int64 labels."""
     probabilities: Tensor
+    """(N,) float64 probabilities that the model gives to these labels."""
 
 
 def given_probabilities(label: Tensor, pred_probs: Tensor) -> LabelledPixels:
-    """What a model thinks of the labels: `label` (H, W) uint8 and `pred_probs` (K, H, W).
+    """The probabilities `pred_probs` (K, H, W) that a model gives to the labels `label` (H, W) uint8.
 
-    Pixels outside 0..K-1 are ignored.
+    Pixels labelled outside 0..K-1 are left out.
     """
     classes = label.long()
     is_given = classes < len(pred_probs)
@@ -53,37 +58,39 @@ def given_probabilities(label: Tensor, pred_probs: Tensor) -> LabelledPixels:
 
 
 class QualityScores(NamedTuple):
-    """Scores of one label map, 0 (wrong) to 1: of the image, and of each class or None where it has no pixel."""
+    """Quality scores of one label map, from 0 (wrong) to 1 (right)."""
 
     image: float
     classes: list[float | None]
+    """One score per class, None if the label map has no pixel of it."""
 
 
 @dataclass
 class LabelQuality:
-    """Sums of one image's label quality: the soft minimum over pixels of the probability of the given label.
+    """Sums for the quality scores of one label map.
 
-    With s the probabilities and T the temperature: sum(s exp((1 - s) / T)) / sum(exp((1 - s) / T)), over all pixels
-    for the image, over those of a class for the class.
+    Let s be the probability of a pixel's label and T the temperature. A score is the soft minimum of s over pixels,
+    sum(s exp((1 - s) / T)) / sum(exp((1 - s) / T)): over all pixels for the image, over its own for a class.
     """
 
     num_classes: int
     weights: Tensor = field(init=False)
-    """(K,) float64."""
+    """(K,) float64 sums of exp((1 - s) / T)."""
     weighted: Tensor = field(init=False)
-    """(K,) float64."""
+    """(K,) float64 sums of s exp((1 - s) / T)."""
 
     def __post_init__(self) -> None:
         self.weights = torch.zeros(self.num_classes, dtype=torch.float64)
         self.weighted = torch.zeros_like(self.weights)
 
     def add(self, given: LabelledPixels) -> None:
+        """Adds the pixels of one strip."""
         weights = ((1 - given.probabilities) / TEMPERATURE).exp()
         for total, values in ((self.weights, weights), (self.weighted, weights * given.probabilities)):
             total += torch.bincount(given.classes, values, self.num_classes).cpu()
 
     def scores(self) -> QualityScores | None:
-        """None where no pixel had a label."""
+        """The scores, or None if no pixel has a label."""
         if not self.weights.any():
             return None
         ratios = (self.weighted / self.weights).tolist()
@@ -93,18 +100,20 @@ class LabelQuality:
 
 @dataclass
 class ConfidenceSums:
-    """Sums over a data set for the thresholds of confident learning; those of two parts add up."""
+    """Sums over a data set for the thresholds of confident learning; `a += b` adds the sums of another part."""
 
     total: npt.NDArray[np.float64]
-    """(K,): the probabilities of class k over all pixels labelled k."""
+    """(K,) sums of the probability of class k over the pixels labelled k."""
     num_pixels: npt.NDArray[np.int64]
-    """(K,)."""
+    """(K,) numbers of pixels labelled k."""
 
     @classmethod
     def zeros(cls, num_classes: int) -> "ConfidenceSums":
+        """The sums over no pixels."""
         return cls(np.zeros(num_classes), np.zeros(num_classes, np.int64))
 
     def add(self, given: LabelledPixels) -> None:
+        """Adds the pixels of one strip."""
         self.total += torch.bincount(given.classes, given.probabilities, len(self.total)).cpu().numpy()
         self.num_pixels += torch.bincount(given.classes, minlength=len(self.total)).cpu().numpy()
 
@@ -114,7 +123,10 @@ class ConfidenceSums:
         return self
 
     def thresholds(self) -> list[float]:
-        """The mean probability of a class where it is the label; NEVER for a class that no label shows."""
+        """The mean probability of each class over the pixels labelled with it.
+
+        A class that occurs in no label gets UNREACHABLE_THRESHOLD.
+        """
         means = self.total / np.maximum(self.num_pixels, 1)
         return [
             float(mean) if shown else UNREACHABLE_THRESHOLD for mean, shown in zip(means, self.num_pixels, strict=True)
@@ -122,16 +134,20 @@ class ConfidenceSums:
 
 
 def confident_classes(pred_probs: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the classes of `pred_probs` (K, H, W) that reach their thresholds (K,) the most probable.
+    """The most probable class of each pixel among those that reach their threshold.
 
-    Its probability, -1 where none does, and which it is; both (H, W).
+    `pred_probs` is (K, H, W), `thresholds` (K,). Returns the class's probability and its id, both (H, W); the
+    probability is -1 if no class reaches its threshold.
     """
     probability, classes = torch.where(pred_probs >= thresholds[:, None, None], pred_probs, -1.0).max(0)
     return probability, classes
 
 
 def pair_counts(before: Tensor, after: Tensor, num_classes: int) -> npt.NDArray[np.int64]:
-    """(K + 1, K + 1) counts of pixels by their class in two label maps of a shape; the last stands for ignored."""
+    """(K + 1, K + 1) int64 counts of pixels by their class in two label maps of equal shape.
+
+    Rows are the classes in `before`, columns those in `after`. The last row and column count ignored pixels.
+    """
     side = num_classes + 1
     rows, columns = (labels.long().clamp(max=num_classes).flatten() for labels in (before, after))
     return torch.bincount(rows * side + columns, minlength=side**2).view(side, side).cpu().numpy()

@@ -1,4 +1,4 @@
-"""New label maps from old ones and a teacher's probabilities, with what is to be said about both."""
+"""New label maps, computed from old ones and a teacher's probabilities, with statistics about both."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -26,21 +26,28 @@ RuleName = Literal["replace", "blend", "confident", "unlabelled"]
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Which pixels of a label change.
+    """The rule that decides which pixels of a label map change.
 
-    `replace`: every pixel takes the teacher's class. `blend`: a pixel takes argmax((1 - a) teacher + a onehot(label)),
-    a = `label_weight`; an ignored pixel has no label and takes the teacher's class. `confident`: let t_c be the mean
-    probability of class c over the pixels labelled c. A pixel labelled y changes to class k if k is the most probable
-    class with p_k >= t_k, and p_k - p_y >= t_y; ignored pixels stay.
+    `replace`: every pixel takes the teacher's class.
+
+    `blend`: a pixel takes argmax((1 - a) p + a onehot(label)) with a = `label_weight`. An ignored pixel takes the
+    teacher's class.
+
+    `confident`: let t_c be the mean predicted probability of class c over the pixels labelled c. A pixel labelled y
+    changes to class k if k is the most probable class with p_k >= t_k, and p_k - p_y >= t_y. So a label changes if
+    the teacher prefers another class clearly, compared with its usual confidence. Ignored pixels stay ignored.
     """
 
     name: PolicyName
     label_weight: float = 0.0
     thresholds: tuple[float, ...] = ()
-    """One for each class, for `confident`."""
+    """Threshold t_c of each class; used by `confident` only."""
 
     def new_classes(self, label: Tensor, given: LabelledPixels, strip: "_Strip") -> Tensor:
-        """(H, W) uint8 from the strip's `label` (H, W) uint8, of which a part may be ignored; `given` is the rest."""
+        """(H, W) uint8 new labels of a strip.
+
+        `label` (H, W) uint8 holds the old labels, which may include ignored pixels; `given` holds the others.
+        """
         is_given = label < len(strip.probs)
         if self.name == "confident":
             thresholds = strip.probs.new_tensor(self.thresholds)
@@ -57,37 +64,44 @@ class Policy:
 
 
 class _Strip(NamedTuple):
-    """Probabilities (K, H, W), the highest of each pixel (H, W), and whose it is (H, W) uint8."""
+    """The teacher's output for some rows of an image."""
 
     probs: Tensor
+    """(K, H, W) probabilities."""
     highest: Tensor
+    """(H, W) highest probability of each pixel."""
     teacher: Tensor
+    """(H, W) uint8 id of the class with the highest probability."""
 
 
 @dataclass(frozen=True)
 class Refined:
-    """What became of one label map."""
+    """The result of relabelling one image."""
 
     label: Label
     """(H, W) uint8 ids."""
     rule: RuleName
     quality: QualityScores | None
-    """Of the label before; None where there was none."""
+    """Quality scores of the old label; None if it has no labelled pixel."""
     confidence: float
     """Mean over pixels of the teacher's highest probability."""
     pairs: npt.NDArray[np.int64]
-    """(K + 1, K + 1) pixels by class before and after; the last stands for ignored, and for no label at all."""
+    """(K + 1, K + 1) numbers of pixels by class before (rows) and after (columns).
+
+    The last row and column count ignored pixels; if the image had no label, all its pixels count as ignored.
+    """
 
     @property
     def num_changed_pixels(self) -> int:
-        """Pixels that changed."""
+        """The number of pixels whose class changed."""
         return int(self.pairs.sum() - np.trace(self.pairs))
 
 
 def refine(strips: Iterable[tuple[slice, Tensor]], label: Label | None, policy: Policy) -> Refined:
-    """The new label of an image whose probabilities come in strips: rows, (K, rows, W). No label: the teacher's.
+    """Computes the new label of one image.
 
-    Raises ValueError where a probability is not finite.
+    `strips` yields rows and their probabilities (K, rows, W). `label` is (H, W) uint8; if it is None, the new label is
+    the teacher's. Raises ValueError if the image has no pixel or a probability is not finite.
     """
     parts: list[Tensor] = []
     confidence, quality, pairs = 0.0, None, None
@@ -107,7 +121,7 @@ def refine(strips: Iterable[tuple[slice, Tensor]], label: Label | None, policy: 
         pairs = counts if pairs is None else pairs + counts
         parts.append(new)
     if pairs is None or quality is None:
-        raise ValueError("an image without a pixel")
+        raise ValueError("the image has no pixels")
     if not np.isfinite(confidence):
         raise ValueError("the model's output is not finite")
     merged = torch.cat(parts).cpu().numpy()

@@ -17,12 +17,13 @@ from dmlcsr.taxonomy import IGNORE
 def update_ensemble(ensemble: Mapping[str, Tensor], student: Mapping[str, Tensor], n: int) -> dict[str, Tensor]:
     """The n-th ensemble W_n = n / (n + 1) W_{n-1} + 1 / (n + 1) w_n, as a new state dict.
 
-    `ensemble` is W_{n-1} (W_0 = the student at the start of CSR), `student` w_n, n = 1, 2, ...; so W_n is the
-    plain mean of n + 1 students. Averaged in float64 and kept in the ensemble's dtype; what is not floating point
-    (counters) is the student's. Raises ValueError for n < 1 or other keys or shapes.
+    `ensemble` is W_{n-1}, where W_0 is the student at the end of the initial phase; `student` is w_n, for n = 1, 2,
+    ... So W_n is the plain mean of n + 1 students. The average is computed in float64 and returned in the ensemble's
+    dtype. Tensors that are not floating point (counters) are copied from the student. Raises ValueError for n < 1,
+    and if keys or shapes differ.
     """
     if n < 1:
-        raise ValueError(f"ensembles count from n = 1, got {n}")
+        raise ValueError(f"ensembles start at n = 1, got {n}")
     if ensemble.keys() != student.keys():
         different = sorted(ensemble.keys() ^ student.keys())
         raise ValueError(f"ensemble and student differ in {len(different)} keys, among them {different[:3]}")
@@ -42,12 +43,12 @@ def update_ensemble(ensemble: Mapping[str, Tensor], student: Mapping[str, Tensor
 def distillation_target(teacher_logits: Tensor, label: Tensor, label_weight: float) -> Tensor:
     """(1 - a) softmax(teacher) + a onehot(label), a = `label_weight`: (B, C, H, W) probabilities at label size.
 
-    `teacher_logits` (B, C, h, w) are upsampled (bilinear, align_corners) where their size differs from `label`
-    (B, H, W) uint8. On ignored pixels (255) the hard part says background; the losses ignore them. float32 at
-    least. Raises ValueError for a weight outside 0..1.
+    If `teacher_logits` (B, C, h, w) differ in size from `label` (B, H, W) uint8, they are upsampled bilinearly with
+    aligned corners. At ignored pixels (255) the one-hot part is background; the losses ignore these pixels. The dtype
+    is float32 or wider. Raises ValueError for a weight outside 0..1.
     """
     if not 0 <= label_weight <= 1:
-        raise ValueError(f"the weight of the hard label must be in 0..1, got {label_weight}")
+        raise ValueError(f"label_weight must be within 0..1, got {label_weight}")
     with torch.no_grad(), torch.autocast(label.device.type, enabled=False):
         logits = teacher_logits.to(torch.promote_types(teacher_logits.dtype, torch.float32))
         if logits.shape[2:] != label.shape[1:]:
@@ -64,18 +65,21 @@ def distillation_targets(
     *,
     edge_radius: int = 1,
 ) -> DistillationTargets:
-    """Targets of the three tasks from the teacher's logits; a task that the teacher lacks (None) stays hard."""
+    """Targets of the three tasks, computed from the teacher's logits.
+
+    If the teacher lacks a task (None), its target is None and the task learns from the labels.
+    """
     labels = (label, *edge_targets(label, edge_radius))
     pairs = zip(teacher, labels, strict=True)
     return DistillationTargets(*(t if t is None else distillation_target(t, y, label_weight) for t, y in pairs))
 
 
 class BatchNormStatistics:
-    """Gathers new running statistics for every batch norm of a model, to be merged over workers.
+    """Estimates new running statistics for every BatchNorm of a model; workers can add up their sums.
 
-    The new mean and variance are the averages, weighted by batch size, of the batches' means and unbiased
-    variances. Usage: `with statistics.collect(): model(batch) ...`, sum every tensor of `sums` over the workers
-    (all_reduce), then `write()`. Norms without running statistics are left alone.
+    The new mean and variance are averages, weighted by batch size, of the batches' means and unbiased variances.
+    Usage: run `with statistics.collect(): model(batch) ...`, sum every tensor of `sums` over the workers
+    (all_reduce), then call `write()`. Norms without running statistics are skipped.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -86,7 +90,10 @@ class BatchNormStatistics:
             if isinstance(module, _BatchNorm) and module.running_mean is not None
         }
         self.sums: dict[str, Tensor] = {}
-        """float64 sums per norm, `<name>.mean` (C,), `<name>.var` (C,) and `<name>.weight` (); live, on the device."""
+        """float64 sums per norm on its device: `<name>.mean` (C,), `<name>.var` (C,) and `<name>.weight` ().
+
+        `collect` and a caller's all_reduce change them in place.
+        """
         for name, norm in self._norms.items():
             mean = _statistic(norm.running_mean)
             for key, shape in ((f"{name}.mean", mean.shape), (f"{name}.var", mean.shape), (f"{name}.weight", ())):
@@ -94,7 +101,10 @@ class BatchNormStatistics:
 
     @contextmanager
     def collect(self) -> Iterator[None]:
-        """Train mode without gradients; each forward pass counts its batch. The model is as before afterwards."""
+        """Puts the model into train mode without gradients, and counts the batch of each forward pass.
+
+        On exit the model is restored to its earlier state.
+        """
         training = {module: module.training for module in self._model.modules()}
         with torch.no_grad(), ExitStack() as stack:
             for name, norm in self._norms.items():
@@ -108,10 +118,10 @@ class BatchNormStatistics:
 
     @contextmanager
     def _counting(self, name: str, norm: _BatchNorm) -> Iterator[None]:
-        """While inside, each forward pass of `norm` adds its batch's statistics to the sums.
+        """Adds the batch statistics of each forward pass of `norm` to the sums, during a `with` block.
 
-        With momentum 1 the running statistics of a forward pass in train mode are those of the batch, so torch
-        itself computes them, also in a SyncBatchNorm.
+        With momentum 1, a forward pass in train mode sets the running statistics to those of the batch. So torch
+        computes them, in a SyncBatchNorm too.
         """
         momentum, state = norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}
 
@@ -131,7 +141,7 @@ class BatchNormStatistics:
             norm.load_state_dict(state)
 
     def write(self) -> None:
-        """Puts the averages into the running statistics. Raises ValueError if a norm has seen no batch."""
+        """Writes the averages to the running statistics. Raises ValueError if a norm has seen no batch."""
         unseen = [name for name in self._norms if self.sums[f"{name}.weight"].item() == 0]
         if unseen:
             raise ValueError(f"no batch has passed through {len(unseen)} batch norms, among them {unseen[:3]}")
@@ -142,9 +152,10 @@ class BatchNormStatistics:
 
 
 def reestimate(model: nn.Module, images: Iterable[Tensor], reduce: Callable[[Tensor], None] | None = None) -> None:
-    """Fresh running statistics of all batch norms from one pass over `images`, normalised (B, 3, H, W) batches.
+    """Re-estimates the running statistics of all BatchNorms in one pass over `images`.
 
-    `reduce` sums a tensor over all workers in place. Raises ValueError if there are no images.
+    `images` yields normalized (B, 3, H, W) batches. `reduce` sums a tensor over all workers in place. Raises ValueError
+    if no batch was seen.
     """
     statistics = BatchNormStatistics(model)
     with statistics.collect():

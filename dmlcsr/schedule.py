@@ -3,15 +3,15 @@
 import math
 
 _FLOOR = 0.01
-"""Every phase starts or ends at this share of the peak rate."""
+"""Fraction of the peak rate at which the warm-up starts and every cosine ends."""
 
 
 def learning_rate(epoch: float, *, lr: float, warmup_epochs: float, csr_start: float, cycle_epochs: float) -> float:
-    """The rate at `epoch` (fractional, from 0): linear warm-up, cosine, then one cosine per CSR cycle.
+    """The learning rate at `epoch`, a fractional number of epochs from 0.
 
-    Linear from lr / 100 to lr over `warmup_epochs`, cosine from lr to lr / 100 until `csr_start`, then in each
-    cycle of `cycle_epochs` cosine from lr / 2 to lr / 100. Raises ValueError for a negative epoch, a warm-up
-    that does not end before CSR starts, or a cycle without length.
+    It rises linearly from lr / 100 to lr over `warmup_epochs`, then falls along a cosine from lr to lr / 100 until
+    `csr_start`. In each cycle of `cycle_epochs` epochs it falls along a cosine from lr / 2 to lr / 100. Raises
+    ValueError for a negative epoch, a warm-up that is longer than `csr_start`, or a cycle of no length.
     """
     if epoch < 0 or not 0 <= warmup_epochs <= csr_start or cycle_epochs <= 0:
         raise ValueError(
@@ -26,6 +26,6 @@ def learning_rate(epoch: float, *, lr: float, warmup_epochs: float, csr_start: f
     return _cosine(0.5 * lr, floor, (epoch - csr_start) % cycle_epochs / cycle_epochs)
 
 
-def _cosine(start: float, end: float, share: float) -> float:
-    """Half a cosine wave from `start` at share 0 to `end` at share 1."""
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
+def _cosine(start: float, end: float, fraction: float) -> float:
+    """The value of half a cosine wave from `start` at fraction 0 to `end` at fraction 1."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * fraction))

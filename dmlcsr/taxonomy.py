@@ -1,6 +1,6 @@
-"""Named, ordered class sets of the published face-parsing data sets.
+"""Taxonomies: the named, ordered class sets of the published face-parsing data sets.
 
-Data and models carry the name of their taxonomy; a mismatch is an error, never a silent remap.
+Data sets and models store the name of their taxonomy. A mismatch is an error; labels are never translated silently.
 Sources: LaPa (AAAI 2020), CelebAMask-HQ (CVPR 2020), Helen relabelled by Smith et al. / Lin et al., Face
 Synthetics (ICCV 2021).
 """
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 IGNORE = 255
-"""Label id of a pixel that no loss and no score counts."""
+"""Label id of a pixel that losses and scores ignore."""
 
 Color = tuple[int, int, int]
 
@@ -21,10 +21,10 @@ Color = tuple[int, int, int]
 class Taxonomy:
     """An ordered set of classes; the index of a class is its id in label maps. Class 0 is background.
 
-    `flip_pairs` are the ids that a horizontal mirror swaps; a class named l_ or left_ is on the viewer's left in all
-    of them (in Face Synthetics too: so it is in every one of the 100 published sample renders). `palette` has one
-    RGB colour (0..255) per class. `overall` groups classes for a pooled "overall" F1 (Helen); it is empty where the
-    data set defines none.
+    `flip_pairs` are the pairs of ids that a horizontal mirror swaps. In every taxonomy a class named l_ or left_ is on
+    the viewer's left (for Face Synthetics this was checked on all 100 published sample renders). `palette` has one RGB
+    color (0..255) per class. `overall` groups classes for a pooled "overall" F1 (Helen); it is empty if the data set
+    defines no groups.
     """
 
     name: str
@@ -39,18 +39,18 @@ class Taxonomy:
 
     @property
     def sides(self) -> tuple[tuple[int, int], ...]:
-        """The flip pairs as (id on the viewer's left, id on the viewer's right)."""
+        """The flip pairs, each as (id on the viewer's left, id on the viewer's right)."""
         return tuple((a, b) if self.classes[a].startswith(("l_", "left_")) else (b, a) for a, b in self.flip_pairs)
 
     def flip_lut(self) -> npt.NDArray[np.uint8]:
-        """(256,) uint8 table that swaps the left/right ids; every other value maps to itself."""
+        """(256,) uint8 lookup table that swaps the left/right ids and maps every other value to itself."""
         lut = np.arange(256, dtype=np.uint8)
         for a, b in self.flip_pairs:
             lut[a], lut[b] = b, a
         return lut
 
     def colorize(self, label: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """(H, W) uint8 ids -> (H, W, 3) uint8 RGB; ids outside the taxonomy (255 = ignore) become grey."""
+        """(H, W) uint8 ids -> (H, W, 3) uint8 RGB; ids outside the taxonomy (255 = ignore) become gray."""
         lut = np.full((256, 3), 128, np.uint8)
         lut[: self.num_classes] = self.palette
         return lut[label]
@@ -111,13 +111,13 @@ TAXONOMIES: Mapping[str, Taxonomy] = {t.name: t for t in (LAPA, CELEBAMASK_HQ, H
 
 
 def get_taxonomy(name: str) -> Taxonomy:
-    """The taxonomy of that name. Raises ValueError, naming the known ones, for any other."""
+    """The taxonomy with this name. Raises ValueError for an unknown name; the message lists the known ones."""
     if name not in TAXONOMIES:
         raise ValueError(f"unknown taxonomy {name!r}; known are {', '.join(sorted(TAXONOMIES))}")
     return TAXONOMIES[name]
 
 
-# Explicit remaps by class name; classes that are not listed become background. "left" is the viewer's everywhere.
+# Explicit remaps by class name. Classes that are not listed become background; "left" is always the viewer's left.
 _SHARED_WITH_LAPA = {"skin": "skin", "nose": "nose", "hair": "hair"}
 _REMAPS: Mapping[tuple[str, str], Mapping[str, str]] = {
     ("celebamask_hq", "lapa"): _SHARED_WITH_LAPA
@@ -131,9 +131,9 @@ _REMAPS: Mapping[tuple[str, str], Mapping[str, str]] = {
 
 
 def remap_lut(source: Taxonomy, target: Taxonomy) -> npt.NDArray[np.uint8]:
-    """(256,) uint8 table from ids of `source` to ids of `target`; 255 stays 255.
+    """(256,) uint8 lookup table from ids of `source` to ids of `target`; 255 stays 255.
 
-    Raises ValueError where the project defines no remap between the two.
+    Raises ValueError if the project defines no remap from `source` to `target`.
     """
     if (source.name, target.name) not in _REMAPS:
         known = ", ".join(f"{a} -> {b}" for a, b in _REMAPS)

@@ -1,6 +1,6 @@
-"""Model directories: `model.safetensors` with the weights and `model.json` with what they are.
+"""Model directories: `model.safetensors` holds the weights, `model.json` describes them (the model card).
 
-Works on bytes, so that any storage can carry them. Nothing is unpickled.
+The functions work on bytes, so that any storage can hold the files. Nothing is unpickled.
 """
 
 import hashlib
@@ -23,23 +23,24 @@ from dmlcsr.taxonomy import get_taxonomy
 MODEL_FILES = ("model.safetensors", "model.json")
 FORMAT_VERSION = 1
 _MAX_SIZE = 8192
+"""Largest accepted input size in pixels: a damaged card must not make a reader allocate gigabytes."""
 
 _Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What pixels go through before the network: resize, x / 255, channel order, (x - mean) / std."""
+    """The preprocessing of pixels before the network: resize, x / 255, channel order, (x - mean) / std."""
 
     size: int
-    """Side of the square network input in pixels."""
+    """Height and width of the network input in pixels."""
 
     mean: _Triple = (0.485, 0.456, 0.406)
     std: _Triple = (0.229, 0.224, 0.225)
-    """Of values in 0..1. Both apply to the channels in the order in which they are fed."""
+    """Mean and standard deviation of pixel values in 0..1, in the order in which the network gets the channels."""
 
     channel_order: str = "rgb"
-    """"rgb" or "bgr". The authors fed BGR with the RGB-ordered mean and std."""
+    """"rgb" or "bgr". The authors' network gets BGR pixels with the mean and std of RGB."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= _MAX_SIZE:
@@ -52,16 +53,19 @@ class Preprocessing:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """What `model.json` says about its weights. Raises ValueError for an unknown or wrong taxonomy."""
+    """The content of `model.json`.
+
+    Raises ValueError for an unknown taxonomy, or one with another number of classes than the network.
+    """
 
     architecture: Architecture
     taxonomy: str
     preprocessing: Preprocessing
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Scores by name; NaN is null in JSON."""
+    """Scores by name; NaN is written as null."""
 
     lineage: Mapping[str, Any] = field(default_factory=dict)
-    """Where the weights come from; JSON-able."""
+    """The origin of the weights, as JSON-able values: run, data set, epoch and the like."""
 
     def __post_init__(self) -> None:
         wanted, got = get_taxonomy(self.taxonomy).num_classes, self.architecture.num_classes
@@ -69,7 +73,7 @@ class ModelCard:
             raise ValueError(f"taxonomy {self.taxonomy!r} has {wanted} classes, but the network has {got}")
 
     def to_json(self) -> dict[str, Any]:
-        """The card as JSON-able values, with the format version."""
+        """Returns the card as JSON-able values, with the format version."""
         return {
             "format_version": FORMAT_VERSION,
             "architecture": asdict(self.architecture),
@@ -81,7 +85,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, value: object) -> "ModelCard":
-        """The inverse of `to_json`. Raises ValueError, naming the key, for anything that it did not write."""
+        """The inverse of `to_json`. Raises ValueError, with the key, for content that `to_json` would not write."""
         content = _mapping(value, "the card")
         if content.get("format_version") != FORMAT_VERSION:
             got = content.get("format_version")
@@ -98,17 +102,18 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class KeyReport:
-    """Which keys found each other when weights were loaded; each tuple is in the order of its state dict."""
+    """The result of loading weights by key; each tuple is in the order of its state dict."""
 
     loaded: tuple[str, ...]
+    """Keys that got a value."""
     missing: tuple[str, ...]
     """Keys of the network that got no value."""
     unexpected: tuple[str, ...]
-    """Keys of the source that were not used; where the shape is why, it says so."""
+    """Keys of the source that were not used, each with the two shapes if they differ."""
 
 
 def load_matching(module: nn.Module, state: Mapping[str, Tensor]) -> KeyReport:
-    """Copies into `module` what matches in key and shape, and reports the rest."""
+    """Copies the tensors whose key and shape match into `module`, and reports the others."""
     own = module.state_dict()
     loaded = [key for key, value in own.items() if key in state and state[key].shape == value.shape]
     with torch.no_grad():
@@ -126,23 +131,23 @@ def _why_unused(key: str, value: Tensor, own: Tensor | None) -> str:
 
 
 def pack_model(parser: FaceParser, card: ModelCard) -> dict[str, bytes]:
-    """The files of a model directory, by name. Raises ValueError where the card is not of this network."""
+    """The files of a model directory, by name. Raises ValueError if the card does not describe this network."""
     if parser.architecture != card.architecture:
-        raise ValueError(f"the card says {card.architecture}, the network is {parser.architecture}")
+        raise ValueError(f"the card describes {card.architecture}, but the network is {parser.architecture}")
     state = {key: value.cpu().contiguous() for key, value in parser.state_dict().items()}
     weights = safetensors.torch.save(state)
     content = card.to_json() | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metrics or lineage hold what JSON cannot: {error}") from error
+        raise ValueError(f"metrics or lineage hold values that JSON cannot represent: {error}") from error
     return {"model.safetensors": weights, "model.json": text.encode() + b"\n"}
 
 
 def unpack_model(files: Mapping[str, bytes]) -> tuple[FaceParser, ModelCard]:
     """The face parser of a model directory, in eval mode on the CPU, and its card.
 
-    Raises ValueError where a file is missing or corrupt, or where the two do not belong together.
+    Raises ValueError if a file is missing or damaged, or if the two do not belong together.
     """
     absent = [name for name in MODEL_FILES if name not in files]
     if absent:
@@ -151,7 +156,7 @@ def unpack_model(files: Mapping[str, bytes]) -> tuple[FaceParser, ModelCard]:
     card = ModelCard.from_json(content)
     weights = files["model.safetensors"]
     if hashlib.sha256(weights).hexdigest() != content.get("weights_sha256"):
-        raise ValueError("model.safetensors is not the file that model.json belongs to: its SHA-256 differs")
+        raise ValueError("model.safetensors does not belong to model.json: its SHA-256 differs")
     try:
         return parser_of_state(card.architecture, safetensors.torch.load(weights)), card
     except (SafetensorError, KeyError, ValueError) as error:
@@ -159,14 +164,14 @@ def unpack_model(files: Mapping[str, bytes]) -> tuple[FaceParser, ModelCard]:
 
 
 def save_model(folder: Path, parser: FaceParser, card: ModelCard) -> None:
-    """Writes a model directory on local disk."""
+    """Writes a model directory to a local folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in pack_model(parser, card).items():
         (folder / name).write_bytes(data)
 
 
 def load_model(folder: Path) -> tuple[FaceParser, ModelCard]:
-    """`unpack_model` of a local folder, with the same errors."""
+    """Reads a model directory from a local folder; raises the errors of `unpack_model`."""
     found = [folder / name for name in MODEL_FILES if (folder / name).is_file()]
     return unpack_model({path.name: path.read_bytes() for path in found})
 
@@ -183,7 +188,7 @@ def _parse(data: bytes) -> Mapping[str, Any]:
 
 
 def _fields(content: Mapping[str, Any], name: str, types: Mapping[str, Any]) -> dict[str, Any]:
-    """The keyword arguments of one dataclass of the card: every field, none else, each of its type."""
+    """The keyword arguments of one dataclass of the card. Raises ValueError for missing, unknown or mistyped fields."""
     section = _mapping(_get(content, name), name)
     unknown = sorted(set(section) - set(types))
     if unknown:
@@ -207,7 +212,10 @@ def _score(value: object, what: str) -> float:
 
 
 def _typed(value: Any, what: str, kind: Any) -> Any:
-    """`value` if it is of that kind; a whole number counts as float, True and False as no number."""
+    """Returns `value` if it has the type `kind`, else raises ValueError.
+
+    An integer is accepted as float; True and False are not accepted as numbers.
+    """
     if kind is _Triple:
         if isinstance(value, list | tuple) and len(value) == 3:
             return tuple(_typed(item, what, float) for item in value)

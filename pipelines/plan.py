@@ -1,4 +1,4 @@
-"""`plan COMMAND ...`: what a command would need and do, and what is missing, without doing it."""
+"""`plan COMMAND ...` shows what a command would need and do, and what is missing, without running it."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -22,20 +22,22 @@ Work = dict[str, int]
 
 
 class Plan(NamedTuple):
-    """What a command needs at once, and what it does."""
+    """The plan of one command."""
 
     needs: Needs
+    """Resources that the command holds at the same time."""
     work: Work
+    """Amounts by name, for example `{"rows": 600, "bytes_read": 12000000}`."""
 
 
 def run(command: str, config: Config) -> dict[str, Any]:
-    """`{"command", "needs", "work", "missing"}`; what is not known because something is missing is left out.
+    """Returns `{"command", "needs", "work", "missing"}`. If an input is missing, `needs` and `work` are empty.
 
-    Raises UserError for a command that has nothing to plan.
+    Raises UserError for a command that has no plan.
     """
     if type(config) not in PLANS:
         names = ", ".join(kind.__name__.removesuffix("Config").lower() for kind in PLANS)
-        raise UserError(f"there is nothing to plan for `{command}`; there is for {names}")
+        raise UserError(f"`{command}` has no plan; these commands have one: {names}")
     problems: list[str] = []
     plan = _checked(lambda: PLANS[type(config)](config), problems)
     if (out := getattr(config, "out", None)) is not None:
@@ -51,7 +53,7 @@ def run(command: str, config: Config) -> dict[str, Any]:
 
 
 def summary(result: dict[str, Any]) -> str:
-    """One line for each number, in units that people read."""
+    """Formats a plan for a terminal: one line per number, sizes in MB."""
     rows = [(name.replace("_", " "), _text(name, value)) for name, value in _facts(result).items()]
     width = max((len(name) for name, _ in rows), default=0)
     lines = [f"{result['command']} would need and do:", *(f"  {name:{width}}  {text}" for name, text in rows)]
@@ -76,7 +78,7 @@ def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | Non
 
 
 def _cluster_problems(needs: Needs) -> list[str]:
-    """Of the cluster that is given, or that the command would start on this machine."""
+    """Resources that are missing on the cluster of RAY_ADDRESS, or on the one that the command would start here."""
     if not os.environ.get("RAY_ADDRESS"):
         return preflight.shortfalls(needs, preflight.local_capacity())
     try:

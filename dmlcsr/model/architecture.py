@@ -1,4 +1,4 @@
-"""What determines the network: its classes, depth, width and two options."""
+"""The values that determine a network: its classes, depth, width and two options."""
 
 import math
 from dataclasses import dataclass
@@ -19,32 +19,33 @@ _DEPTHS = {
     101: _Depth((3, 4, 23, 3), 4),
 }
 _MAX_WIDTH = 4.0
+"""Largest accepted width: at 4 a ResNet-101 has about a billion weights, and no recipe needs more."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """The network of one model; `num_classes=19` and the defaults are the size of the paper.
+    """The architecture of one model. `num_classes=19` and the defaults give the paper's network.
 
-    Raises ValueError for a value that makes no network.
+    Raises ValueError for a value outside the documented range.
     """
 
     num_classes: int
-    """Classes C of the parsing and category-edge logits, background included: 2 to 255."""
+    """Number of classes C of the parsing and category-edge logits, background included: 2 to 255."""
 
     depth: int = 101
-    """Layers of the ResNet: 18 or 34 (basic blocks), 50 or 101 (bottlenecks)."""
+    """Number of layers of the ResNet: 18 or 34 (basic blocks), 50 or 101 (bottlenecks)."""
 
     width: float = 1.0
     """Factor on every channel count of encoder and heads: above 0, at most 4."""
 
     residual_activation: bool = False
-    """Keep the LeakyReLU on a block's last norm and on its downsample norm, before the residual sum.
+    """Apply LeakyReLU after a block's last norm and after its downsample norm, before the residual sum.
 
-    The authors' weights were trained so; ImageNet weights were not.
+    The authors' weights were trained with it, ImageNet weights without it.
     """
 
     ddgcn: bool = True
-    """Between encoder and parsing head: the paper's dual graph head; False: one convolution, for comparison."""
+    """Put the paper's dual graph head between encoder and parsing head; False puts one convolution there instead."""
 
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= IGNORE:
@@ -56,21 +57,21 @@ class Architecture:
 
     @property
     def blocks(self) -> tuple[int, int, int, int]:
-        """Residual blocks of layer1..4."""
+        """Numbers of residual blocks in layer1..4."""
         return _DEPTHS[self.depth].blocks
 
     @property
     def expansion(self) -> int:
-        """Output over inner channels of a residual block: 1 for basic blocks, 4 for bottlenecks."""
+        """The ratio of output to inner channels of a residual block: 1 for basic blocks, 4 for bottlenecks."""
         return _DEPTHS[self.depth].expansion
 
     def channels(self, count: int) -> int:
-        """A channel count of the paper at this width: a multiple of 8, at least 8; unchanged at width 1."""
+        """Scales a channel count of the paper by the width, to a multiple of 8, at least 8; width 1 changes nothing."""
         return max(8, 8 * round(count * self.width / 8))
 
 
 def depth_of(blocks: tuple[int, ...], expansion: int) -> int:
-    """The depth with that many blocks in layer1..4. Raises ValueError where there is none."""
+    """The depth of the ResNet with these numbers of blocks in layer1..4. Raises ValueError if none has them."""
     for depth, known in _DEPTHS.items():
         if known == (blocks, expansion):
             return depth

@@ -1,7 +1,7 @@
 """The dynamic dual graph convolutional head: global context from two graphs, without pooling.
 
-One graph works on image positions through attention between channels, the other on feature channels through a
-learned projection of all positions. docs/method.md, section 2, has the formulas.
+The spatial graph relates image positions through attention between channels. The feature graph relates channels
+through a learned projection of all positions. docs/method.md, section 2, has the formulas.
 """
 
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from dmlcsr.model.architecture import Architecture
 from dmlcsr.model.layers import BatchNorm, conv_norm, upsample
 
-# `gamma[0]` below is a scalar without dimensions: unlike `gamma` it leaves half-precision maps as they are.
+# `gamma[0]` below is a tensor without dimensions. Unlike `gamma`, it does not promote half-precision maps to float32.
 
 
 class SpatialGraph(nn.Module):
-    """(B, K, h, w) -> (B, K, h, w): S = F * up(L') + F, with L' the graph's view at an eighth of the size."""
+    """(B, K, h, w) -> (B, K, h, w): S = F * up(L') + F, where L' is the graph's output at an eighth of the size."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
@@ -35,17 +35,17 @@ class SpatialGraph(nn.Module):
         return x * upsample(graph, like=x) + x
 
     def reason(self, local: Tensor) -> Tensor:
-        """(B, K, h, w) -> (B, K/2, h, w): attention between channels, then one graph convolution."""
+        """(B, K, h, w) -> (B, K/2, h, w) by attention between channels and one graph convolution."""
         key, query, value = (node(local).flatten(2) for node in (self.key, self.query, self.value))
         attention = torch.softmax(query @ value.transpose(1, 2), dim=-1)
-        # The paper writes k A with positions as rows; its transpose A^T k^T needs no reordering of memory.
+        # The paper writes k A with positions as rows. The transpose A^T k^T needs no reordering of memory.
         nodes = attention.transpose(1, 2) @ key
         out: Tensor = self.mix_norm(self.mix(nodes))
         return out.reshape(*out.shape[:2], *local.shape[2:])
 
 
 class FeatureGraph(nn.Module):
-    """(B, K, h, w) -> (B, K, h, w): G = gamma1 * ABN(conv(Y)) + F, with Y the reasoned channels."""
+    """(B, K, h, w) -> (B, K, h, w): G = gamma1 * ABN(conv(Y)) + F, where Y is the graph's output."""
 
     def __init__(self, channels: int, inner: int, basis: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class FeatureGraph(nn.Module):
 
 
 class LocalContext(nn.Module):
-    """What stands in for `DDGCN` where its worth is measured: its last convolution, without the graphs."""
+    """Replaces `DDGCN` by its last convolution, without the graphs, to measure what the graphs contribute."""
 
     def __init__(self, architecture: Architecture, in_channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The two networks: DML-CSR as it trains, and the face parser that remains of it."""
+"""The two networks: `DMLCSR` for training, and `FaceParser`, its part for inference."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,25 +9,25 @@ from torch import Tensor, nn
 from dmlcsr.model.architecture import Architecture
 from dmlcsr.model.ddgcn import DDGCN, LocalContext
 from dmlcsr.model.heads import EdgeHead, ParsingHead
-from dmlcsr.model.layers import initialise
+from dmlcsr.model.layers import initialize
 from dmlcsr.model.resnet import ResNet
 
 
 class TaskLogits(NamedTuple):
-    """Logits of the three tasks, all at stride 4 of the input."""
+    """Logits of the three tasks, all at a quarter of the input's height and width."""
 
     parsing: Tensor
-    """(B, C, h, w)"""
+    """(B, C, h, w) logits of the classes."""
     binary_edge: Tensor
-    """(B, 2, h, w)"""
+    """(B, 2, h, w) logits of no edge and edge."""
     category_edge: Tensor
-    """(B, C, h, w)"""
+    """(B, C, h, w) logits of the edge pixels' classes."""
 
 
 class FaceParser(nn.Module):
     """The decoupled network, for inference: images (B, 3, H, W) -> logits (B, C, ceil(H/4), ceil(W/4)).
 
-    Any H and W from 1 up are legal, and they need not be equal.
+    H and W are at least 1 and may differ.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -37,7 +37,7 @@ class FaceParser(nn.Module):
         context = DDGCN if architecture.ddgcn else LocalContext
         self.context = context(architecture, self.encoder.channels[3])
         self.parsing_head = ParsingHead(architecture, self.context.channels, self.encoder.channels[0])
-        self.apply(initialise)
+        self.apply(initialize)
 
     def forward(self, x: Tensor) -> Tensor:
         features = self.encoder(x)
@@ -48,8 +48,8 @@ class FaceParser(nn.Module):
 class DMLCSR(nn.Module):
     """The training network: images (B, 3, H, W) -> `TaskLogits`.
 
-    The tasks share the encoder only; no task feeds another. The parts of the face parser have the same names
-    here, so its state dict is this one's without `edge_head`.
+    The tasks share the encoder only; no task uses the output of another. The parts of `FaceParser` have the same
+    names here, so its state dict is this one without the keys of `edge_head`.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -58,7 +58,7 @@ class DMLCSR(nn.Module):
         self.architecture = architecture
         self.encoder, self.context, self.parsing_head = parser.encoder, parser.context, parser.parsing_head
         self.edge_head = EdgeHead(architecture, self.encoder.channels[:3])
-        self.edge_head.apply(initialise)
+        self.edge_head.apply(initialize)
 
     def forward(self, x: Tensor) -> TaskLogits:
         features = self.encoder(x)
@@ -66,16 +66,16 @@ class DMLCSR(nn.Module):
         return TaskLogits(parsing, *self.edge_head(features.layer1, features.layer2, features.layer3))
 
     def decoupled(self) -> FaceParser:
-        """A copy without edge heads, in eval mode; its logits are bit for bit this network's in eval mode."""
+        """A copy without edge heads, in eval mode. In eval mode, its logits equal this network's bit for bit."""
         state = {k: v.clone() for k, v in self.state_dict().items() if not k.startswith("edge_head.")}
         return parser_of_state(self.architecture, state)
 
 
 def parser_of_state(architecture: Architecture, state: Mapping[str, Tensor]) -> FaceParser:
-    """A face parser in eval mode that owns these tensors, with their dtypes and devices.
+    """A face parser in eval mode that holds these tensors, with their dtypes and devices.
 
-    It is never initialised, so it costs no time and leaves the random state alone. Raises ValueError where
-    keys, shapes or kinds of number are not those of the architecture.
+    No weights are initialized, which saves time and does not change torch's random state. Raises ValueError if keys,
+    shapes, or kinds of dtype (floating point or not) do not match the architecture.
     """
     with torch.device("meta"):
         parser = FaceParser(architecture)

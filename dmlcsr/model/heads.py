@@ -1,4 +1,4 @@
-"""The task heads: face parsing, and the two edges that exist only while training."""
+"""The task heads: face parsing, and the two edge heads, which are used in training only."""
 
 from collections.abc import Sequence
 

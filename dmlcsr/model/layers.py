@@ -1,19 +1,19 @@
-"""The layers that all parts of the network are made of."""
+"""The layers that all parts of the network share."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 NEGATIVE_SLOPE = 0.01
-"""Slope of every LeakyReLU below zero."""
+"""Slope below zero of every LeakyReLU; the authors' value."""
 
 
 class BatchNorm(_BatchNorm):
-    """Batch norm of (B, C, ...) of any rank that takes one value per channel in training too.
+    """BatchNorm of (B, C, ...) tensors of any rank that accepts a single value per channel in training too.
 
-    One value has no variance, and PyTorch raises; here the running statistics normalise it and stay as they
-    are. That happens where a batch of one meets a map of 1x1, as in the graph head for small inputs.
-    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` converts it like any other batch norm.
+    A single value has no variance, and PyTorch raises an error. This layer then normalizes with the running statistics
+    and leaves them unchanged. A batch of one image with a map of 1x1 has a single value; it occurs in the graph head
+    for small inputs. `torch.nn.SyncBatchNorm.convert_sync_batchnorm` converts this layer like any BatchNorm.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -41,21 +41,21 @@ def conv_norm(
     bias: bool = False,
     activation: nn.Module | None = None,
 ) -> nn.Sequential:
-    """ABN(conv): a size-keeping convolution, batch norm, and LeakyReLU unless another activation is given."""
+    """A convolution with padding kernel_size // 2, a BatchNorm, and LeakyReLU if no other `activation` is given."""
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias)
     return nn.Sequential(conv, BatchNorm(out_channels), activation or leaky_relu())
 
 
 def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """(B, C, h, w) bilinearly to the height and width of `like`, corners aligned."""
+    """Resizes (B, C, h, w) bilinearly, with aligned corners, to the height and width of `like`."""
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
-def initialise(module: nn.Module) -> None:
-    """Weights to train from, for `Module.apply`: Kaiming normal for convolutions, with zero bias.
+def initialize(module: nn.Module) -> None:
+    """Sets the initial weights of a convolution to Kaiming normal and its bias to zero; for `Module.apply`.
 
-    The fan-in form keeps the first logits near unit scale, and is also right for depthwise convolutions.
-    Batch norms keep PyTorch's own start (weight 1, bias 0).
+    The fan-in form keeps the first logits near unit scale, for depthwise convolutions too. BatchNorms keep PyTorch's
+    initial values (weight 1, bias 0).
     """
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=NEGATIVE_SLOPE, nonlinearity="leaky_relu")

@@ -14,7 +14,7 @@ DILATIONS = (1, 1, 1, 2)
 
 
 class Features(NamedTuple):
-    """Outputs of the four stages, (B, C_i, h_i, w_i): layer1 at stride 4, the others at stride 8."""
+    """Outputs (B, C_i, h_i, w_i) of the four stages: layer1 at stride 4, the others at stride 8."""
 
     layer1: Tensor
     layer2: Tensor
@@ -23,7 +23,7 @@ class Features(NamedTuple):
 
 
 class _Residual(nn.Module):
-    """What both kinds of block share: the shortcut and the sum."""
+    """The shortcut and the residual sum, which both kinds of block share."""
 
     downsample: nn.Sequential | None
 
@@ -36,7 +36,7 @@ class _Residual(nn.Module):
             self.downsample = nn.Sequential(conv, BatchNorm(out_channels))
 
     def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
-        """ReLU(branch + shortcut(x)); with `activate`, LeakyReLU on what comes fresh from a norm, first."""
+        """Returns ReLU(branch + shortcut(x)). With `activate`, outputs of a norm first pass through LeakyReLU."""
         shortcut: Tensor = x if self.downsample is None else self.downsample(x)
         if self.activate:
             branch = F.leaky_relu(branch, NEGATIVE_SLOPE)
@@ -46,7 +46,7 @@ class _Residual(nn.Module):
 
 
 class BasicBlock(_Residual):
-    """Two 3x3 convolutions (depths 18 and 34)."""
+    """A block of two 3x3 convolutions (depths 18 and 34)."""
 
     def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, activate: bool) -> None:
         super().__init__(in_channels, planes, stride, activate)
@@ -61,7 +61,7 @@ class BasicBlock(_Residual):
 
 
 class Bottleneck(_Residual):
-    """1x1, 3x3, 1x1 convolutions; the last one widens by 4 (depths 50 and 101)."""
+    """A block of 1x1, 3x3 and 1x1 convolutions; the last one has 4 times as many channels (depths 50 and 101)."""
 
     def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, activate: bool) -> None:
         super().__init__(in_channels, 4 * planes, stride, activate)
@@ -79,9 +79,9 @@ class Bottleneck(_Residual):
 
 
 class ResNet(nn.Module):
-    """Images (B, 3, H, W) -> `Features`. `channels` are those of its four maps.
+    """Images (B, 3, H, W) -> `Features`. `channels` are the channel counts of the four maps.
 
-    Where the authors follow a norm by LeakyReLU and then ReLU, in stem and blocks, that is ReLU.
+    The authors apply LeakyReLU and then ReLU after a norm in stem and blocks, which equals ReLU alone.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -107,7 +107,7 @@ class ResNet(nn.Module):
 
 
 def _stage(architecture: Architecture, stage: int, in_channels: int, planes: int) -> nn.Sequential:
-    """The residual blocks of one stage; only the first one strides and widens."""
+    """The residual blocks of one stage. Only the first one has a stride and changes the number of channels."""
     block = BasicBlock if architecture.expansion == 1 else Bottleneck
     dilation, activate = DILATIONS[stage], architecture.residual_activation
     blocks = [block(in_channels, planes, STRIDES[stage], dilation, activate)]

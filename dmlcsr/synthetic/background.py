@@ -1,4 +1,4 @@
-"""Backgrounds: gradients, noise, stripes, shapes and blurred clutter, with skin-coloured distractors among it."""
+"""Backgrounds: gradients, noise, stripes, shapes and blurred clutter, some of it in the color of skin."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ _BLURRED_SIZE = 128  # an out-of-focus background has no finer detail
 
 
 def paint_background(canvas: Canvas, rng: Rng) -> str:
-    """Fills the picture. Returns the kind of background."""
+    """Fills the picture with a random background and returns its kind, a key of `_KINDS`."""
     names = tuple(_KINDS)
     name = names[int(rng.integers(len(names)))]
     blurred = rng.random() < 0.55
@@ -31,8 +31,8 @@ def paint_background(canvas: Canvas, rng: Rng) -> str:
 
 
 def _color(rng: Rng) -> Color:
-    grey = rng.uniform(10, 245)
-    r, g, b = np.clip(grey + rng.beta(1.0, 2.0) * rng.uniform(-140, 140, 3), 0, 255).tolist()
+    gray = rng.uniform(10, 245)
+    r, g, b = np.clip(gray + rng.beta(1.0, 2.0) * rng.uniform(-140, 140, 3), 0, 255).tolist()
     return r, g, b
 
 
@@ -63,7 +63,7 @@ def _stripes(rng: Rng, size: int) -> Image:
 
 
 def _scene(rng: Rng, size: int) -> Image:
-    """Sky or wall above, ground or furniture below, upright blocks in between."""
+    """A scene: sky or wall above, ground or furniture below, upright blocks in between."""
     canvas = Canvas(size)
     canvas.image[:] = _gradient(rng, size)
     horizon = rng.uniform(0.35, 0.8)
@@ -80,7 +80,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def _clutter(canvas: Canvas, rng: Rng) -> None:
-    """Random shapes; a third of them has the colour of skin."""
+    """Paints random shapes; a third of them have the color of skin."""
     for _ in range(int(rng.integers(3, 16))):
         color = _skin_like(rng) if rng.random() < 0.35 else _color(rng)
         center, radii = rng.uniform(0, 1, 2), rng.uniform(0.02, 0.16, 2)

@@ -1,4 +1,4 @@
-"""What the camera does to the picture: light across the scene, blur, sensor noise and JPEG."""
+"""The simulated camera: light across the scene, blur, sensor noise and JPEG."""
 
 from dataclasses import dataclass
 
@@ -13,11 +13,14 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True)
 class Camera:
-    """`blur` and its like are in shares of the picture's size; `noise` in grey levels (standard deviation)."""
+    """Parameters of one photograph.
+
+    `blur` and `motion` are fractions of the picture's size. `noise` is a standard deviation in gray levels.
+    """
 
     jpeg_quality: int
     first_quality: int
-    """Quality of an earlier JPEG the picture went through, 0 for none."""
+    """Quality of an earlier JPEG compression of the picture; 0: there was none."""
     blur: float
     motion: float
     motion_angle: float
@@ -30,7 +33,7 @@ class Camera:
 
 
 def sample_camera(rng: Rng) -> Camera:
-    """A camera; a third of them is out of focus, a tenth moves, 30 % of the pictures were JPEGs before."""
+    """Draws a camera: 35 % are out of focus, 10 % move, 30 % of the pictures were compressed before."""
     return Camera(
         jpeg_quality=int(rng.integers(62, 97)),
         first_quality=int(rng.integers(28, 75)) * int(rng.random() < 0.3),
@@ -46,7 +49,10 @@ def sample_camera(rng: Rng) -> Camera:
 
 
 def photograph(image: Image, camera: Camera, tint: Color, rng: Rng) -> Image:
-    """(S, S, 3) uint8 as painted -> as photographed. `rng` is drawn from once per pixel, so it comes last."""
+    """(S, S, 3) uint8 painted picture -> photographed picture.
+
+    It draws numbers for every pixel from `rng`, so the caller must draw all other numbers before.
+    """
     lit = np.asarray(cv2.multiply(image, _light_field(image.shape[0], camera, tint), dtype=cv2.CV_32F), np.float32)
     lit = _blurred(lit, camera)
     # The sum of three bytes is close to normal and four times faster to draw; its deviation is 128.
@@ -59,7 +65,7 @@ def photograph(image: Image, camera: Camera, tint: Color, rng: Rng) -> Image:
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
-    """(H, W, 3) uint8 RGB -> JPEG bytes. Raises ValueError where OpenCV cannot encode it."""
+    """(H, W, 3) uint8 RGB -> JPEG bytes. Raises ValueError if OpenCV cannot encode the image."""
     ok, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not ok:
         raise ValueError(f"cannot encode an image of shape {image.shape} as JPEG")
@@ -77,7 +83,7 @@ def _light_field(size: int, camera: Camera, tint: Color) -> Field:
 
 
 def _blurred(image: Field, camera: Camera) -> Field:
-    """Defocus and motion blur, by shares of the picture's size."""
+    """The picture with defocus and motion blur, whose extents are fractions of the picture's size."""
     size = image.shape[0]
     if camera.blur * size > 0.25:
         image = np.asarray(cv2.GaussianBlur(image, (0, 0), camera.blur * size), np.float32)
@@ -92,7 +98,7 @@ def _blurred(image: Field, camera: Camera) -> Field:
 
 
 def _recompressed(image: Image, quality: int) -> Image:
-    """The picture after a round through JPEG; quality 0 leaves it alone."""
+    """The picture after one JPEG compression and decoding; quality 0 leaves it unchanged."""
     if not quality:
         return image
     data = np.frombuffer(encode_jpeg(image, quality), np.uint8)

@@ -1,7 +1,7 @@
 """A picture and its label map, painted together from the same polygons.
 
-Polygons are in unit image coordinates (0..1 from the left and top edge), so that size only changes the sampling.
-Each is rasterised once: the label takes the class of the pixels whose centres lie inside, the picture is blended by
+Polygons are in unit image coordinates (0..1 from the left and top edge), so the size only changes the sampling. Each
+polygon is rasterized once. Pixels whose center lies inside take its class in the label map; the picture is blended by
 the anti-aliased coverage of the same raster. The label is therefore exact by construction.
 """
 
@@ -18,33 +18,36 @@ Image = npt.NDArray[np.uint8]
 Color = tuple[float, float, float]
 
 _SHIFT = 6  # fractional bits of the coordinates given to OpenCV
-# OpenCV's anti-aliased polygons reach 0.7 pixels too far out: full at the true outline, zero 1.3 pixels outside it.
-# Full pixels are therefore those with their centres inside, and a mix with the raster eroded by one pixel is a coverage
-# that is one half at the outline and keeps the right amount of ink in lines thinner than a pixel.
+# OpenCV's anti-aliased polygons reach 0.7 pixels too far out: coverage is full at the true outline and zero 1.3 pixels
+# outside it. So pixels of full coverage are those with their center inside. A mix with the raster eroded by one pixel
+# gives a coverage of one half at the outline, and the right amount of color in lines thinner than a pixel.
 _INSIDE = 250
 _ERODED_SHARE = 0.6
-_SOFT_SIZE = 96  # soft masks have no detail above this resolution, whatever the picture's
-_NEIGHBOURHOOD = np.ones((3, 3), np.uint8)
+_SOFT_SIZE = 96  # side in pixels of the grid for soft masks, which have no finer detail at any picture size
+_NEIGHBORHOOD = np.ones((3, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Patch:
-    """Coverage of a shape inside its bounding box, at `rows`, `cols` of the picture: `alpha` (h, w) uint8."""
+    """Coverage `alpha` (h, w) uint8 of a shape in its bounding box, which lies at `rows`, `cols` of the picture."""
 
     rows: slice
     cols: slice
     alpha: Image
     inside: Image | None = None
-    """(h, w) uint8, at least _INSIDE where a pixel's centre lies in the shape; None for what is never labelled."""
+    """(h, w) uint8, at least _INSIDE for pixels whose center lies in the shape; None for shapes without a label."""
 
 
 def scaled(color: Color, factor: float) -> Color:
-    """The colour, darker (factor < 1) or brighter."""
+    """The color made darker (factor < 1) or brighter (factor > 1)."""
     return color[0] * factor, color[1] * factor, color[2] * factor
 
 
 class Canvas:
-    """`image` (S, S, 3) uint8 RGB and `label` (S, S) uint8; `labelled` False paints the picture only."""
+    """A picture `image` (S, S, 3) uint8 RGB and its label map `label` (S, S) uint8.
+
+    While `labelled` is False, painting changes the picture only.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
@@ -53,12 +56,12 @@ class Canvas:
         self.labelled = True
 
     def cover(self, *polygons: Points) -> Patch | None:
-        """Coverage of the union of polygons, (N, 2) each; None where nothing of it is in the picture."""
+        """The coverage of the union of polygons (N, 2); None if they lie outside the picture."""
         raster = _rasterize(polygons, self.size, margin=2)
         if raster is None:
             return None
         (left, top, right, bottom), full = raster
-        alpha = cv2.addWeighted(full, 1 - _ERODED_SHARE, cv2.erode(full, _NEIGHBOURHOOD), _ERODED_SHARE, 0)
+        alpha = cv2.addWeighted(full, 1 - _ERODED_SHARE, cv2.erode(full, _NEIGHBORHOOD), _ERODED_SHARE, 0)
         return Patch(slice(top, bottom), slice(left, right), np.asarray(alpha, np.uint8), full)
 
     def paint(
@@ -68,9 +71,9 @@ class Canvas:
         class_id: int | None = None,
         opacity: float = 1.0,
     ) -> Patch | None:
-        """Paint polygons in a colour (RGB 0..255) or texture (S, S, 3), and `class_id` into the label.
+        """Paints polygons in a color (RGB 0..255) or texture (S, S, 3), and writes `class_id` into the label.
 
-        `class_id` None leaves the label as it is (shading, detail). Returns the coverage, for `within`.
+        With `class_id` None the label stays unchanged (shading, detail). Returns the coverage, for `within`.
         """
         patch = self.cover(*([polygons] if isinstance(polygons, np.ndarray) else polygons))
         if patch is not None:
@@ -79,7 +82,7 @@ class Canvas:
         return patch
 
     def blend(self, patch: Patch, color: Color | Image, opacity: float = 1.0) -> None:
-        """Blend a colour or texture into the picture by a coverage; the label stays."""
+        """Blends a color or texture into the picture by a coverage; the label stays unchanged."""
         under = self.image[patch.rows, patch.cols]
         if isinstance(color, tuple):
             over = np.empty_like(under)
@@ -90,12 +93,12 @@ class Canvas:
         cv2.blendLinear(over, under, weight, 255 - weight, under)
 
     def mark(self, patch: Patch, class_id: int | None) -> None:
-        """Write `class_id` into the label inside a shape."""
+        """Writes `class_id` into the label inside a shape."""
         if class_id is not None and self.labelled and patch.inside is not None:
             self.label[patch.rows, patch.cols][patch.inside >= _INSIDE] = class_id
 
     def within(self, outer: Patch | None, polygons: Sequence[Points], color: Color | Image, opacity: float = 1) -> None:
-        """Paint polygons into the picture only where `outer` is covered (iris in the eye, teeth in the mouth)."""
+        """Paints polygons into the part of the picture that `outer` covers (iris in the eye, teeth in the mouth)."""
         if outer is None or (patch := self.cover(*polygons)) is None:
             return
         if both := _overlap(patch, outer):
@@ -109,9 +112,9 @@ class Canvas:
         strength: float,
         within: Patch | None = None,
     ) -> None:
-        """Soft blot of a colour (a shadow, a glow): polygons blurred by `softness` (unit coordinates).
+        """Paints polygons with soft edges (a shadow, a glow), blurred by `softness` (unit coordinates).
 
-        With `within`, it falls only where that coverage is.
+        With `within`, only the part of the picture under that coverage changes.
         """
         patch = self._soft_cover(polygons, softness)
         if within is not None and patch is not None:
@@ -120,7 +123,7 @@ class Canvas:
             self.blend(patch, color, strength)
 
     def _soft_cover(self, polygons: Sequence[Points], softness: float) -> Patch | None:
-        """Blurred coverage, computed on a coarse grid of fixed size: cheap, and the same at any picture size."""
+        """The blurred coverage of polygons, computed on a coarse grid whose size does not depend on the picture's."""
         sigma = max(softness * _SOFT_SIZE, 0.3)
         raster = _rasterize(polygons, _SOFT_SIZE, margin=1 + int(2.5 * sigma))
         if raster is None:
@@ -139,9 +142,9 @@ Box = tuple[int, int, int, int]
 
 
 def _rasterize(polygons: Sequence[Points], size: int, margin: int) -> tuple[Box, Image] | None:
-    """Anti-aliased union of polygons on a grid of size x size: ((left, top, right, bottom), coverage of that box).
+    """Rasterizes the union of polygons on a grid of size x size, with anti-aliasing.
 
-    None where the box, with its margin, is empty.
+    Returns ((left, top, right, bottom), coverage of that box), or None if the box with its margin is outside the grid.
     """
     fixed = [np.rint(p * (size << _SHIFT) - (1 << (_SHIFT - 1))).astype(np.int32) for p in polygons]
     x, y, width, height = cv2.boundingRect(fixed[0] if len(fixed) == 1 else np.concatenate(fixed))
@@ -152,13 +155,13 @@ def _rasterize(polygons: Sequence[Points], size: int, margin: int) -> tuple[Box,
         return None
     alpha = np.zeros((bottom - top, right - left), np.uint8)
     origin = np.array([left << _SHIFT, top << _SHIFT], np.int32)
-    for p in fixed:  # one by one: in one call, overlaps would cancel each other
+    for p in fixed:  # one call each: in a single call, overlaps would cancel each other
         cv2.fillPoly(alpha, [p - origin], 255, cv2.LINE_AA, _SHIFT)
     return (left, top, right, bottom), alpha
 
 
 def _overlap(a: Patch, b: Patch) -> Patch | None:
-    """Product of two coverages; None where their boxes do not meet."""
+    """The product of two coverages; None if their boxes do not overlap."""
     top, bottom = max(a.rows.start, b.rows.start), min(a.rows.stop, b.rows.stop)
     left, right = max(a.cols.start, b.cols.start), min(a.cols.stop, b.cols.stop)
     if top >= bottom or left >= right:
@@ -169,6 +172,6 @@ def _overlap(a: Patch, b: Patch) -> Patch | None:
 
 
 def _window(patch: Patch, top: int, bottom: int, left: int, right: int) -> Image:
-    """The part of a coverage inside a box that lies within the coverage's own."""
+    """The part of a coverage inside a box, which lies within the coverage's own box."""
     y, x = patch.rows.start, patch.cols.start
     return patch.alpha[top - y : bottom - y, left - x : right - x]

@@ -1,4 +1,4 @@
-"""Polygons from few control points. Points are (N, 2) float64 arrays of (x, y) in whatever frame they came in."""
+"""Polygons from few control points. Points are (N, 2) float64 arrays of (x, y) in any coordinate frame."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _T = np.linspace(0.0, 1.0, _STEPS, endpoint=False)
 _BASIS = 0.5 * np.stack(
     [-_T + 2 * _T**2 - _T**3, 2 - 5 * _T**2 + 3 * _T**3, _T + 4 * _T**2 - 3 * _T**3, _T**3 - _T**2], axis=1
 )
-_NEIGHBOURS = np.array([-1, 0, 1, 2])
+_NEIGHBORS = np.array([-1, 0, 1, 2])
 _CIRCLE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 28, endpoint=False)), np.sin(a)], axis=1)
 
 
@@ -24,34 +24,34 @@ def points(control: PointList) -> Points:
 
 
 def closed(control: PointList) -> Points:
-    """Smooth closed curve through the control points, (6 N, 2)."""
+    """(6 N, 2) points of a smooth closed curve through the N control points."""
     p = points(control)
     n = len(p)
-    neighbours = (np.arange(n)[:, None] + _NEIGHBOURS) % n
-    return np.asarray(_BASIS @ p[neighbours]).reshape(-1, 2)
+    neighbors = (np.arange(n)[:, None] + _NEIGHBORS) % n
+    return np.asarray(_BASIS @ p[neighbors]).reshape(-1, 2)
 
 
 def path(control: PointList) -> Points:
-    """Smooth open curve from the first to the last control point, (6 (N - 1) + 1, 2)."""
+    """(6 (N - 1) + 1, 2) points of a smooth open curve from the first to the last of N control points."""
     p = points(control)
     n = len(p)
-    neighbours = np.minimum(np.maximum(np.arange(n - 1)[:, None] + _NEIGHBOURS, 0), n - 1)
-    return np.concatenate([np.asarray(_BASIS @ p[neighbours]).reshape(-1, 2), p[-1:]])
+    neighbors = np.minimum(np.maximum(np.arange(n - 1)[:, None] + _NEIGHBORS, 0), n - 1)
+    return np.concatenate([np.asarray(_BASIS @ p[neighbors]).reshape(-1, 2), p[-1:]])
 
 
 def moved(p: Points, dx: float, dy: float) -> Points:
-    """The points, shifted."""
+    """The points shifted by (dx, dy)."""
     return np.asarray(p + np.array([dx, dy]), np.float64)
 
 
 def ellipse(center: tuple[float, float], radii: tuple[float, float], power: float = 2.0) -> Points:
-    """Superellipse, (28, 2); power 2 is an ellipse, larger powers approach a rectangle."""
+    """(28, 2) points of a superellipse; power 2 gives an ellipse, larger powers approach a rectangle."""
     shape = _CIRCLE if power == 2.0 else np.sign(_CIRCLE) * np.abs(_CIRCLE) ** (2.0 / power)
     return np.asarray(shape * radii + center, np.float64)
 
 
 def ribbon(center: Points, widths: npt.NDArray[np.float64] | float) -> Points:
-    """Polygon of a stroke along an open curve: (N, 2) centre line and (N,) full widths -> (2 N, 2)."""
+    """The polygon of a stroke along an open curve: (N, 2) center line and (N,) full widths -> (2 N, 2)."""
     tangent, normal = np.empty_like(center), np.empty_like(center)
     tangent[1:-1] = center[2:] - center[:-2]
     tangent[0], tangent[-1] = center[1] - center[0], center[-1] - center[-2]
@@ -61,7 +61,7 @@ def ribbon(center: Points, widths: npt.NDArray[np.float64] | float) -> Points:
 
 
 def loop(center: Points, width: float) -> Points:
-    """Polygon of a stroke along a closed curve, (2 N + 2, 2); a seam of no width joins its outer and inner edge."""
+    """The (2 N + 2, 2) polygon of a stroke along a closed curve; a seam of no width joins its outer and inner edge."""
     tangent = np.concatenate([center[1:], center[:1]]) - np.concatenate([center[-1:], center[:-1]])
     normal = tangent[:, ::-1] * (-1.0, 1.0) * (0.5 * width / (np.hypot(tangent[:, 0], tangent[:, 1])[:, None] + 1e-12))
     outer, inner = center + normal, center - normal

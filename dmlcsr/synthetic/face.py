@@ -1,7 +1,7 @@
-"""What a face is: the drawn parameters, as plain frozen dataclasses.
+"""The parameters of a face, as frozen dataclasses.
 
-Lengths are in the head frame: the origin between the eyes' height and the face's middle, the chin at v = 1, the top
-of the skull at v = -1, u to the viewer's right. `Pose` places that frame in the picture.
+Lengths are in the head frame (u, v): u points to the viewer's right; the top of the skull is at v = -1, the chin at
+v = 1, and the origin lies in the middle of the face. `Pose` places that frame in the picture.
 """
 
 from dataclasses import dataclass
@@ -11,33 +11,42 @@ from .canvas import Color
 
 @dataclass(frozen=True)
 class Pose:
-    """Angles in radians. Yaw > 0 turns to the viewer's right, pitch > 0 looks down, roll > 0 is clockwise."""
+    """Angles of the head in radians, and its position and size in the picture.
+
+    Yaw > 0 turns to the viewer's right, pitch > 0 looks down, roll > 0 is clockwise.
+    """
 
     yaw: float
     pitch: float
     roll: float
     scale: float
-    """Head-frame unit (half the head's height) as a share of the picture's size."""
+    """Half the height of the head, as a fraction of the picture's size."""
     center: tuple[float, float]
+    """Position of the head frame's origin in unit image coordinates."""
 
 
 @dataclass(frozen=True)
 class Eyes:
-    """Distance of an eye from the middle, half its width, slant, where it looks; `makeup` 0..1."""
+    """The two eyes."""
 
     gap: float
+    """Distance of an eye's center from the middle of the face."""
     width: float
+    """Half the width of an eye."""
     openness: tuple[float, float]
-    """Of the viewer's left and right eye: 1 is relaxed, 0.15 nearly closed."""
+    """Opening of the viewer's left and right eye: 1 is relaxed, 0.15 is nearly closed."""
     tilt: float
+    """Slant of the eyes; above 0 the outer corners are higher."""
     iris: Color
     gaze: tuple[float, float]
+    """Direction of the gaze (right, down), each within -1..1."""
     makeup: float
+    """Strength of the makeup, 0..1."""
 
 
 @dataclass(frozen=True)
 class Brows:
-    """`height` is the v of a flat brow, `arch` how far it rises, `tilt` > 0 raises the outer ends."""
+    """The eyebrows: `height` is the v of a flat brow, `arch` its rise; `tilt` > 0 raises the outer ends."""
 
     height: float
     thickness: float
@@ -48,7 +57,10 @@ class Brows:
 
 @dataclass(frozen=True)
 class Mouth:
-    """`height` is the v of the lips' meeting line, `upper` and `lower` the lips' thickness, `smile` -0.5..1."""
+    """The mouth: `height` is the v of the line between the lips, `upper` and `lower` are the lips' thicknesses.
+
+    `smile` is within -0.5..1, `teeth`, the brightness of the teeth, within 0..1.
+    """
 
     width: float
     height: float
@@ -63,7 +75,7 @@ class Mouth:
 
 @dataclass(frozen=True)
 class Skin:
-    """Colour and surface; `blush`, `freckles`, `age` and `gloss` are strengths within 0..1."""
+    """Color and surface of the skin; `blush`, `freckles`, `age` and `gloss` are strengths within 0..1."""
 
     color: Color
     blush: float
@@ -71,23 +83,23 @@ class Skin:
     age: float
     gloss: float
     beard: str
-    """"none", "stubble", "full", "goatee" or "moustache"; drawn as texture, labelled skin."""
+    """"none", "stubble", "full", "goatee" or "moustache". It is drawn as texture and labelled skin."""
     beard_color: Color
 
 
 @dataclass(frozen=True)
 class Light:
-    """One lamp and its surroundings. `direction` points to the lamp: right, down, towards the viewer."""
+    """One lamp and ambient light. `direction` points to the lamp, as (right, down, towards the viewer)."""
 
     direction: tuple[float, float, float]
     ambient: float
     tint: Color
-    """Factor per channel of the whole picture."""
+    """Factor on each channel of the whole picture."""
 
 
 @dataclass(frozen=True)
 class Hair:
-    """`volume` is how far hair stands out from the skull, `length` the v it reaches down to."""
+    """The hair: `volume` is its distance from the skull, `length` the v that it reaches down to."""
 
     style: str
     """"bald", "buzz", "short", "medium", "long", "bun" or "curly"."""
@@ -95,7 +107,7 @@ class Hair:
     volume: float
     length: float
     hairline: float
-    """v of the hairline's middle."""
+    """The v of the middle of the hairline."""
     parting: float
     fringe: str
     """"none", "full" or "side"."""
@@ -105,7 +117,7 @@ class Hair:
 
 @dataclass(frozen=True)
 class Wear:
-    """Accessories and clothes; an empty string is "not worn"."""
+    """Accessories and clothes; an empty string means that the accessory is not worn."""
 
     glasses: str
     glasses_color: Color
@@ -122,7 +134,7 @@ class Wear:
 
 @dataclass(frozen=True)
 class Face:
-    """Everything about one person in one picture."""
+    """All parameters of one person in one picture."""
 
     pose: Pose
     half_width: float

@@ -1,4 +1,4 @@
-"""Paints what belongs to the face itself: skin, ears, nose, mouth, eyes, brows."""
+"""Painters of the face's own parts: neck, skin, ears, nose, mouth, eyes, brows."""
 
 import numpy as np
 
@@ -28,7 +28,7 @@ _BROW_HAIR = np.array([(-0.022, 0.035), (0.0, -0.004), (0.035, -0.03), (-0.008, 
 
 
 def paint_neck(canvas: Canvas, head: Head) -> None:
-    """Neck and chest, with the chin's shadow; the clothes cover most of it later."""
+    """Paints neck and chest with the chin's shadow; the clothes cover most of it later."""
     scale = head.face.pose.scale
     dark = scaled(head.face.skin.color, 0.22)
     patch = canvas.paint(head.neck(), scaled(head.face.skin.color, 0.86), NECK)
@@ -43,7 +43,7 @@ def paint_neck(canvas: Canvas, head: Head) -> None:
 
 
 def paint_ear(canvas: Canvas, head: Head, side: int, skin: Image) -> None:
-    """One ear, darker in its hollow."""
+    """Paints one ear, darker in its hollow."""
     dark = scaled(head.face.skin.color, 0.45)
     canvas.paint(head.ear(side), skin, L_EAR if side < 0 else R_EAR)
     hollow = head.ear(side, inner=True)
@@ -51,7 +51,7 @@ def paint_ear(canvas: Canvas, head: Head, side: int, skin: Image) -> None:
 
 
 def paint_skin(canvas: Canvas, head: Head, skin: Image) -> Patch | None:
-    """The head in its lit skin texture; returns its coverage."""
+    """Paints the head in its lit skin texture and returns its coverage."""
     patch = canvas.paint(head.contour(), skin, SKIN)
     scale = head.face.pose.scale
     # The jaw's edge turns away from the viewer: a soft rim separates it from the neck.
@@ -61,7 +61,7 @@ def paint_skin(canvas: Canvas, head: Head, skin: Image) -> Patch | None:
 
 
 def paint_nose(canvas: Canvas, head: Head, skin: Image) -> None:
-    """The nose: the skin's texture again, with wings, nostrils and the shadows that make it visible."""
+    """Paints the nose: the skin's texture with wings, nostrils, and the shadows that make it visible."""
     scale, w, tip = head.face.pose.scale, head.face.nose_width, 0.36 + head.face.nose_length
     dark = scaled(head.face.skin.color, 0.35)
     patch = canvas.paint(head.nose(), skin, NOSE)
@@ -80,7 +80,7 @@ def paint_nose(canvas: Canvas, head: Head, skin: Image) -> None:
 
 
 def paint_mouth(canvas: Canvas, head: Head) -> None:
-    """Lips and, if open, the mouth's interior with teeth and tongue; a closed mouth has a line only."""
+    """Paints the lips, and the interior with teeth and tongue if the mouth is open, or a line if it is closed."""
     mouth, scale = head.face.mouth, head.face.pose.scale
     upper, lower, interior = head.lips()
     chin_side = mouth.height + 0.5 * mouth.opening + mouth.lower + 0.02
@@ -98,7 +98,7 @@ def paint_mouth(canvas: Canvas, head: Head) -> None:
 
 
 def _shape_lips(canvas: Canvas, head: Head, upper: Patch | None, lower: Patch | None) -> None:
-    """Roundness of the lips: dark towards the corners and the upper edge, a gloss on the lower lip."""
+    """Shades the lips so that they look round: dark at the corners and the upper edge, glossy on the lower lip."""
     mouth, scale = head.face.mouth, head.face.pose.scale
     bottom = mouth.height + 0.5 * mouth.opening
     gloss = head.on_face(ellipse((0.0, bottom + 0.42 * mouth.lower), (0.42 * mouth.width, 0.2 * mouth.lower)), 0.06)
@@ -127,7 +127,7 @@ def _paint_inside(canvas: Canvas, head: Head, inside: Patch | None) -> None:
 
 
 def paint_eye(canvas: Canvas, head: Head, side: int) -> None:
-    """One eye: the label is the visible eyeball, lids and lashes are skin."""
+    """Paints one eye. The visible eyeball gets the eye's label; lids and lashes are skin."""
     eyes, scale = head.face.eyes, head.face.pose.scale
     patch = canvas.paint(head.eye(side), (226, 219, 212), L_EYE if side < 0 else R_EYE)
     gaze = (eyes.gaze[0] * 0.08, eyes.gaze[1] * 0.06 - 0.012)
@@ -144,7 +144,7 @@ def paint_eye(canvas: Canvas, head: Head, side: int) -> None:
 
 
 def _paint_lids(canvas: Canvas, head: Head, side: int, lash: Points) -> None:
-    """Lashes, the crease above the eye and the lower lid's edge."""
+    """Paints the lashes, the crease above the eye and the edge of the lower lid."""
     eyes, scale = head.face.eyes, head.face.pose.scale
     dark = scaled(head.face.skin.color, 0.4)
     width = (0.018 + 0.02 * eyes.makeup) * scale
@@ -156,7 +156,7 @@ def _paint_lids(canvas: Canvas, head: Head, side: int, lash: Points) -> None:
 
 
 def paint_brow(canvas: Canvas, head: Head, side: int, rng: Rng) -> None:
-    """A brow: a soft body and a few dozen hairs; the label is the body."""
+    """Paints one brow as a soft body and 16 hairs; the body gets the label."""
     brows = head.face.brows
     patch = canvas.paint(head.brow(side), brows.color, L_BROW if side < 0 else R_BROW, 0.78)
     u = rng.uniform(-0.15, 0.18, 16)

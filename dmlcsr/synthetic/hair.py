@@ -14,7 +14,7 @@ _COVERS_SIDES = ("medium", "long")
 
 
 class HairPainter:
-    """Paints one head's hair: `back` before the neck, `front` after the face. Draws its shape from `rng` at once."""
+    """Paints the hair of one head: `paint_back` before the neck, `paint_front` after the face."""
 
     def __init__(self, head: Head, rng: Rng, size: int) -> None:
         self.head = head
@@ -28,11 +28,11 @@ class HairPainter:
 
     @property
     def bald(self) -> bool:
-        """Whether there is nothing to paint."""
+        """True if the head has no hair."""
         return self.hair.style == "bald"
 
     def paint_back(self, canvas: Canvas) -> None:
-        """What hangs or stands out behind the head and the neck."""
+        """Paints the hair that is seen behind the head and the neck."""
         if self.bald or self.hair.style in ("buzz", "short"):
             return
         hair, head = self.hair, self.head
@@ -44,7 +44,7 @@ class HairPainter:
         canvas.shade([head.on_outline(ellipse((0.0, 0.75), (0.62, 0.7)))], 0.03, (8, 6, 6), 0.6, mane)
 
     def paint_front(self, canvas: Canvas, skin: Patch | None) -> None:
-        """The cap of hair above the forehead, what covers the sides, fringe and strands; shadows fall on `skin`."""
+        """Paints the hair on the skull and at the sides, the fringe and loose strands; its shadows fall on `skin`."""
         if self.bald:
             return
         drop = 0.06 * self.head.face.pose.scale
@@ -69,7 +69,7 @@ class HairPainter:
         return np.asarray(np.sin(t[:, None] * frequencies + self._phases) @ self._weights, np.float64)
 
     def _arc(self, low: float, num: int = 44) -> Points:
-        """Outside of the hair over the top, frontal frame: from (left, low) to (right, low)."""
+        """The outer edge of the hair over the skull in the frontal frame, from (left, low) to (right, low)."""
         w, volume = self.head.half_width, self.hair.volume
         angle = np.linspace(-np.pi / 2, np.pi / 2, num)
         u = (w + 0.02 + 0.6 * volume) * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.82
@@ -78,7 +78,7 @@ class HairPainter:
         return np.stack([u, v], axis=1) * swell
 
     def _mane(self) -> Points:
-        """Frontal outline of the hair behind the head, down to its length."""
+        """The outline of the hair behind the head in the frontal frame, down to the hair's length."""
         hair, w = self.hair, self.head.half_width
         arc = self._arc(0.0)
         side = w + 0.02 + 0.6 * hair.volume
@@ -94,7 +94,7 @@ class HairPainter:
         return np.concatenate([arc, down, points(bottom), up])
 
     def _cap(self) -> Points:
-        """Hair on the skull down to the hairline, in the picture."""
+        """The polygon of the hair on the skull down to the hairline, in the picture."""
         hair, w = self.hair, self.head.half_width
         side = 0.02 if hair.style == "buzz" else 0.1
         line, part = hair.hairline, hair.parting
@@ -106,14 +106,14 @@ class HairPainter:
         return np.concatenate([outer, self._hairline(inner)])
 
     def _hairline(self, inner: Points) -> Points:
-        """Hairline in the picture; its ends lie on the silhouette, its middle on the forehead's surface."""
+        """The hairline in the picture. Its ends lie on the silhouette, its middle on the forehead's surface."""
         curve = path(inner)
         on_side = np.clip((np.abs(curve[:, :1]) / self.head.half_width - 0.7) / 0.28, 0, 1)
         turned = self.head.turn(curve) * (1 - on_side) + self.head.turn_outline(curve) * on_side
         return self.head.place(turned)
 
     def _curtains(self) -> list[Points]:
-        """Hair that falls in front of the ears on both sides."""
+        """Polygons of the hair that falls in front of the ears on both sides."""
         if self.hair.style not in _COVERS_SIDES:
             return []
         hair, w = self.hair, self.head.half_width
@@ -131,7 +131,7 @@ class HairPainter:
         return shapes
 
     def _fringe(self) -> list[Points]:
-        """Locks over the forehead: overlapping tapered shapes from the hairline down to the brows or beyond."""
+        """Polygons of locks over the forehead, which overlap and taper from the hairline to the brows or beyond."""
         hair, w = self.hair, self.head.half_width
         if hair.fringe == "none":
             return []
@@ -156,7 +156,7 @@ class HairPainter:
         return self.head.on_face(ribbon(line, profile), lift=0.05)
 
     def _strands(self) -> list[Points]:
-        """Thin loose strands over forehead, brow, eye or cheek."""
+        """Polygons of thin loose strands over forehead, brow, eye or cheek."""
         w, found = self.head.half_width, []
         for _ in range(self.hair.strands):
             side = -1 if self._rng.random() < 0.5 else 1

@@ -1,8 +1,8 @@
-"""Geometry of the head: from the flat frontal face to where a turned head shows it, and on into the picture.
+"""Geometry of the head: it maps the flat frontal face to the turned head, and the turned head to the picture.
 
-The face is the front of an upright elliptic cylinder. Turning it (yaw) moves a feature sideways by its depth and
-compresses the far side; looking up or down (pitch) moves it vertically. The silhouette hardly changes its width, so
-it has a mapping of its own, which the hair and the hat share.
+The face is the front of an upright elliptic cylinder. Yaw moves a feature sideways in proportion to its depth and
+compresses the far side; pitch moves it vertically. The silhouette hardly changes its width, so it has a separate
+mapping, which the hair and the hat share.
 """
 
 import math
@@ -13,13 +13,13 @@ import numpy.typing as npt
 from .curves import PointList, Points, closed, ellipse, mirrored, path, points
 from .face import Face
 
-_DEPTH = 0.6  # of the face in front of the turning axis, in head-frame units
-_RECENTER = 0.42  # share of the turn's sideways motion that the crop follows
-_BODY_FOLLOWS = 0.3  # share of the head's roll that the shoulders take part in
+_DEPTH = 0.6  # distance of the face from the axis of rotation, in head-frame units
+_RECENTER = 0.42  # fraction of the sideways motion by yaw that the crop follows
+_BODY_FOLLOWS = 0.3  # fraction of the head's roll that the shoulders follow
 
 
 class Head:
-    """Maps frontal head-frame points of one face. Polygons it returns are unit image coordinates."""
+    """The mapping of head-frame points of one face to the picture. Polygons are returned in unit image coordinates."""
 
     def __init__(self, face: Face) -> None:
         self.face = face
@@ -31,15 +31,15 @@ class Head:
         self._center = np.asarray(pose.center)
 
     def place(self, p: PointList) -> Points:
-        """Turned head frame -> picture."""
+        """Maps points from the turned head frame to the picture."""
         return np.asarray(points(p) @ self._matrix + self._center, np.float64)
 
     def body(self, p: PointList) -> Points:
-        """Body frame (as the head's, but it follows only part of the roll) -> picture."""
+        """Maps points from the body frame, which follows only a part of the head's roll, to the picture."""
         return np.asarray(points(p) @ self._body_matrix + self._center, np.float64)
 
     def turn(self, p: PointList, lift: float | npt.NDArray[np.float64] = 0.0) -> Points:
-        """Points on the face, `lift` in front of its surface -> turned head frame."""
+        """Maps points at distance `lift` in front of the face's surface to the turned head frame."""
         p = points(p)
         depth = _DEPTH * np.sqrt(np.maximum(1 - (p[:, 0] / self.half_width) ** 2, 0)) + lift
         out = np.empty_like(p)
@@ -48,11 +48,11 @@ class Head:
         return out
 
     def on_face(self, p: PointList, lift: float = 0.0) -> Points:
-        """Points on the face -> picture."""
+        """Maps points on the face to the picture."""
         return self.place(self.turn(p, lift))
 
     def turn_outline(self, p: PointList) -> Points:
-        """Points on the head's silhouette -> turned head frame."""
+        """Maps points on the head's silhouette to the turned head frame."""
         p = points(p)
         forward = np.minimum(np.maximum(p[:, 1] - 0.1, 0), 0.9)  # the chin stands further in front than the skull
         far = np.sign(p[:, 0]) * self.sin > 0
@@ -63,15 +63,15 @@ class Head:
         return out
 
     def on_outline(self, p: PointList) -> Points:
-        """Points on the silhouette -> picture."""
+        """Maps points on the head's silhouette to the picture."""
         return self.place(self.turn_outline(p))
 
     def is_far(self, side: int) -> bool:
-        """Whether the ear of that side (-1 viewer's left, +1 right) has turned out of view."""
+        """True if the ear of this side (-1: viewer's left, +1: right) has turned out of view."""
         return side * self.sin > 0.28
 
     def contour(self) -> Points:
-        """The head without hair: forehead, cheeks, chin."""
+        """The outline of the head without hair: forehead, cheeks, chin."""
         w, jaw, chin = self.half_width, self.face.jaw, self.face.chin
         right = [(0.0, -1.0), (0.6 * w, -0.92), (0.92 * w, -0.62), (w, -0.15), (0.97 * w, 0.22),
                  (0.86 * w * jaw, 0.55), (0.55 * w * jaw, 0.83), (0.19 * chin * jaw, 0.97)]  # fmt: skip
@@ -79,7 +79,7 @@ class Head:
         return self.on_outline(closed(np.concatenate([right, bottom, mirrored(right[1:])])))
 
     def ear(self, side: int, inner: bool = False) -> Points:
-        """One ear, or its inner hollow. `side` is -1 for the viewer's left."""
+        """One ear, or its inner hollow. `side` is -1 for the viewer's left, +1 for the right."""
         turned = max(0.0, -side * self.sin)  # how much this side faces the viewer
         size = self.face.ear_size * (0.55 if inner else 1.0)
         center_u = side * (self.half_width + 0.035 - 0.2 * turned)
@@ -88,13 +88,13 @@ class Head:
         return self.on_outline(shape)
 
     def lobe(self, side: int) -> Points:
-        """(1, 2): where an earring hangs."""
+        """(1, 2) position of the ear lobe, from which an earring hangs."""
         turned = max(0.0, -side * self.sin)
         u = side * (self.half_width + 0.02 - 0.2 * turned)
         return self.on_outline([(u, 0.08 + 0.18 * self.face.ear_size)])
 
     def nose(self) -> Points:
-        """From between the eyes down to the nostrils; the tip stands furthest in front."""
+        """The nose, from between the eyes down to the nostrils; its tip is furthest in front."""
         w, tip = self.face.nose_width, 0.36 + self.face.nose_length
         right = [(0.0, -0.16), (0.055, -0.1), (0.05, 0.06), (0.075, 0.18), (w * 0.95, tip - 0.1), (w, tip - 0.03),
                  (0.6 * w, tip + 0.025)]  # fmt: skip
@@ -115,11 +115,11 @@ class Head:
         return self.on_face(closed(flat * (side, 1) + (side * eyes.gap, 0.0)))
 
     def eye_center(self, side: int, du: float = 0.0, dv: float = 0.0) -> Points:
-        """(1, 2): the middle of an eye, moved by (du, dv)."""
+        """(1, 2) center of an eye, moved by (du, dv)."""
         return self.on_face([(side * self.face.eyes.gap + du, dv)])
 
     def lid(self, side: int, above: float) -> Points:
-        """Open curve along the upper lid, `above` it: lashes at 0, the crease higher."""
+        """An open curve at distance `above` over the edge of the upper lid: 0 for the lashes, more for the crease."""
         eyes = self.face.eyes
         up = 0.085 * eyes.openness[0 if side < 0 else 1]
         flat = points([(-1.0, 0.01), (-0.55, -0.75 * up), (0.05, -up), (0.6, -0.72 * up), (1.06, -0.005)])
@@ -128,7 +128,7 @@ class Head:
         return self.on_face(path(flat * (side, 1) + (side * eyes.gap, 0.0)))
 
     def brow(self, side: int) -> Points:
-        """One eyebrow, thinner towards its outer end."""
+        """One eyebrow, which is thinner towards its outer end."""
         brows, eyes = self.face.brows, self.face.eyes
         t, arch = brows.thickness, brows.arch
         rim = [(-0.155, 0.4 * t), (-0.15, -0.55 * t), (-0.02, -arch * 0.7 - 0.6 * t), (0.09, -arch - 0.45 * t),
@@ -138,7 +138,7 @@ class Head:
         return self.on_face(closed(flat * (side, 1) + (side * (eyes.gap - 0.005), 0)), lift=0.03)
 
     def lips(self) -> tuple[Points, Points, Points]:
-        """(upper lip, lower lip, interior); the interior's outline begins with its upper edge."""
+        """(upper lip, lower lip, interior) as polygons; the interior's begins with its upper edge."""
         m = self.face.mouth
         corner = m.height - 0.055 * m.smile
         half, w = 0.5 * m.opening, m.width
@@ -153,7 +153,7 @@ class Head:
         return upper, lower, interior
 
     def neck(self) -> Points:
-        """From behind the jaw down to the chest: its top moves with the head, its bottom with the body."""
+        """The neck, from behind the jaw down to the chest. Its top moves with the head, its bottom with the body."""
         half = 0.58 * self.half_width + 0.06 * (self.face.jaw - 0.9)
         top = self.on_outline([(-half, 0.4), (half, 0.4)])
         right = self.body(path([(half * 1.02, 1.12), (half * 1.15, 1.3), (half * 2.1, 1.55), (half * 2.2, 2.4)]))
@@ -161,17 +161,20 @@ class Head:
         return np.concatenate([top, right, left])
 
     def disc(self, center: Points, radius: float, squash: float = 1.0) -> Points:
-        """Ellipse in the picture about a placed (1, 2) point; `radius` in head-frame units, squashed sideways."""
+        """An ellipse in the picture around a point (1, 2) of the picture.
+
+        `radius` is its half height in head-frame units; its half width is `squash` times as large.
+        """
         round_ = ellipse((0, 0), (radius * squash, radius)) @ self._matrix
         return np.asarray(round_ + center[0], np.float64)
 
 
 def _similarity(roll: float, scale: float) -> Points:
-    """(2, 2) matrix to multiply row vectors by."""
+    """(2, 2) matrix of rotation and scale, which row vectors are multiplied by."""
     c, s = math.cos(roll) * scale, math.sin(roll) * scale
     return np.array([[c, s], [-s, c]])
 
 
 def _across(left_half: PointList) -> Points:
-    """Smooth curve through the left half's points, its last on the midline, and their mirror image."""
+    """A smooth curve through the points of its left half, the last one on the midline, and their mirror image."""
     return path(np.concatenate([points(left_half), mirrored(left_half[:-1])]))

@@ -1,4 +1,4 @@
-"""Ids of CELEBAMASK_HQ by name. l_ and r_ are the viewer's left and right throughout."""
+"""Class ids of CELEBAMASK_HQ by name. l_ and r_ are the viewer's left and right."""
 
 from ..taxonomy import CELEBAMASK_HQ
 

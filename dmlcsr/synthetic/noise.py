@@ -1,7 +1,7 @@
 """Label noise: the ways in which real face annotations fail, applied to an exact label map.
 
-Each kind is a function (label, rng) -> label; one that finds nothing to spoil returns the label as it was. All
-strengths are shares of the label's size. The random stream is the noise's own: pictures do not depend on it.
+Each kind is a function (label, rng) -> label, which returns the label unchanged if it cannot be applied. All strengths
+are fractions of the label's size. The noise has its own random stream, so pictures do not depend on it.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from .streams import Stream, generator
 Label = npt.NDArray[np.uint8]
 Rng = np.random.Generator
 
-# What an annotator leaves out together: both brows, one eye, the lips, ...
+# Groups of parts that an annotator may leave out together: both brows, one eye, the lips, ...
 _SMALL_PARTS: tuple[tuple[int, ...], ...] = (
     (labels.L_BROW, labels.R_BROW), (labels.L_BROW,), (labels.R_BROW,), (labels.L_EYE,), (labels.R_EYE,),
     (labels.L_EAR, labels.R_EAR), (labels.L_EAR,), (labels.R_EAR,), (labels.NOSE,),
@@ -27,9 +27,9 @@ _ACCESSORIES = (labels.GLASSES, labels.HAT, labels.EARRING, labels.NECKLACE)
 
 
 def is_corrupted(seed: int, index: int, probability: float) -> bool:
-    """Whether this face's label is among the spoiled ones, at a rate of `probability`.
+    """True if the label of face `index` is corrupted, given that a fraction `probability` of the labels is.
 
-    Monotone: a face spoiled at one probability is so at every higher one. Raises ValueError for a probability
+    A face that is corrupted at one probability is corrupted at every higher one. Raises ValueError for a probability
     outside 0..1 and for a negative seed or index.
     """
     if not 0.0 <= probability <= 1.0:
@@ -38,45 +38,45 @@ def is_corrupted(seed: int, index: int, probability: float) -> bool:
 
 
 def corrupt_label(label: Label, seed: int, index: int) -> tuple[Label, str]:
-    """(H, W) uint8 ids of CELEBAMASK_HQ -> (a spoiled copy, the name of what was done to it, one of CORRUPTIONS).
+    """(H, W) uint8 ids of CELEBAMASK_HQ -> (corrupted copy, name of the corruption, one of CORRUPTIONS).
 
-    The kind is drawn for (seed, index). Where it has nothing to act on (no accessory to forget), the next of a
-    drawn order takes its place, so the result always differs from `label`. Raises ValueError for another shape or
-    dtype, for a label that holds one class only (nothing can be spoiled), and for a negative seed or index.
+    (seed, index) determines an order of the kinds. If a kind cannot be applied (no accessory to forget), the next one
+    is tried, so the result always differs from `label`. Raises ValueError for another shape or dtype, for a label
+    that holds one class only, and for a negative seed or index.
     """
     if label.ndim != 2 or label.dtype != np.uint8:
         raise ValueError(f"a label must be (H, W) uint8, got {label.shape} {label.dtype}")
     rng = generator(seed, index, Stream.CORRUPTION)
     for kind in rng.permutation(len(CORRUPTIONS)).tolist():
         name = CORRUPTIONS[kind]
-        spoiled = _KINDS[name](label, rng)
-        if not np.array_equal(spoiled, label):
-            return spoiled, name
-    raise ValueError("nothing in this label can be corrupted: it holds one class only")
+        corrupted = _KINDS[name](label, rng)
+        if not np.array_equal(corrupted, label):
+            return corrupted, name
+    raise ValueError("this label cannot be corrupted: it holds one class only")
 
 
 def _boundary(label: Label, rng: Rng) -> Label:
-    """Careless outlines: polygons of few vertices, or a shaky hand."""
+    """Draws careless outlines: polygons of few vertices, or the lines of a shaky hand."""
     if rng.random() < 0.5:
         return _polygons(label, tolerance=rng.uniform(0.008, 0.02) * max(label.shape))
     return _wobble(label, rng)
 
 
 def _polygons(label: Label, tolerance: float) -> Label:
-    """Every part redrawn as polygons within `tolerance` pixels of its outline, large parts first."""
+    """Redraws every part as polygons within `tolerance` pixels of its outline, large parts first."""
     ids, areas = np.unique(label, return_counts=True)
-    spoiled = label.copy()
+    corrupted = label.copy()
     for class_id in ids[np.argsort(-areas)].tolist():
         mask = (label == class_id).astype(np.uint8)
         outlines, _ = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
         rough = [cv2.approxPolyDP(outline, tolerance, True) for outline in outlines]
-        # One call for all outlines of a part: holes stay holes (even-odd rule).
-        cv2.fillPoly(spoiled, rough, class_id)
-    return spoiled
+        # One call draws all outlines of a part, so that holes stay holes (even-odd rule).
+        cv2.fillPoly(corrupted, rough, class_id)
+    return corrupted
 
 
 def _wobble(label: Label, rng: Rng) -> Label:
-    """Smooth random displacement of 1 to 2.5 % of the size, with waves of about a tenth of it."""
+    """Displaces pixels smoothly by up to 1 to 2.5 % of the size, in waves about a tenth of the size long."""
     height, width = label.shape
     strength = rng.uniform(0.01, 0.025) * max(height, width)
     grid = (rng.random((2, 12, 12), dtype=np.float32) * 2 - 1) * np.float32(strength)
@@ -88,7 +88,7 @@ def _wobble(label: Label, rng: Rng) -> Label:
 
 
 def _shift(label: Label, rng: Rng) -> Label:
-    """The whole mask moved by 2 to 5 % of the size; its border pixels fill what becomes free."""
+    """Moves the whole mask by 2 to 5 % of the size; its border pixels fill the free space."""
     angle, share = rng.uniform(0, 2 * np.pi), rng.uniform(0.02, 0.05)
     height, width = label.shape
     dx, dy = round(np.cos(angle) * share * width), round(np.sin(angle) * share * height)
@@ -98,24 +98,24 @@ def _shift(label: Label, rng: Rng) -> Label:
 
 
 def _mirrored_ids(label: Label, rng: Rng) -> Label:
-    """Left and right ids swapped: the result of mirroring picture and mask without swapping the ids."""
+    """Swaps left and right ids, as if picture and mask had been mirrored without swapping the ids."""
     del rng  # every kind has the same signature
     return np.asarray(CELEBAMASK_HQ.flip_lut()[label], np.uint8)
 
 
 def _missing_part(label: Label, rng: Rng) -> Label:
-    """A small part, or a pair, never annotated: it became skin."""
+    """Replaces a small part, or a pair of parts, by skin, as if it had never been annotated."""
     present = np.bincount(label.ravel(), minlength=256) > 0
     candidates = [part for part in _SMALL_PARTS if all(present[i] for i in part)]
-    spoiled = label.copy()
+    corrupted = label.copy()
     if candidates:
         part = candidates[int(rng.integers(len(candidates)))]
-        spoiled[np.isin(label, part)] = labels.SKIN
-    return spoiled
+        corrupted[np.isin(label, part)] = labels.SKIN
+    return corrupted
 
 
 def _forgotten_accessory(label: Label, rng: Rng) -> Label:
-    """One kind of accessory not annotated: what surrounds or underlies it took its place."""
+    """Replaces one kind of accessory by its surroundings or by what it covers, as if it had not been annotated."""
     present = np.bincount(label.ravel(), minlength=256) > 0
     candidates = [i for i in _ACCESSORIES if present[i]]
     if not candidates:
@@ -124,13 +124,13 @@ def _forgotten_accessory(label: Label, rng: Rng) -> Label:
     if forgotten in (labels.EARRING, labels.NECKLACE):
         return _filled_from_around(label, forgotten)
     under_hat = labels.HAIR if rng.random() < 0.5 else labels.BACKGROUND
-    spoiled = label.copy()
-    spoiled[label == forgotten] = labels.SKIN if forgotten == labels.GLASSES else under_hat
-    return spoiled
+    corrupted = label.copy()
+    corrupted[label == forgotten] = labels.SKIN if forgotten == labels.GLASSES else under_hat
+    return corrupted
 
 
 def _filled_from_around(label: Label, class_id: int) -> Label:
-    """Every pixel of a class takes the class of the nearest pixel of any other."""
+    """Gives every pixel of a class the class of the nearest pixel of another class."""
     inside = (label == class_id).astype(np.uint8)
     if inside.all():
         return label.copy()

@@ -1,4 +1,4 @@
-"""From (seed, index) to a picture with its exact label map."""
+"""Renders a picture with its exact label map from (seed, index)."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +18,16 @@ from .streams import Stream, face_id, generator
 from .wear import paint_clothes, paint_earring, paint_frames, paint_hat, paint_lenses, paint_necklace
 
 MIN_SIZE = 32
+"""Smallest picture in pixels: below it eyes and brows may have no pixel."""
 _BYSTANDER_RATE = 0.12
+"""Fraction of pictures with a second face, from which models learn that bystanders are background."""
 
 
 @dataclass(frozen=True)
 class SyntheticFace:
-    """A drawn face. `image` (S, S, 3) uint8 RGB; `label` (S, S) uint8 ids of CELEBAMASK_HQ, exact.
+    """A rendered face: `image` (S, S, 3) uint8 RGB and `label` (S, S) uint8 ids of CELEBAMASK_HQ.
 
-    `meta` holds JSON-able facts: pose (yaw, pitch, roll in degrees), what is worn, the camera's JPEG quality.
+    `meta` holds JSON-able facts: the pose (yaw, pitch, roll in degrees), the accessories, the JPEG quality.
     """
 
     id: str
@@ -35,10 +37,10 @@ class SyntheticFace:
 
 
 def render_face(seed: int, index: int, size: int) -> SyntheticFace:
-    """Face `index` of `seed`, size x size pixels: a pure function; `size` only changes the sampling.
+    """Renders face `index` of `seed` in size x size pixels. It is a pure function; `size` only changes the sampling.
 
-    A second face at the picture's border, where there is one, is labelled background, as CelebAMask-HQ does with
-    everyone but its subject. Raises ValueError for a size below 32 and for a negative seed or index.
+    Some pictures show a second face at their border. It is labelled background, because CelebAMask-HQ labels only the
+    subject of a picture. Raises ValueError for a size below 32 and for a negative seed or index.
     """
     name = face_id(seed, index)
     if size < MIN_SIZE:
@@ -62,12 +64,12 @@ def render_face(seed: int, index: int, size: int) -> SyntheticFace:
 
 
 def encode_image(face: SyntheticFace) -> bytes:
-    """The picture as JPEG bytes, at the quality drawn for its camera (62..96)."""
+    """The picture as JPEG bytes, with the quality of its camera (62..96)."""
     return encode_jpeg(face.image, int(face.meta["jpeg_quality"]))
 
 
 def paint_person(canvas: Canvas, face: Face, rng: np.random.Generator) -> None:
-    """Paint a person from back to front. What lies in front takes the label, except under a clear lens."""
+    """Paints a person from back to front. The part in front gets the label, except under a clear lens."""
     head = Head(face)
     skin = skin_texture(head, rng, canvas.size)
     hair = HairPainter(head, rng, canvas.size)
@@ -88,9 +90,9 @@ def paint_person(canvas: Canvas, face: Face, rng: np.random.Generator) -> None:
 
 
 def _paint_head(canvas: Canvas, head: Head, skin: Image) -> Patch | None:
-    """Ears and skin; returns the skin's coverage.
+    """Paints ears and skin, and returns the coverage of the skin.
 
-    An ear stands behind the cheek unless its side is turned to the viewer.
+    An ear is painted before the skin, behind the cheek, except if its side is turned to the viewer.
     """
     near = [side for side in SIDES if -side * head.sin > 0.2]
     for side in SIDES:

@@ -1,4 +1,4 @@
-"""Draws the parameters of a face. Every function takes the numbers it needs from one generator, in a fixed order."""
+"""Draws the parameters of a face. Every function draws its numbers from one generator, in a fixed order."""
 
 from bisect import bisect
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _JEWELS = ((222, 184, 92), (206, 208, 214), (188, 128, 104), (236, 232, 224), (6
 
 
 def sample_face(rng: Rng) -> Face:
-    """A face that fills the picture like a loose, roughly aligned face crop."""
+    """Draws a face that fills the picture like a loose, roughly aligned face crop."""
     female = rng.random() < 0.5
     skin_color = _skin_color(rng)
     hair = _hair(rng, female)
@@ -48,7 +48,7 @@ def sample_face(rng: Rng) -> Face:
 
 
 def sample_bystander(rng: Rng) -> Face:
-    """A second, partly visible face: smaller, at the picture's left or right border."""
+    """Draws a second face, which is smaller and partly visible at the picture's left or right border."""
     face = sample_face(rng)
     side = rng.uniform(-0.06, 0.06)
     center = (side if rng.random() < 0.5 else 1.0 - side, rng.uniform(0.3, 0.62))
@@ -60,7 +60,7 @@ def _normal(rng: Rng, mean: float, deviation: float, low: float, high: float) ->
 
 
 def _draw(rng: Rng, weights: Sequence[float]) -> int:
-    """An index, with probability proportional to its weight; one number of the stream."""
+    """Draws an index with probability proportional to its weight; it takes one number from the generator."""
     place = rng.random() * sum(weights)
     return min(bisect(list(accumulate(weights)), place), len(weights) - 1)
 
@@ -75,10 +75,10 @@ def _jitter(rng: Rng, color: Sequence[float], amount: float) -> Color:
 
 
 def _any_color(rng: Rng) -> Color:
-    """Any colour, dull ones more often than loud ones."""
-    grey = rng.uniform(20, 235)
+    """Draws a color; dull colors are more frequent than saturated ones."""
+    gray = rng.uniform(20, 235)
     loudness = rng.beta(1.2, 2.0)
-    r, g, b = np.clip(grey + loudness * rng.uniform(-150, 150, 3), 8, 248).tolist()
+    r, g, b = np.clip(gray + loudness * rng.uniform(-150, 150, 3), 8, 248).tolist()
     return r, g, b
 
 

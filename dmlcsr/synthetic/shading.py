@@ -1,4 +1,4 @@
-"""Light on the skin. A small relief of the turned face is lit, pigmented, and warped into the picture.
+"""Light on the skin: a small relief of the turned face is lit, pigmented, and warped into the picture.
 
 The relief is a fixed grid in the turned head frame, so the shading is the same at any picture size.
 """
@@ -29,7 +29,7 @@ _RELIEF = (
 
 
 def skin_texture(head: Head, rng: np.random.Generator, size: int) -> Image:
-    """(S, S, 3) uint8: the lit skin for every pixel of the picture; only what the skin covers is meaningful."""
+    """(S, S, 3) uint8 texture of the lit skin; only the pixels that the skin covers are meaningful."""
     face = head.face
     shade, gloss = _lighting(head)
     noise = value_noise(rng, _GRID, (12, 40, 112))
@@ -41,7 +41,7 @@ def skin_texture(head: Head, rng: np.random.Generator, size: int) -> Image:
 
 
 def _lighting(head: Head) -> tuple[Field, Field]:
-    """Diffuse factor (ambient..1.06) and gloss (0..1) of the relief, (G, G) each."""
+    """(G, G) diffuse factor (ambient..1.06) and (G, G) gloss (0..1) of the relief."""
     light = head.face.light
     height = _ball(head) + _bumps(head)
     dv, du = np.gradient(height, _STEP)
@@ -61,7 +61,7 @@ def _unit(vector: tuple[float, float, float]) -> tuple[float, float, float]:
 
 
 def _ball(head: Head) -> Field:
-    """The head's rough shape: an upright ellipsoid about the turned face's middle."""
+    """The rough shape of the head: an upright ellipsoid around the middle of the turned face."""
     center = head.turn_outline([(0.0, 0.1)])[0].tolist()
     across = ((_AXIS - center[0]) / (head.half_width * 1.12)) ** 2
     along = ((_AXIS - center[1] + 0.1) / 1.2) ** 2
@@ -83,7 +83,7 @@ def _bumps(head: Head) -> Field:
 def _gaussians(
     head: Head, centers: PointList, widths: npt.NDArray[np.float64], amounts: npt.NDArray[np.float64]
 ) -> Field:
-    """Sum of K axis-aligned Gaussian blobs on the face for each of C channels: amounts (K, C) -> (C, G, G)."""
+    """The sum of K axis-aligned Gaussian blobs on the face, for each of C channels: amounts (K, C) -> (C, G, G)."""
     at, spread, weight = (a.astype(np.float32) for a in (head.turn(centers), widths, amounts))
     across = np.exp(-(((_AXIS[None] - at[:, :1]) / (spread[:, :1] * head.cos)) ** 2))
     along = np.exp(-(((_AXIS[None] - at[:, 1:]) / spread[:, 1:]) ** 2))
@@ -96,7 +96,7 @@ def _gaussians(
 
 
 def _pigment(head: Head, rng: np.random.Generator) -> Field:
-    """(3, G, G) factor: blush on cheeks and nose, dark rings, make-up, freckles and moles."""
+    """(3, G, G) factor on the skin's color: blush on cheeks and nose, dark rings, makeup, freckles and moles."""
     skin, eyes = head.face.skin, head.face.eyes
     red = np.array([-0.01, -0.13, -0.1]) * skin.blush
     ring = np.array([-0.1, -0.13, -0.1]) * (0.3 + 0.8 * skin.age)
@@ -112,7 +112,7 @@ def _pigment(head: Head, rng: np.random.Generator) -> Field:
 
 
 def _bearded(albedo: Field, head: Head, rng: np.random.Generator) -> Field:
-    """Facial hair mixed into the skin's colour, (3, G, G). CelebAMask-HQ labels it as skin, and so do we."""
+    """(3, G, G) color of the skin mixed with facial hair, which is labelled skin as in CelebAMask-HQ."""
     skin = head.face.skin
     if skin.beard == "none":
         return albedo
@@ -125,7 +125,7 @@ def _bearded(albedo: Field, head: Head, rng: np.random.Generator) -> Field:
 
 
 def _beard_mask(head: Head) -> Field:
-    """(G, G) 0..1: where this kind of beard grows."""
+    """(G, G) mask, 0..1, of the region in which this kind of beard grows."""
     kind, mouth = head.face.skin.beard, head.face.mouth
     w, low = head.half_width, mouth.height + 0.5 * mouth.opening + mouth.lower
     moustache = [(-0.3, 0.6), (-0.16, 0.47), (0.0, 0.455), (0.16, 0.47), (0.3, 0.6), (0.2, 0.57), (-0.2, 0.57)]

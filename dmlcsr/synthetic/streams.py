@@ -1,7 +1,7 @@
 """Random streams of the synthetic faces: one independent generator per (seed, index, purpose).
 
-Separate streams keep the parts of a face independent: the camera may draw as many numbers as there are pixels,
-and label noise may be switched on, without moving anything in the picture.
+Separate streams keep the parts of a picture independent: the camera may draw a number for every pixel, and label noise
+may be switched on, and nothing else in the picture changes.
 """
 
 from enum import IntEnum
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Stream(IntEnum):
-    """What a generator is for. The values are part of the data's identity: append, never renumber."""
+    """The purpose of a generator. The values are part of the data's identity: append new ones, never renumber."""
 
     FACE = 0
     TEXTURE = 1
@@ -29,12 +29,15 @@ def check_identity(seed: int, index: int) -> None:
 
 
 def generator(seed: int, index: int, stream: Stream) -> np.random.Generator:
-    """The generator of one purpose for face `index` of `seed`. Raises ValueError for negative numbers."""
+    """The generator of one purpose for face `index` of `seed`. Raises ValueError for a negative seed or index."""
     check_identity(seed, index)
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence([seed, index, int(stream)])))
 
 
 def face_id(seed: int, index: int) -> str:
-    """Name of a face, "s0-000123"; sorts by index up to a million faces. Raises ValueError for negatives."""
+    """The name of a face, as "s0-000123". Names sort by index up to a million faces.
+
+    Raises ValueError for a negative seed or index.
+    """
     check_identity(seed, index)
     return f"s{seed}-{index:06d}"

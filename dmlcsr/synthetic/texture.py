@@ -1,5 +1,7 @@
-"""Surface textures: noise, colour ramps, hair. Noise is drawn on grids of a fixed size, so it looks the same at any
-picture size."""
+"""Surface textures: noise, color ramps, hair.
+
+Noise is drawn on grids of a fixed size, so it looks the same at any picture size.
+"""
 
 import cv2
 import numpy as np
@@ -11,10 +13,10 @@ Field = npt.NDArray[np.float32]
 
 
 def value_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...]) -> Field:
-    """(size, size) float32 smooth noise, mean about 0 and mostly within -1..1.
+    """(size, size) float32 smooth noise with a mean of about 0, mostly within -1..1.
 
-    `cells` are the octaves' grid sizes, coarse to fine; finer ones are weaker. Coarse octaves are enlarged to the
-    next finer grid only, the sum of all to the full size.
+    `cells` are the grid sizes of the octaves, from coarse to fine; finer octaves are weaker. The sum of the coarser
+    octaves is enlarged to the next finer grid, and at the end to the full size.
     """
     total = np.zeros((1, 1), np.float32)
     for octave, n in enumerate(cells):
@@ -24,12 +26,12 @@ def value_noise(rng: np.random.Generator, size: int, cells: tuple[int, ...]) -> 
 
 
 def enlarged(field: Field, size: int) -> Field:
-    """Bilinear resampling to (size, size)."""
+    """Resamples a field bilinearly to (size, size)."""
     return np.asarray(cv2.resize(field, (size, size), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def ramp(gray: Image, dark: Color, light: Color) -> Image:
-    """(H, W) uint8 -> (H, W, 3): 0 becomes `dark`, 255 `light`."""
+    """(H, W) uint8 -> (H, W, 3) uint8 colors from `dark` for 0 to `light` for 255."""
     steps = np.linspace(0, 1, 256)[:, None]
     lut = np.asarray(dark) * (1 - steps) + np.asarray(light) * steps
     table = np.clip(lut, 0, 255).astype(np.uint8)[None]
@@ -37,14 +39,14 @@ def ramp(gray: Image, dark: Color, light: Color) -> Image:
 
 
 def to_gray(field: Field) -> Image:
-    """Noise within -1..1 -> uint8 0..255."""
+    """Maps noise within -1..1 to uint8 0..255."""
     return np.asarray(cv2.convertScaleAbs(field, alpha=127.5, beta=127.5), np.uint8)
 
 
 def strands(
     rng: np.random.Generator, size: int, crown: tuple[float, float], reach: float, waviness: float, light_angle: float
 ) -> Image:
-    """(size, size) uint8 hair brightness: streaks that run away from the crown, with a band of gloss.
+    """(size, size) uint8 brightness of hair: streaks that run away from the crown, with a band of gloss.
 
     `crown` and `reach` (distance from the crown to the tips) are in unit image coordinates, `light_angle` in radians.
     """

@@ -1,4 +1,4 @@
-"""Paints what is worn: clothes, necklace, earrings, glasses, hat."""
+"""Painters of clothes and accessories: necklace, earrings, glasses, hat."""
 
 import math
 
@@ -17,7 +17,7 @@ _SHINE = points([(-0.1, -0.12), (0.02, -0.12), (-0.06, 0.14), (-0.14, 0.14)])  #
 
 
 def fabric(rng: Rng, size: int, kind: str, colors: tuple[Color, Color]) -> Image:
-    """(S, S, 3) uint8 cloth: "plain", "stripes", "checks" or "noise", with folds."""
+    """(S, S, 3) uint8 texture of cloth with folds; `kind` is "plain", "stripes", "checks" or "noise"."""
     folds = value_noise(rng, size, (6, 14, 90))
     angle, period = rng.uniform(0, math.pi), rng.uniform(0.025, 0.09)
     if kind == "plain":
@@ -33,7 +33,7 @@ def fabric(rng: Rng, size: int, kind: str, colors: tuple[Color, Color]) -> Image
 
 
 def paint_clothes(canvas: Canvas, head: Head, rng: Rng) -> None:
-    """Shoulders and collar, in front of the neck."""
+    """Paints shoulders and collar in front of the neck."""
     wear, scale = head.face.wear, head.face.pose.scale
     texture = fabric(rng, canvas.size, wear.cloth, wear.cloth_colors)
     neck = 0.62 * head.half_width
@@ -58,7 +58,7 @@ def paint_clothes(canvas: Canvas, head: Head, rng: Rng) -> None:
 
 
 def paint_necklace(canvas: Canvas, head: Head) -> None:
-    """A chain, a row of beads or a chain with a pendant, over neck and clothes."""
+    """Paints a chain, a row of beads, or a chain with a pendant over neck and clothes."""
     wear, scale = head.face.wear, head.face.pose.scale
     half = 0.66 * head.half_width
     drop = 1.36 if wear.necklace == "beads" else 1.44
@@ -77,7 +77,7 @@ def paint_necklace(canvas: Canvas, head: Head) -> None:
 
 
 def paint_earring(canvas: Canvas, head: Head, side: int) -> None:
-    """A stud, hoop or drop at the lobe, over whatever hair covers the ear."""
+    """Paints a stud, hoop or drop at the ear lobe, over the hair that covers the ear."""
     wear, scale = head.face.wear, head.face.pose.scale
     lobe = head.lobe(side)
     if wear.earrings == "hoop":
@@ -100,13 +100,13 @@ def _lens(head: Head, side: int, grow: float) -> Points:
 
 
 def paint_lenses(canvas: Canvas, head: Head) -> None:
-    """Clear lenses, before eyes and brows: what is seen through them keeps its class, the skin becomes glasses."""
+    """Paints clear lenses, before eyes and brows. So eyes and brows keep their class, and the skin becomes glasses."""
     for side in SIDES:
         canvas.paint(_lens(head, side, 0.0), (225, 235, 240), GLASSES, 0.1)
 
 
 def paint_frames(canvas: Canvas, head: Head) -> None:
-    """Frames, over everything on the face; sunglasses bring their opaque lenses."""
+    """Paints the frames over everything on the face, and the opaque lenses of sunglasses."""
     wear, scale = head.face.wear, head.face.pose.scale
     color, gap = wear.glasses_color, head.face.eyes.gap
     for side in SIDES:
@@ -126,7 +126,7 @@ def paint_frames(canvas: Canvas, head: Head) -> None:
 
 
 def _temple(head: Head, side: int) -> Points:
-    """The bar from a lens to its ear."""
+    """The bar from a lens to the ear."""
     eyes = head.face.eyes
     start = head.turn([(side * (eyes.gap + 1.36 * eyes.width), -0.03)], lift=0.09)
     end = head.turn_outline([(side * (head.half_width + 0.01), -0.03)])
@@ -134,7 +134,7 @@ def _temple(head: Head, side: int) -> Points:
 
 
 def paint_hat(canvas: Canvas, head: Head, rng: Rng) -> None:
-    """A beanie, a cap or a hat with a brim, over the hair."""
+    """Paints a beanie, a cap or a hat with a brim over the hair."""
     wear, scale, w = head.face.wear, head.face.pose.scale, head.half_width
     size = w + 0.06 + 0.6 * head.face.hair.volume
     top = -1.06 - head.face.hair.volume - {"beanie": 0.1, "cap": 0.06, "brim": 0.2}[wear.hat]
@@ -159,14 +159,14 @@ def paint_hat(canvas: Canvas, head: Head, rng: Rng) -> None:
 
 
 def _dome(size: float, low: float, top: float, power: float) -> Points:
-    """Outline of a hat's crown over the head, from (-size, low) to (size, low); small powers are boxier."""
+    """The outline of a hat's crown from (-size, low) to (size, low); a smaller power makes it boxier."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, 20)
     u = size * np.sign(np.sin(angle)) * np.abs(np.sin(angle)) ** 0.8
     return np.stack([u, low - (low - top) * np.abs(np.cos(angle)) ** power], axis=1)
 
 
 def _paint_brim(canvas: Canvas, head: Head, texture: Image, size: float, low: float) -> None:
-    """The visor of a cap or the brim of a hat."""
+    """Paints the visor of a cap or the brim of a hat."""
     wear, scale = head.face.wear, head.face.pose.scale
     if wear.hat == "cap":
         center = head.turn([(0.0, low)], lift=0.3)[0]

@@ -1,7 +1,7 @@
-"""`bench`: what this machine makes of the project, each number as a ratio within one run.
+"""`bench` measures the project's speed on this machine, each time as a ratio to a baseline of the same run.
 
-Each measurement is a module of this package that can be run by itself, in a process of its own, so that none disturbs
-another: its last line on standard output is a JSON object with the `ratio` and what it was made of.
+Each measurement is a module of this package. It runs in a process of its own, so that no measurement disturbs another.
+Its last line on standard output is a JSON object with the `ratio` and the numbers behind it.
 """
 
 import json
@@ -19,14 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 class Measurement(NamedTuple):
-    """What a ratio is of, and what it should be on 2 cores."""
+    """A ratio, and its goal on 2 cores."""
 
     text: str
+    """Numerator and denominator of the ratio, in words."""
     goal: float | None = None
+    """Worst accepted ratio; None: the ratio is only reported."""
     higher_is_better: bool = False
 
     def verdict(self, ratio: float) -> str:
-        """The goal, and whether the ratio reaches it."""
+        """The goal, and "yes" or "NO" for whether the ratio reaches it; empty if there is no goal."""
         if self.goal is None:
             return ""
         is_reached = ratio >= self.goal if self.higher_is_better else ratio <= self.goal
@@ -34,17 +36,20 @@ class Measurement(NamedTuple):
 
 
 MEASUREMENTS = {
-    "stream": Measurement("images/s of the stream / of a plain DataLoader of as many processes", 1.7, True),
-    "loss": Measurement("time of the loss / of a straightforward one", 0.35),
-    "step": Measurement("time of a training step / of its bare network, cpu-small", 1.15),
-    "relabel": Measurement("images/s of relabel / what its parts allow", 0.92, True),
-    "cycle": Measurement("time to end a cycle, but for its pass over the images / of an epoch of 320 images"),
+    "stream": Measurement("images/s of the training stream / of a DataLoader with as many processes", 1.7, True),
+    "loss": Measurement("time of the loss / of a straightforward implementation", 0.35),
+    "step": Measurement("time of a training step / of its forward and backward pass alone, cpu-small", 1.15),
+    "relabel": Measurement("images/s of relabel / of its parts alone", 0.92, True),
+    "cycle": Measurement("time to end a cycle, without its pass over the images / of an epoch of 320 images"),
     "start": Measurement("time from the command to its first batch / of an empty Ray Train run"),
 }
 
 
 def run(config: BenchConfig) -> dict[str, Any]:
-    """`{"out", "<measurement>": {"ratio", "goal", ...}, ...}`; written to `out` as well."""
+    """Runs the measurements and returns `{"out", "<measurement>": {"ratio", "goal", ...}, ...}`.
+
+    The result is also written to `config.out`. Raises RunFailedError if a measurement fails.
+    """
     result: dict[str, Any] = {"cores": os.cpu_count()}
     for name in config.measurements:
         logger.info("measuring: %s", MEASUREMENTS[name].text)
@@ -54,7 +59,10 @@ def run(config: BenchConfig) -> dict[str, Any]:
 
 
 def measured(name: str) -> dict[str, Any]:
-    """The last line of a measurement. Raises RunFailedError with what it said where it failed."""
+    """Runs one measurement and returns the JSON of its last line.
+
+    Raises RunFailedError, with the end of its standard error, if it fails.
+    """
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     command = [sys.executable, "-m", f"{__name__}.{name}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

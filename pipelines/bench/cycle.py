@@ -1,9 +1,9 @@
-"""What it costs to end a cycle of self-regulation, beside the pass over the images that it cannot do without.
+"""Time that the end of a cycle of self-regulation takes, without its pass over the images, against an epoch.
 
 python -m pipelines.bench.cycle        about two minutes on 2 cores
 
-The end of a cycle is a self-ensemble, new BatchNorm statistics (a pass over the training images), a validation, and the
-ledger. What is measured is all of it but the pass, against an epoch of training.
+At the end of a cycle the students are averaged, the BatchNorm statistics are re-estimated in a pass over the training
+images, the ensemble is validated, and the ledger is written. The method requires the pass, so it is not counted.
 """
 
 import json

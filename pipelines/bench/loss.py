@@ -1,8 +1,8 @@
 """Time of the Lovasz loss and of the whole loss, forward and backward, against a straightforward implementation.
 
-The baseline does what reference code for this method usually does: it upsamples with interpolate, takes one
-torch.sort per class and counts class weights on the host. Both start from the same stride-4 logits of 19 classes
-and are timed in turn, so that other load on the machine hits both. Run from the repository root:
+The baseline is written like the usual reference code for this method: it upsamples with interpolate, calls torch.sort
+once per class and counts class weights on the host. Both start from the same stride-4 logits of 19 classes. They are
+timed alternately, so that other load on the machine affects both. Run from the repository root:
 
     python -m pipelines.bench.loss [--repeats 7] [--quick]
 """
@@ -25,7 +25,7 @@ SIZES = ((2, 473), (8, 128))
 
 
 def baseline_lovasz(logits: Tensor, label: Tensor) -> Tensor:
-    """Lovasz-softmax of logits at label size, class by class."""
+    """The Lovasz-softmax of logits at label size, computed class by class."""
     valid = label.flatten() != IGNORE
     probs = F.softmax(logits, 1).permute(0, 2, 3, 1).reshape(-1, logits.shape[1])[valid]
     labels, losses = label.flatten()[valid], []
@@ -43,7 +43,7 @@ def baseline_lovasz(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def baseline_edges(label: Tensor) -> tuple[Tensor, Tensor]:
-    """Binary and category edges by max pooling."""
+    """The binary and category edges, computed by max pooling."""
     values, ignored = label[:, None].float(), label[:, None] == IGNORE
     largest = F.max_pool2d(values.masked_fill(ignored, -1), 3, 1, 1)
     smallest = -F.max_pool2d(-values.masked_fill(ignored, 300), 3, 1, 1)
@@ -63,7 +63,7 @@ def baseline_attention(logits: Tensor, label: Tensor, mask: Tensor) -> Tensor:
 
 
 def baseline_loss(logits: tuple[Tensor, Tensor, Tensor], label: Tensor) -> Tensor:
-    """The total with the weights of the paper."""
+    """Computes the total with the weights of the paper."""
     parsing, binary_logits, category_logits = (resize(task, label) for task in logits)
     target, (binary, category) = label.long(), baseline_edges(label)
     counts = host_counts(binary, 2)
@@ -86,7 +86,7 @@ def our_lovasz(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def blob_labels(batch: int, size: int) -> Tensor:
-    """(B, size, size) uint8: smooth regions, a few large classes and many small ones, an ignored corner."""
+    """(B, size, size) uint8 labels: smooth regions, a few large classes, many small ones, and an ignored corner."""
     field = F.interpolate(torch.randn(batch, CLASSES, 9, 9), (size, size), mode="bicubic")
     label = (field - torch.linspace(-1.0, 1.2, CLASSES)[:, None, None]).argmax(1).to(torch.uint8)
     label[:, : size // 10, : size // 8] = IGNORE
@@ -94,7 +94,7 @@ def blob_labels(batch: int, size: int) -> Tensor:
 
 
 def make_logits(label: Tensor, trained: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Stride-4 logits of the three tasks: noise, or with the right class raised by a margin of N(6, 3)."""
+    """The stride-4 logits of the three tasks: noise; if `trained`, plus a margin of N(6, 3) on the right class."""
     batch, size = label.shape[0], (label.shape[1] + 3) // 4
     small = F.interpolate(label[:, None].float(), (size, size))[:, 0].long().clamp(max=CLASSES - 1)
     logits = [torch.randn(batch, channels, size, size) for channels in (CLASSES, 2, CLASSES)]
@@ -105,7 +105,7 @@ def make_logits(label: Tensor, trained: bool) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def measure(calls: list[Callable[[], Tensor]], repeats: int) -> list[float]:
-    """Median milliseconds of each call with its backward, called in turn."""
+    """The median milliseconds of each call with its backward pass. The calls alternate."""
     times: list[list[float]] = [[] for _ in calls]
     for repeat in range(repeats + 1):
         for call, taken in zip(calls, times, strict=True):
@@ -133,7 +133,7 @@ def main() -> None:
 
 
 def report(threads: int, batch: int, size: int, trained: bool, repeats: int) -> float:
-    """Prints a line; the ratio of the whole loss."""
+    """Prints one line of the table and returns the ratio for the whole loss."""
     label = blob_labels(batch, size)
     logits = make_logits(label, trained)
     target = label.long()

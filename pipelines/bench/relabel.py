@@ -3,9 +3,9 @@
 python -m pipelines.bench.relabel                 2,000 faces of 256 pixels, `cpu-small`: about five minutes on 2 cores
 python -m pipelines.bench.relabel --rows 1000000  10^3 rows, then 10^6 tiny rows and a trivial model
 
-The parts (decode, forward, quality and refinement, encode) are timed one after the other in as many processes as there
-are actors, at the same time, on the same rows. What they allow is actors / (sum of seconds per image); what is
-measured is the whole command, with and without its start (Ray, actors, model).
+The parts (decode, forward, quality and refinement, encode) are timed one after the other on the same rows, in one
+process per actor, all at the same time. Their limit is actors / (sum of seconds per image). It is compared with the
+images/s of the whole command, with and without its start (Ray, actors, model).
 """
 
 import argparse
@@ -42,7 +42,7 @@ from pipelines.run.session import ray_session
 
 ACTORS, BATCH = 2, 8
 KNOWN = 64
-"""Different faces; the data set repeats them under other ids."""
+"""Number of different faces. The data set repeats them under other ids, because rendering takes long."""
 
 
 def faces(image_size: int) -> list[Row]:
@@ -51,7 +51,7 @@ def faces(image_size: int) -> list[Row]:
 
 
 def write_data(out: str, known: list[Row], num_rows: int, rows_per_file: int) -> None:
-    """A training split of that many rows."""
+    """Writes a data set with a training split of `num_rows` rows."""
     rows: Iterator[Row] = (Row(**{**known[n % KNOWN], "id": face_id(0, n)}) for n in range(num_rows))
     lineage = {"command": "benchmark", "num_rows": num_rows}
     files = []
@@ -70,7 +70,7 @@ def write_model(out: str, width: float, size: int) -> None:
 
 
 def seconds_of_parts(model: str, image_size: int, repeats: int = 4) -> dict[str, float]:
-    """Seconds per image of each part in this process, after a round that is not counted."""
+    """Seconds per image of each part in this process. The first round only warms up."""
     predictor, rows = load_predictor(model, use_gpu=False, tta=False), faces(image_size)
     sums = dict.fromkeys(("decode", "forward", "quality", "encode"), 0.0)
     for turn in range(repeats + 1):
@@ -114,11 +114,9 @@ def speed(num_rows: int, image_size: int) -> None:
             counts = {file.path: file.num_rows for file in dataset.read_manifest(f"{out}-{turn}").splits["train"]}
             later = sum(counts[f"train/{path.name}"] for when, path in written if when > first)
             steady = later / (written[-1][0] - first)
+            print(f"limit of the parts {allowed:.1f} images/s; after each actor's first file {steady:.1f}", end=" ")
             print(
-                f"the parts allow {allowed:.1f} images/s; after each actor's first file {steady:.1f} images/s", end=" "
-            )
-            print(
-                f"= {steady / allowed:.2f}; with the start of everything {whole:.1f} = {whole / allowed:.2f}",
+                f"= {steady / allowed:.2f}; including the start {whole:.1f} images/s = {whole / allowed:.2f}",
                 flush=True,
             )
             ratios.append(steady / allowed)
@@ -131,7 +129,7 @@ def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
 
 
 def peak_memory(model: str, data: str, out: str, num_rows: int) -> None:
-    """Prints time, files, and the peak resident memory of this process, the driver."""
+    """Relabels the data and prints time, files, and the peak resident memory of this process, the driver."""
     begin = time.monotonic()
     with console.logging_to_console(verbose=False):
         run(model, data, out, ActorsConfig(min_actors=ACTORS, max_actors=ACTORS, batch_size=64))

@@ -2,8 +2,8 @@
 
 python -m pipelines.bench.start        about a minute on 2 cores
 
-Both start a local cluster. The empty run ends where its worker's function begins: nothing that uses Ray Train is there
-earlier.
+Both start a local cluster. The empty run is timed until its worker's function begins, which is the earliest moment at
+which a program that uses Ray Train can start its work.
 """
 
 import json
@@ -28,7 +28,7 @@ ROUNDS = 3
 
 
 def command(*arguments: str) -> str:
-    """What a command says, on both streams."""
+    """Runs a command and returns its output, both streams merged. Raises RuntimeError if it fails."""
     done = subprocess.run(
         [sys.executable, str(COMMAND), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -38,7 +38,7 @@ def command(*arguments: str) -> str:
 
 
 def empty_run(begin: float) -> None:
-    """Prints the seconds since `begin` when the worker's function has begun; both clocks are this machine's."""
+    """Prints the seconds from `begin` (seconds since the epoch) to the begin of the worker's function."""
 
     def function() -> dict[str, Any]:
         return {"began": time.time()}

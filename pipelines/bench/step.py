@@ -1,9 +1,9 @@
-"""Cost of a training step (stream, loss, optimiser, reporting) against the bare forward + backward of its network.
+"""Time of a training step (stream, loss, optimizer, reporting) against the forward and backward pass of its network.
 
 python -m pipelines.bench.step                    cpu-small: about four minutes on 2 cores
 python -m pipelines.bench.step --preset lapa --batch-size 1 --steps 8 --rounds 1    473x473 ResNet-101: about 20 minutes
 
-Both are measured in one Ray Train worker, in turns; the ratio of the medians is the result.
+Both are measured alternately in one Ray Train worker; the result is the ratio of the medians.
 """
 
 import argparse
@@ -35,14 +35,14 @@ from pipelines.training.loop import RankTrainer
 
 
 def bare_step(worker: RankTrainer, pixels: Tensor) -> None:
-    """Forward + backward of the three heads, with the cheapest possible loss."""
+    """Runs the forward and backward pass of the three heads with the cheapest possible loss, a sum."""
     logits = worker.ddp_network(pixels)
     sum(task.sum() for task in logits).backward()
     worker.optimizer.zero_grad(set_to_none=True)
 
 
 def measure(settings: dict[str, Any]) -> dict[str, list[float]]:
-    """Runs in the worker: seconds per step of whole epochs with their report, and of the bare network."""
+    """Seconds per step of whole epochs with their report, and of the bare network; runs in the worker."""
     config, manifest = TrainConfig.model_validate(settings["config"]), Manifest.model_validate(settings["manifest"])
     worker = RankTrainer(config, manifest, orchestrator.train_trial_ref(config.out))
     batches = worker.train_stream.batches(0, settings["rounds"] + 1, config.workers.decode_tasks)
@@ -76,7 +76,7 @@ def main() -> None:
     preset["workers"] = {"num_workers": 1, "cpus_per_worker": arguments.threads, "decode_tasks": 1}
     preset["schedule"] = {"epochs": 100, "warmup_epochs": 1}
     with tempfile.TemporaryDirectory() as folder, ray_session(Needs(cpus=arguments.threads + 1)):
-        # Of every ten faces eight are for training.
+        # Eight of every ten faces are for training.
         num_images = -(-arguments.steps * arguments.batch_size * 10 // 8 // 10) * 10
         synth.run(SynthConfig(out=f"{folder}/data", num_images=num_images))
         config = TrainConfig.model_validate(preset | {"data": f"{folder}/data", "out": f"{folder}/run"})

@@ -1,11 +1,12 @@
-"""Images/s of the training stream, through Ray, against a plain torch DataLoader of as many processes.
+"""Images/s of the training stream, through Ray, against a plain torch DataLoader with as many processes.
 
 python -m pipelines.bench.stream        about four minutes on 2 cores
 
-Rows are 1024x1024 JPEGs of about 350 kB with 512x512 labels, batches are 8 x 473 x 473. The DataLoader reads loose
-files, decodes them whole, warps image, label and edge map and normalises to float32, as training code for this method
-usually does; the stream gives uint8, and normalisation and edges are left to the training step. Both are timed in
-turns, after the batches that were made while they started. `floor` is the decoding alone, without Ray, times two.
+Rows are 1024x1024 JPEGs of about 350 kB with 512x512 labels; batches are 8 x 473 x 473. The DataLoader is written like
+the usual training code for this method: it reads loose files, decodes them at full size, warps image, label and edge
+map, and normalizes to float32. The stream yields uint8; the training step normalizes and computes edges. Both are timed
+alternately, after the batches that they prepared while they started. `floor` is twice the speed of decoding alone in
+this process, without Ray.
 """
 
 import argparse
@@ -38,11 +39,12 @@ from pipelines.run.session import ray_session
 SIDE, CANVAS, BATCH, TASKS = 1024, 473, 8, 2
 NUM_ROWS, NUM_UNIQUE = 640, 48
 WARM_BATCHES, TIMED_BATCHES = 32, 160
+"""Batches that are skipped, more than either side prepares in advance, and batches that are timed."""
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def make_pair(index: int) -> tuple[bytes, bytes]:
-    """JPEG (4:2:0, quality 92) of a face with sensor noise, and its label at half the resolution."""
+    """A JPEG (4:2:0, quality 92) of a face with sensor noise, and a PNG of its label at half the resolution."""
     face = render_face(0, index, SIDE)
     noise = np.random.default_rng(index).normal(0, 7, (SIDE, SIDE, 3))
     noisy = np.clip(face.image + noise, 0, 255).astype(np.uint8)
@@ -51,7 +53,10 @@ def make_pair(index: int) -> tuple[bytes, bytes]:
 
 
 def make_data(folder: Path) -> float:
-    """The rows as a packed data set `packed` and as loose files `loose`; the mean size of an image in kB."""
+    """Writes the rows as a packed data set `packed` and as loose files `loose`.
+
+    Returns the mean size of an image in kB.
+    """
     pairs = [make_pair(index) for index in range(NUM_UNIQUE)]
     rows: list[Row] = []
     (folder / "loose").mkdir()
@@ -74,7 +79,7 @@ def make_data(folder: Path) -> float:
 
 
 class PlainFaces(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Image (3, S, S) float32, label and edge map (S, S) int64: everything is done where the data is loaded."""
+    """The samples of the DataLoader: image (3, S, S) float32, label and edge map (S, S) int64."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -101,7 +106,7 @@ class PlainFaces(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 
 def plain_batches(folder: Path) -> Iterator[Any]:
-    # Not forked: a copy of the threads of Ray may hold a lock for ever.
+    # Spawned, not forked: a forked process could inherit a lock that a thread of Ray holds, and wait without end.
     faces = PlainFaces(folder / "loose")
     return iter(DataLoader(faces, BATCH, shuffle=True, num_workers=TASKS, multiprocessing_context="spawn"))
 
@@ -115,7 +120,7 @@ def train_stream(folder: Path) -> TrainStream:
 
 
 def images_per_second(batches: Iterator[Any]) -> float:
-    """Of batches that nobody does anything with, without those that were made during the start."""
+    """Images/s of batches that are discarded, after WARM_BATCHES that are not timed."""
     for _ in range(WARM_BATCHES):
         next(batches)
     begin = time.perf_counter()
@@ -125,26 +130,26 @@ def images_per_second(batches: Iterator[Any]) -> float:
 
 
 def floor_per_second(train: TrainStream, epoch: int) -> float:
-    """Images/s of two processes that did nothing but decode."""
+    """Images/s of TASKS processes that only decode, estimated from this process."""
     begin = time.perf_counter()
     num_rows = sum(len(train.decode_chunk(epoch, chunk)["label"]) for chunk in range(4))
     return TASKS * num_rows / (time.perf_counter() - begin)
 
 
 def reduced_share(train: TrainStream) -> float:
-    """Part of the rows whose pose lets them be decoded at half their size."""
+    """The fraction of the rows whose pose allows decoding at half size or less."""
     poses = [draw_pose(train.augmentation, 0, epoch, str(row)) for epoch in range(4) for row in range(NUM_ROWS)]
     return statistics.mean(decode_factor(SIDE, SIDE, CANVAS, pose) > 1 for pose in poses)
 
 
 def print_first_batch(folder: Path) -> None:
-    """What a command does up to its first batch."""
+    """Does the work of a command up to its first batch, and prints the batch size."""
     with ray_session(Needs(cpus=TASKS)):
         print(next(train_stream(folder).batches(0, 1, TASKS))["image"].shape[0], flush=True)
 
 
 def seconds_to_first_batch(folder: Path) -> float:
-    """Seconds from starting a command, which starts Ray, until it has a batch."""
+    """Seconds from the start of a command until it has a batch; the command starts Ray."""
     begin = time.perf_counter()
     command = [sys.executable, "-m", "pipelines.bench.stream", "--first-batch", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:

@@ -1,1 +1,1 @@
-"""The typed configuration of every command, and the way to it: presets, YAML files, flags."""
+"""The typed configuration of every command, and its sources: presets, YAML files, flags."""

@@ -10,7 +10,7 @@ from pipelines.storage import absolute
 
 
 class Metavar(str):
-    """Stands for a value in the help of a command, where the type alone says little."""
+    """A placeholder that `--help` shows for a value, as `URI`, if the type alone would not explain it."""
 
 
 def _uri(value: str) -> str:
@@ -33,6 +33,9 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
 class Config(BaseModel):
-    """Base of all configurations: unknown keys are errors, values are immutable, the text under a field is its help."""
+    """The base of all configurations.
+
+    Unknown keys are errors and values are immutable. The docstring of a field is its help text.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)

@@ -1,7 +1,7 @@
-"""The typed configuration of every command. Flags, YAML keys and these fields have the same dotted names.
+"""The typed configuration of every command except `train` and `tune`, which have theirs in `training`.
 
-Values are resolved as: defaults here, then `--preset`, then `--config FILE`, then flags. `train` and `tune` have theirs
-in `training`.
+Flags, YAML keys and these fields have the same dotted names. A later source overrides an earlier one: the defaults
+here, `--preset`, `--config FILE`, flags.
 """
 
 from typing import Annotated, Any, Literal, Self, get_args
@@ -20,7 +20,7 @@ from pipelines.config.base import Config, Fraction, Metavar, Seed, Split, Taxono
 
 
 def _shares(value: Any) -> Any:
-    """`train=.8,val=.1,test=.1` as a mapping; a mapping stays one."""
+    """Parses `train=.8,val=.1,test=.1` into a mapping; returns a mapping unchanged."""
     if not isinstance(value, str):
         return value
     return dict(part.strip().partition("=")[::2] for part in value.split(","))
@@ -28,7 +28,7 @@ def _shares(value: Any) -> Any:
 
 def _positive_sum(shares: dict[Split, float]) -> dict[Split, float]:
     if not sum(shares.values()):
-        raise ValueError("at least one share must be above zero")
+        raise ValueError("at least one fraction must be above zero")
     return shares
 
 
@@ -44,54 +44,56 @@ class SynthConfig(Config):
     """Make a data set of procedural faces with exact labels (19 classes of CelebAMask-HQ)."""
 
     out: Uri
-    """Where the data set is written."""
+    """Folder that the data set is written to."""
     num_images: PositiveInt = 600
-    """Number of faces; of every ten, eight are for training, one for validation, one for testing."""
+    """Number of faces. Eight of every ten are training faces, one is for validation, one for testing."""
     image_size: Annotated[int, Field(ge=32, le=4096)] = 256
-    """Side of the square images in pixels."""
+    """Height and width of the images in pixels."""
     seed: Seed = 0
-    """Same seed, same ids and images, whatever the label noise."""
+    """Random seed. The same seed gives the same ids and images at any `label_noise`."""
     label_noise: Fraction = 0.0
-    """Probability that a training label is corrupted the way real annotations fail."""
+    """Fraction of the training labels that are corrupted, in the ways in which real annotations fail."""
     layout: Literal["packed", "pairs"] = "packed"
-    """`packed`: a data set ready to train on; `pairs`: a raw folder of images and labels to ingest."""
+    """`packed` writes a data set that is ready for training; `pairs` writes a raw folder of images and labels, which
+    `ingest` can pack."""
 
 
 class IngestConfig(Config):
-    """Pack raw faces into a data set; bad samples go to a quarantine table with a reason."""
+    """Pack raw faces into a data set; list unusable samples in a quarantine table, each with its reason."""
 
     format: Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
-    """How the source is laid out: as published, or as paired folders of images and labels."""
+    """Layout of the source: one of four published data sets, or `pairs`, folders of images and labels."""
     source: Uri
     """Folder with the raw faces."""
     out: Uri
-    """Where the data set is written."""
+    """Folder that the data set is written to."""
     taxonomy: TaxonomyName | None = None
-    """Classes of the labels, for `pairs` (required there): celebamask_hq, face_synthetics, helen or lapa."""
+    """Name of the labels' classes: celebamask_hq, face_synthetics, helen or lapa. Required with `pairs`; the published
+    data sets have their own."""
     remap_to: TaxonomyName | None = None
-    """Rewrite the labels from their own taxonomy to this one by the explicit table of the project."""
+    """Name of a taxonomy that the labels are translated to. celebamask_hq and face_synthetics can become lapa."""
     paint_order: Literal["ids", "accessories_last"] = "ids"
-    """For `celebamask_hq`: the order in which part masks are painted over each other, by id, or cloth and neck first
-    and glasses, hat, earring and necklace last. It decides the truth where parts overlap."""
+    """Order in which the part masks of `celebamask_hq` are painted; a later mask covers an earlier one. `ids` follows
+    the class ids; `accessories_last` paints cloth and neck first, and glasses, hat, earring and necklace last."""
     splits: SplitShares = Field(default={"train": 0.8, "val": 0.1, "test": 0.1})
-    """Shares of the splits for `face_synthetics`, which has none of its own, as `train=.8,val=.1,test=.1`."""
+    """Fractions of the splits of `face_synthetics`, which publishes none, as `train=.8,val=.1,test=.1`."""
     split_file: Uri | None = None
-    """Text file with lines `<id> <train|val|test>`, instead of the published split or shares."""
+    """Text file with lines `<id> <train|val|test>`. It replaces the published split or the fractions of `splits`."""
     seed: Seed = 0
-    """Decides the split by shares and the order of rows."""
+    """Random seed of the split by fractions and of the order of rows."""
 
 
 class ActorsConfig(Config):
-    """The actor pool that runs the model."""
+    """The pool of Ray actors that run the model."""
 
     min_actors: PositiveInt = 1
-    """Actors that are always there."""
+    """Number of actors that the pool starts with and keeps."""
     max_actors: PositiveInt = 2
-    """Actors that the pool may grow to."""
+    """Largest number of actors that the pool may grow to."""
     use_gpu: bool = False
-    """One CUDA device for each actor."""
+    """Give each actor one CUDA device."""
     batch_size: PositiveInt = 8
-    """Images of one forward pass."""
+    """Number of images in one forward pass."""
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
@@ -104,70 +106,76 @@ class EvaluateConfig(Config):
     """Score a model on a split at the labels' own resolution."""
 
     model: Uri
-    """Model directory, or a run directory that has one."""
+    """Model directory, or a run directory that holds one."""
     data: Uri
-    """The data set."""
+    """Folder of the data set."""
     split: Split = "test"
-    """The split to score."""
+    """Split that is scored."""
     out: Uri | None = None
-    """Where scores and overlays go; default: `evaluation/<data>-<split>` beside the model."""
+    """Folder that scores and overlays are written to; default: `evaluation/<data>-<split>` beside the model."""
     tta: bool = False
-    """Average over the mirrored image and the scales 0.75, 1, 1.25."""
+    """Average the prediction over six views: the image and its mirror image at the scales 0.75, 1 and 1.25."""
     num_overlays: NonNegativeInt = 8
-    """Overlays of this many best and this many worst images."""
+    """Number of overlays: so many of the best images and so many of the worst."""
     actors: ActorsConfig = ActorsConfig()
 
 
 def _names(value: Any) -> Any:
-    """`train,val` as a tuple; a tuple stays one."""
+    """Parses `train,val` into a tuple; returns a tuple unchanged."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 class RelabelConfig(Config):
-    """Write new labels, and how good the old ones are, for a whole data set as a new version of it."""
+    """Write a new version of a data set: labels from a model, and quality scores of the old labels."""
 
     model: Uri
-    """Model directory, or a run directory that has one; with `folds` a run directory, whose recipe is taken."""
+    """Model directory, or a run directory that holds one. With `folds` it must be a run directory: the fold models are
+    trained with that run's configuration."""
     data: Uri
-    """The data set, labelled or not."""
+    """Folder of the data set. Its rows may have labels or not."""
     out: Uri
-    """Where the new version goes; the same command on it continues."""
+    """Folder that the new version is written to. An interrupted command continues if it is repeated."""
     policy: Literal["replace", "blend", "confident"] = "replace"
-    """`replace`: every pixel takes the model's class. `blend`: argmax of (1 - a) model + a label, a = `label_weight`.
-    `confident`: only pixels change whose label the model contradicts as surely as it confirms that class elsewhere.
-    Unlabelled rows take the model's label."""
+    """`replace` gives every pixel the model's class. `blend` takes the argmax of (1 - a) p + a onehot(label), with the
+    model's probabilities p and a = `label_weight`. `confident` changes the pixels that confident learning flags as
+    label errors: let t_c be the mean probability of class c over the pixels labelled c; a pixel labelled y changes to
+    class k if k is the most probable class with p_k >= t_k, and p_k - p_y >= t_y. Rows without a label always take the
+    model's label."""
     label_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
-    """The weight a of the old label in `blend`: the model's class wins where it is a / (1 - a) more probable. From 0.5
-    on no label could change."""
+    """Weight a of the old label in `blend`. A pixel changes if the model's class is more probable than the label's by
+    more than a / (1 - a), which is 0.67 for a = 0.4. At a = 0.5 it is 1, so nothing would change."""
     splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1), Metavar("SPLIT,...")] = (
         "train",
     )
-    """Splits that get new labels, as `train,val`; the others are copied byte for byte, so that scores compare."""
+    """Splits that get new labels, as `train,val`. The other splits are copied byte for byte, so that scores on them can
+    be compared between versions."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
-    """Train this many models by the recipe of the run `model`, each without its fold of the training rows, which it
-    then relabels: no model labels what it was trained on."""
+    """Number of folds K for cross-validated labels; null: the given model labels all rows. With K, the training rows
+    are divided into K folds, one model is trained per fold on the other folds, and it labels its own fold. So no model
+    labels rows that it was trained on."""
     tta: bool = False
-    """Average over the mirrored image and the scales 0.75, 1, 1.25."""
+    """Average the prediction over six views: the image and its mirror image at the scales 0.75, 1 and 1.25."""
     suspects: Annotated[int, Field(ge=0, le=1000)] = 0
-    """Write this many rows with the worst labels for people: a gallery, and files for CVAT, FiftyOne, Label Studio."""
+    """Number of rows with the worst old labels that are exported for review: a gallery, and files for CVAT, FiftyOne
+    and Label Studio."""
     max_bad_fraction: Fraction = 0.05
-    """Share of bad rows above which the command stops; they are listed in `quarantine/`."""
+    """Largest fraction of unusable rows. If more rows are unusable, the command stops; `quarantine/` lists them."""
     actors: ActorsConfig = ActorsConfig()
 
 
 class PredictConfig(Config):
-    """Write label maps and overlays for loose images (JPEG, PNG, WebP, BMP, TIFF)."""
+    """Predict label maps and overlays for image files (JPEG, PNG, WebP, BMP, TIFF)."""
 
     model: Uri
-    """Model directory, or a run directory that has one."""
+    """Model directory, or a run directory that holds one."""
     images: Uri
-    """One image, or a folder that is searched for images."""
+    """One image file, or a folder that is searched for images."""
     out: Uri
-    """Where `labels/` and `overlays/` go."""
+    """Folder that `labels/` and `overlays/` are written to."""
     cutouts: bool = False
-    """Also write each part of each image as a picture with a transparent background, to `cutouts/`."""
+    """Write each face part of each image to `cutouts/` too, as a picture with a transparent background."""
     tta: bool = False
-    """Average over the mirrored image and the scales 0.75, 1, 1.25."""
+    """Average the prediction over six views: the image and its mirror image at the scales 0.75, 1 and 1.25."""
     actors: ActorsConfig = ActorsConfig()
 
 
@@ -175,49 +183,50 @@ class ReportConfig(Config):
     """Write one self-contained HTML page about a training run, a sweep or a relabelled data set."""
 
     run: Uri
-    """The run's directory, or the data set."""
+    """Run directory, or folder of a data set."""
     out: Uri
-    """The file that is written."""
+    """HTML file that is written."""
 
 
 class ExportConfig(Config):
-    """Write one deployable file of a model, checked against it."""
+    """Export a model as one deployable file, and check that the file computes the same."""
 
     model: Uri
-    """Model directory, or a run directory that has one."""
+    """Model directory, or a run directory that holds one."""
     format: Literal["onnx", "safetensors"]
-    """`onnx` (extra `onnx`): any batch and image size; `safetensors`: weights and model card in one file."""
+    """`onnx` writes an ONNX graph for any batch and image size (needs the extra `onnx`); `safetensors` writes the
+    weights and the model card in one file."""
     out: Uri
-    """The file that is written."""
+    """File that is written."""
 
 
 Benchmark = Literal["stream", "loss", "step", "relabel", "cycle", "start"]
 
 
 class BenchConfig(Config):
-    """Measure speed on this machine, each number as a ratio within one run; about twelve minutes on 2 cores."""
+    """Measure speed on this machine, relative to baselines timed in the same run; takes 12 minutes on 2 cores."""
 
     out: Uri
-    """The JSON file that is written."""
+    """JSON file that is written."""
     measurements: Annotated[
         tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1), Metavar("NAME,...")
     ] = get_args(Benchmark)
-    """What is measured, as `stream,loss`."""
+    """Names of the measurements to make, as `stream,loss`."""
 
 
 class StatusConfig(Config):
-    """Tell where a run stands: epochs, cycles, scores, lineage. Reads storage only; needs no cluster."""
+    """Show the progress of a run: epochs, cycles, scores, lineage. It reads storage only and needs no cluster."""
 
     run: Uri
-    """The run's directory."""
+    """Run directory of a `train` or `tune` command."""
 
 
 class ImportWeightsConfig(Config):
-    """Make a model directory from the authors' checkpoint or from an ImageNet ResNet with the same stem."""
+    """Make a model directory from a checkpoint of the paper's authors or from an ImageNet ResNet with a 3-conv stem."""
 
     checkpoint: Uri
-    """The .pth or .safetensors file."""
+    """File with the weights, .pth or .safetensors."""
     taxonomy: TaxonomyName
-    """Classes of the model."""
+    """Name of the model's classes: celebamask_hq, face_synthetics, helen or lapa."""
     out: Uri
-    """Where the model directory goes."""
+    """Folder that the model directory is written to."""

@@ -1,4 +1,4 @@
-"""From a command line to a configuration: defaults, then preset, then YAML file, then flags."""
+"""Turns a command line into a configuration: defaults, then preset, then YAML file, then flags."""
 
 import argparse
 import difflib
@@ -30,7 +30,7 @@ def preset_names() -> list[str]:
 
 
 def leaves(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, str]]:
-    """(dotted name, field, section help) of every value, depth first, in order of definition."""
+    """Yields (dotted name, field, section help) of every value, depth first, in order of definition."""
     for name, info in config.model_fields.items():
         if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
             yield from leaves(info.annotation, f"{prefix}{name}.")
@@ -39,7 +39,7 @@ def leaves(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
 
 
 def build_parser(command: str, config: type[Config], with_presets: bool) -> argparse.ArgumentParser:
-    """The parser of one command; every value of `config` is a flag of its dotted name."""
+    """Builds the parser of one command. Every value of `config` becomes a flag with its dotted name."""
     options = list(leaves(config))
     required = "".join(f"--{_dashed(name)} {metavar(info)} " for name, info, _ in options if info.is_required())
     parser = _Parser(
@@ -67,17 +67,17 @@ def _add(group: argparse._ArgumentGroup, name: str, info: FieldInfo) -> None:
 
 
 def _add_common(group: argparse._ArgumentGroup, with_presets: bool) -> None:
-    group.add_argument("--config", metavar="FILE", help="YAML file with the same dotted names")
+    group.add_argument("--config", metavar="FILE", help="YAML file with the same dotted names; flags override it")
     if with_presets:
-        group.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(preset_names())}")
-    group.add_argument("--json", action="store_true", help="last line on standard output: the result as JSON")
-    group.add_argument("--verbose", action="store_true", help="show all that Ray's processes print")
-    group.add_argument("--print-config", action="store_true", help="print the resolved YAML and do nothing")
-    group.add_argument("-h", "--help", action="help", help="print this text and do nothing")
+        group.add_argument("--preset", metavar="NAME", help=f"named set of values: {', '.join(preset_names())}")
+    group.add_argument("--json", action="store_true", help="print the result as JSON on the last line")
+    group.add_argument("--verbose", action="store_true", help="show everything that Ray's processes print")
+    group.add_argument("--print-config", action="store_true", help="print the resulting configuration as YAML and exit")
+    group.add_argument("-h", "--help", action="help", help="print this text and exit")
 
 
 def _parts(annotation: Any) -> Iterator[Any]:
-    """What an annotation consists of: the alternatives of a union, the marks of `Annotated`."""
+    """Yields the parts of an annotation: the alternatives of a union, the marks of `Annotated`."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType, typing.Annotated):
         for part in typing.get_args(annotation):
             yield from _parts(part)
@@ -86,7 +86,7 @@ def _parts(annotation: Any) -> Iterator[Any]:
 
 
 def metavar(info: FieldInfo) -> str:
-    """What stands for a value in help."""
+    """The placeholder of a value in `--help`: its `Metavar`, its choices in braces, or the name of its type."""
     parts = list(_parts(info.rebuild_annotation()))
     if marks := [part for part in parts if isinstance(part, Metavar)]:
         return marks[0]
@@ -97,19 +97,19 @@ def metavar(info: FieldInfo) -> str:
 
 
 def choices(info: FieldInfo) -> list[str]:
-    """What an option may be, where that is a list."""
+    """The values that an option allows; empty if any value of its type is allowed."""
     literals = [part for part in _parts(info.annotation) if typing.get_origin(part) is typing.Literal]
     return [str(option) for literal in literals for option in typing.get_args(literal)]
 
 
 def _help(info: FieldInfo) -> str:
     text = info.description or ""
-    is_told = info.is_required() or "default:" in text
-    return (text if is_told else f"{text} (default: {plain(info.default)})").replace("%", "%%")
+    shows_default = info.is_required() or "default:" in text
+    return (text if shows_default else f"{text} (default: {plain(info.default)})").replace("%", "%%")
 
 
 def plain(value: Any) -> str:
-    """A value as it is written on a command line."""
+    """Formats a value as a user would write it on a command line."""
     if isinstance(value, dict):
         return ",".join(f"{key}={plain(item)}" for key, item in value.items())
     if isinstance(value, tuple):
@@ -118,7 +118,10 @@ def plain(value: Any) -> str:
 
 
 def parse(command: str, config: type[ConfigT], argv: Sequence[str], with_presets: bool) -> argparse.Namespace:
-    """Flags as given, names normalized. Raises UserError, naming the nearest known flag, for unknown ones."""
+    """Parses flags into {dotted name: text}; `-` and `_` in names mean the same.
+
+    Raises UserError for an unknown flag; the message names the nearest known one.
+    """
     parser = build_parser(command, config, with_presets)
     normalized = [_normalize(argument) for argument in argv]
     flags, unknown = parser.parse_known_args(normalized)
@@ -138,18 +141,18 @@ def _dashed(name: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the known one that was meant, if one is near."""
+    """The end of an error sentence, `; did you mean '...'?`, or an empty string if no known name is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def resolve(config: type[ConfigT], flags: argparse.Namespace) -> ConfigT:
-    """The validated configuration. Raises UserError with the dotted name, what was got and what is allowed."""
+    """The validated configuration. Raises UserError with the dotted name, the given value and the allowed ones."""
     return _validate(config, _layers(config, flags))
 
 
 def resolved_yaml(config: type[ConfigT], flags: argparse.Namespace) -> str:
-    """What `--print-config` prints. Required values that were not given are left out."""
+    """The YAML that `--print-config` prints. It leaves out required values that were not given."""
     layers = _layers(config, flags)
     missing = [name for name, info in config.model_fields.items() if info.is_required() and name not in layers]
     placeholders = {name: _placeholder(name, config.model_fields[name]) for name in missing}
@@ -166,7 +169,7 @@ def _layers(config: type[Config], flags: argparse.Namespace) -> dict[str, Any]:
     given = vars(flags)
     if (preset := given.get("preset")) is not None:
         if preset not in preset_names():
-            raise UserError(f"--preset: no preset {preset!r}; there are {', '.join(preset_names())}")
+            raise UserError(f"--preset: unknown preset {preset!r}; known are {', '.join(preset_names())}")
         _merge(values, load_yaml(PRESETS / f"{preset}.yaml"))
     if (file := given.get("config")) is not None:
         _merge(values, load_yaml(Path(file)))
@@ -188,7 +191,7 @@ def _set(values: dict[str, Any], name: Sequence[str], value: Any) -> None:
 
 
 def _value(text: str, info: FieldInfo) -> Any:
-    """A flag's text as YAML would read it, but where the field is text it stays text."""
+    """Reads a flag's text as YAML; the value of a text field stays text."""
     if text in ("null", "none") and text not in choices(info):
         return None
     if str in _parts(info.annotation):
@@ -196,11 +199,11 @@ def _value(text: str, info: FieldInfo) -> Any:
     try:
         return plain_yaml.load(text)
     except ValueError:
-        return text  # the validation will say what was expected
+        return text  # the validation then names the allowed values
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises UserError where it is missing, not YAML, or not a mapping."""
+    """The mapping in a YAML file. Raises UserError if the file is missing, not YAML, or not a mapping."""
     try:
         content = plain_yaml.load(path.read_text())
     except OSError as error:

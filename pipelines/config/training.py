@@ -1,6 +1,6 @@
-"""The configuration of `train` and `tune`; as in `config`, flags, YAML keys and these fields have the same names.
+"""The typed configuration of `train` and `tune`. Flags, YAML keys and these fields have the same dotted names.
 
-The defaults are those of the preset `cpu-small`: they run on a laptop.
+The defaults are those of the preset `cpu-small`, which trains on a laptop.
 """
 
 from typing import Annotated, Any, Literal, Self
@@ -20,79 +20,81 @@ from pipelines.config.base import Config, Fraction, Metavar, Seed, Uri
 
 
 class ModelConfig(Config):
-    """The network."""
+    """The network (docs/method.md, section 2)."""
 
     depth: Literal[18, 34, 50, 101] = 18
-    """Layers of the ResNet encoder."""
+    """Number of layers of the ResNet encoder; the paper's has 101."""
     width: Annotated[float, Field(gt=0, le=4)] = 0.25
-    """Multiplier of all channel counts; 1 is the published network."""
+    """Factor on all channel counts; 1 gives the paper's network."""
     ddgcn: bool = True
-    """The dual graph head between encoder and parsing; without it one convolution, for comparison."""
+    """Put the paper's dual graph head between encoder and parsing head. `false` puts one convolution there instead, to
+    measure the head's effect."""
 
 
 class InputConfig(Config):
     """The input of the network."""
 
     size: Annotated[int, Field(ge=32, le=2048)] = 128
-    """Side of the square input in pixels."""
+    """Height and width of the network's input in pixels."""
 
 
 class AugmentationConfig(Config):
     """Random changes of each training image and its label (docs/method.md, section 5)."""
 
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.25
-    """Spread s of the scale factor, clip(N(1, s), 1 - s, 1 + s)."""
+    """Standard deviation s of the scale factor, which is drawn as clip(N(1, s), 1 - s, 1 + s)."""
     rotation: NonNegativeFloat = 30.0
-    """Spread r of the rotation in degrees, clip(N(0, r), -2r, 2r)."""
+    """Standard deviation r of the rotation in degrees, which is drawn as clip(N(0, r), -2r, 2r)."""
     rotation_probability: Fraction = 0.6
     """Fraction of the images that are rotated."""
     flip_probability: Fraction = 0.5
-    """Fraction of the images that are mirrored; left and right ids are swapped with them."""
+    """Fraction of the images that are mirrored. The class ids of left and right parts are swapped with them."""
 
 
 class LossConfig(Config):
-    """Weights of the loss terms (docs/method.md, section 4); `tune` searches them."""
+    """Weights of the loss terms (docs/method.md, section 4). `tune` searches them."""
 
     parsing: NonNegativeFloat = 1.0
-    """Lovasz-softmax and cross-entropy of the parsing logits, half each."""
+    """Weight of the parsing term: half Lovasz-softmax, half cross-entropy, on all labelled pixels."""
     binary_edge: NonNegativeFloat = 1.0
-    """Weighted cross-entropy of the binary edge."""
+    """Weight of the class-weighted cross-entropy of the binary edge logits."""
     category_edge: NonNegativeFloat = 0.1
-    """Weighted cross-entropy of the category edge."""
+    """Weight of the class-weighted cross-entropy of the category edge logits."""
     binary_edge_attention: NonNegativeFloat = 1.0
-    """Parsing cross-entropy on binary edge pixels."""
+    """Weight of the parsing cross-entropy on pixels of the binary edge."""
     category_edge_attention: NonNegativeFloat = 0.0
-    """Parsing cross-entropy on category edge pixels."""
+    """Weight of the parsing cross-entropy on edge pixels of the foreground classes."""
     edge_radius: PositiveInt = 1
-    """Half width of the edges in pixels."""
+    """Radius r of the edges in pixels: a pixel is an edge if its (2r + 1) x (2r + 1) window holds two labels."""
 
 
 class OptimizerConfig(Config):
-    """The optimiser and its batches."""
+    """The optimizer and its batches."""
 
     name: Literal["adamw", "sgd"] = "adamw"
-    """`sgd` (with momentum) presumes ImageNet weights in the encoder; `adamw` trains from random ones."""
+    """`adamw` also trains an encoder with random weights; `sgd`, with momentum, needs ImageNet weights in it."""
     lr: PositiveFloat = 2e-3
-    """Peak learning rate."""
+    """Peak learning rate, reached at the end of the warm-up."""
     momentum: Fraction = 0.9
-    """Momentum of `sgd`."""
+    """Momentum of `sgd`; `adamw` does not use it."""
     weight_decay: NonNegativeFloat = 1e-4
-    """Decoupled for `adamw`, L2 for `sgd`."""
+    """Weight decay; it is decoupled with `adamw` and an L2 penalty with `sgd`."""
     batch_size: PositiveInt = 8
-    """Rows of one worker's micro-batch."""
+    """Number of images in one micro-batch of one worker."""
     accumulation_steps: PositiveInt = 1
-    """Micro-batches whose gradients make one optimiser step."""
+    """Number of micro-batches whose gradients are averaged for one optimizer step."""
     clip_norm: PositiveFloat | None = 10.0
-    """Largest norm of the gradient; null: no clipping."""
+    """Largest norm of the gradient; larger gradients are scaled down. null: no clipping."""
 
 
 class ScheduleConfig(Config):
     """Length of the training and shape of the learning rate (docs/method.md, section 5)."""
 
     epochs: PositiveInt = 12
-    """Passes over the training split, before self-regulation where there is any."""
+    """Number of epochs of the initial phase. Cycles of self-regulation add their own epochs."""
     warmup_epochs: NonNegativeFloat = 2.0
-    """Linear rise from lr/100 to lr; then a cosine falls to lr/100."""
+    """Number of epochs in which the learning rate rises linearly from lr/100 to lr. Then it falls to lr/100 along a
+    cosine until the end of the initial phase."""
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> Self:
@@ -102,39 +104,41 @@ class ScheduleConfig(Config):
 
 
 class CsrConfig(Config):
-    """Cyclical self-regulation after the initial phase (docs/method.md, section 6); 0 cycles: none."""
+    """Cyclical self-regulation after the initial phase (docs/method.md, section 6)."""
 
     num_cycles: NonNegativeInt = 0
-    """Cycles; each ends with an average of all students so far, which teaches the next."""
+    """Number of cycles after the initial phase; 0: no self-regulation. At the end of each cycle the weights of all
+    students so far are averaged, and this ensemble teaches the next cycle."""
     cycle_epochs: PositiveInt = 10
-    """Epochs of a cycle, with a cosine from lr/2 to lr/100 of their own."""
+    """Number of epochs of one cycle. In each cycle the learning rate falls from lr/2 to lr/100 along a cosine."""
     method: Literal["full", "averages", "restarts"] = "full"
-    """`averages`: students are averaged, but the averages do not teach; `restarts`: they are not averaged either. Both
-    are for comparison with the `full` method."""
+    """`full` is the paper's method. `averages` builds the ensembles, but does not let them teach. `restarts` only
+    restarts the learning rate. The last two exist to measure the parts of the method."""
     initial_run: Uri | None = None
-    """A finished run whose last epoch takes the place of the initial phase; it has the same network and `schedule`."""
+    """Run directory of a finished run whose last epoch replaces the initial phase. It must have the same network and
+    the same `schedule`."""
 
 
 class DistillConfig(Config):
-    """Learning from `teacher`."""
+    """Distillation from the model `teacher` (docs/method.md, section 6)."""
 
     label_weight: Fraction = 0.5
-    """The weight a of the hard label in (1 - a) softmax(teacher) + a onehot(label)."""
+    """Weight a of the label in the target (1 - a) softmax(teacher) + a onehot(label)."""
 
 
 class WorkersConfig(Config):
-    """Where the work runs. None of this changes what one worker computes."""
+    """The processes and devices of the training. A run may continue on others."""
 
     num_workers: PositiveInt = 1
-    """Training workers: one process each, one GPU each with `use_gpu`."""
+    """Number of training workers. Each is one process, with one GPU if `use_gpu` is set."""
     use_gpu: bool = False
-    """Train on CUDA devices, with bf16 autocast and, over several workers, SyncBatchNorm."""
+    """Train on CUDA devices with bf16 autocast; several workers then use SyncBatchNorm."""
     cpus_per_worker: PositiveInt = 1
-    """CPUs and torch threads of each training worker."""
+    """Number of CPUs, and of torch threads, of each training worker."""
     decode_tasks: PositiveInt = 1
-    """Decoding tasks that may run at once for each training worker, one CPU each."""
+    """Number of image-decoding tasks that may run at the same time for each training worker; each takes one CPU."""
     max_failures: NonNegativeInt = 3
-    """How many times lost workers are replaced before the run fails."""
+    """Number of times that lost workers are replaced before the run fails."""
 
 
 def _fold(value: str) -> str:
@@ -148,20 +152,23 @@ Fold = Annotated[str, AfterValidator(_fold), Metavar("K/N")]
 
 
 class TrainConfig(Config):
-    """Train on the packed data set; export the best model of all epochs, without its edge heads."""
+    """Train on a packed data set; export the best model of all epochs, without the edge heads."""
 
     data: Uri
-    """The data set."""
+    """Folder of the data set."""
     out: Uri
-    """The run's directory; the same command on it continues."""
+    """Run directory that is written. An interrupted command continues if it is repeated."""
     init: Uri | None = None
-    """Model directory whose weights the training starts from, as far as names and shapes agree."""
+    """Model directory whose weights the training starts from. Tensors are copied if their name and shape agree; the
+    others start at random. null: all start at random."""
     teacher: Uri | None = None
-    """Model directory of a frozen teacher with the same classes, of any size; it teaches the parsing."""
+    """Model directory of a teacher for distillation. Its classes must be the same, its size may differ. It stays
+    frozen and teaches the parsing task only. null: no teacher."""
     held_out_fold: Fold | None = None
-    """Fold of the training data that is not trained on, as `2/5`: every fifth row group from the second."""
+    """Fold K/N of the training rows that the training leaves out: the row groups K, K + N, K + 2N, ..., counted from 1.
+    For example, `2/5` leaves out the 2nd, 7th, 12th, ... row group. null: train on all rows."""
     seed: Seed = 0
-    """Decides initial weights, order of rows and augmentation."""
+    """Random seed of the initial weights, the order of rows and the augmentation."""
     model: ModelConfig = ModelConfig()
     input: InputConfig = InputConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
@@ -177,17 +184,17 @@ class TrainConfig(Config):
         if self.teacher is not None and self.csr.num_cycles:
             raise ValueError("teacher and csr.num_cycles exclude each other: a run has one kind of teacher")
         if self.csr.initial_run is not None and not self.csr.num_cycles:
-            raise ValueError("csr.initial_run needs csr.num_cycles: without cycles nothing follows the initial phase")
+            raise ValueError("csr.initial_run needs csr.num_cycles above 0: it replaces the phase before the cycles")
         return self
 
     @property
     def averages_students(self) -> bool:
-        """Whether an orchestrator averages students."""
+        """True if an orchestrator averages the students of the cycles."""
         return self.csr.num_cycles > 0 and self.csr.method != "restarts"
 
     @property
     def fold_numbers(self) -> tuple[int, int] | None:
-        """`held_out_fold` as (k, K), None if every row is trained on."""
+        """The held-out fold as (number, total), or None if the training uses all rows."""
         if self.held_out_fold is None:
             return None
         number, total = self.held_out_fold.split("/")
@@ -195,12 +202,12 @@ class TrainConfig(Config):
 
     @property
     def num_epochs(self) -> int:
-        """Of the initial phase and all cycles."""
+        """The number of epochs of the initial phase and all cycles."""
         return self.schedule.epochs + self.csr.num_cycles * self.csr.cycle_epochs
 
 
 def _range(value: Any) -> Any:
-    """`0.3,3` as a pair; a pair stays one."""
+    """Parses `0.3,3` into a pair of numbers; returns a pair unchanged."""
     return [float(part) for part in value.split(",")] if isinstance(value, str) else value
 
 
@@ -214,61 +221,62 @@ Range = Annotated[tuple[float, float], AfterValidator(_rising), Metavar("LOW,HIG
 
 
 class SearchConfig(Config):
-    """What a sweep varies: each value log-uniform between two bounds, as `0.3,3`; null: as configured."""
+    """Ranges LOW,HIGH, as `0.3,3`: each trial draws a value log-uniformly from them. null: the configured value."""
 
     parsing: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
-    """Weight of the parsing loss."""
+    """Range of `loss.parsing`."""
     binary_edge: Annotated[Range | None, BeforeValidator(_range)] = (0.3, 3.0)
-    """Weight of the binary edge."""
+    """Range of `loss.binary_edge`."""
     category_edge: Annotated[Range | None, BeforeValidator(_range)] = (0.03, 0.3)
-    """Weight of the category edge."""
+    """Range of `loss.category_edge`."""
     binary_edge_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.5, 8.0)
-    """Weight of the parsing loss on binary edges."""
+    """Range of `loss.binary_edge_attention`."""
     category_edge_attention: Annotated[Range | None, BeforeValidator(_range)] = (0.1, 2.0)
-    """Weight of the parsing loss on category edges."""
+    """Range of `loss.category_edge_attention`."""
     lr: Annotated[Range | None, BeforeValidator(_range)] = None
-    """Peak learning rate."""
+    """Range of the peak learning rate `optimizer.lr`."""
     cycle_epochs: Annotated[Range | None, BeforeValidator(_range)] = None
-    """Epochs of a cycle, rounded."""
+    """Range of `csr.cycle_epochs`; the value is rounded."""
 
 
 class ClusterConfig(Config):
-    """What the cluster may grow to; what is there now counts where this is not given."""
+    """Upper limits of an autoscaling cluster. They decide how many trials may run at the same time."""
 
     max_cpus: PositiveFloat | None = None
-    """CPUs that the autoscaler may add up to."""
+    """Largest number of CPUs that the autoscaler may reach; null: the CPUs that the cluster reports."""
     max_gpus: NonNegativeFloat | None = None
-    """GPUs that the autoscaler may add up to."""
+    """Largest number of GPUs that the autoscaler may reach; null: the GPUs that the cluster reports."""
 
 
 class TuneConfig(TrainConfig):
-    """Search the loss weights: trials are trainings, with their cycles inside; export the best model."""
+    """Search the loss weights; each trial is a full training with its cycles. Export the best model."""
 
     num_trials: PositiveInt = 8
-    """Trials of the sweep."""
+    """Number of trials of the sweep."""
     algorithm: Literal["random", "tpe"] = "random"
-    """`tpe` is Optuna's (extra `optuna`)."""
+    """Search algorithm: `random` draws each trial independently; `tpe` is Optuna's TPE (needs the extra `optuna`)."""
     early_stopping: bool = True
-    """Stop weak trials early: ASHA on the validation mean F1 over epochs."""
+    """Stop weak trials early with ASHA, which compares the validation mean F1 of trials at equal epochs."""
     grace_epochs: PositiveInt = 5
-    """With early stopping: epochs that every trial gets."""
+    """Number of epochs that every trial gets before early stopping may end it."""
     soup: bool = False
-    """Let the trials share: all start from one initial phase, trained with the configured loss weights. Once per cycle
-    their ensembles are averaged greedily (a model soup); trials that score below the soup learn from it."""
+    """Share weights between trials. All trials start from one initial phase, trained with the configured loss weights.
+    Once per cycle their ensembles are averaged greedily (a model soup); trials that score below the soup learn from
+    it."""
     search: SearchConfig = SearchConfig()
     cluster: ClusterConfig = ClusterConfig()
 
     @model_validator(mode="after")
     def _searches_something(self) -> Self:
         if self.soup and not self.averages_students:
-            raise ValueError("soup needs csr.num_cycles, and a csr.method with averages")
+            raise ValueError("soup needs csr.num_cycles above 0, and csr.method full or averages")
         searched = {name for name, bounds in self.search if bounds is not None}
         if not searched - (set() if self.csr.num_cycles else {"cycle_epochs"}):
-            raise ValueError("search: there is nothing to vary; give at least one value bounds")
+            raise ValueError("search: nothing to vary; give at least one value its bounds")
         return self
 
     @property
     def max_epochs(self) -> int:
-        """Of the longest trial that may be sampled."""
+        """The number of epochs of the longest trial that the sweep may draw."""
         longest = self.csr.cycle_epochs if self.search.cycle_epochs is None else round(self.search.cycle_epochs[1])
         return self.schedule.epochs + self.csr.num_cycles * longest

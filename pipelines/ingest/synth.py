@@ -1,4 +1,4 @@
-"""`synth`: a data set, or a raw folder, of procedural faces with exact labels."""
+"""`synth` writes a data set, or a raw folder, of procedural faces with exact labels."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 PAIRS_MARKER = "synth.json"
-"""Written last into a raw folder: it makes the folder complete."""
+"""Name of the file that marks a raw folder as complete; it is written last."""
 
 
 class SynthResult(TypedDict):
@@ -51,7 +51,10 @@ def summary(result: SynthResult) -> str:
 
 
 def split_of(index: int) -> Split:
-    """Of every ten faces, eight train, one validates, one tests: growing a set moves no face."""
+    """The split of face `index`: eight of every ten faces are train, one is val, one is test.
+
+    It depends on the index alone, so a larger data set keeps every face in its split.
+    """
     if index % 10 < 8:
         return "train"
     return "val" if index % 10 == 8 else "test"
@@ -65,7 +68,10 @@ def _by_split(config: SynthConfig) -> dict[Split, list[tuple[Split, int]]]:
 
 
 def make_row(config: SynthConfig, split: Split, index: int) -> Row:
-    """One face; its training label is corrupted where the label-noise stream says so, and `meta` tells how."""
+    """Renders one face as a row: JPEG image and PNG label, and in `meta` JSON facts about the face.
+
+    A fraction `config.label_noise` of the training labels is corrupted; `meta` then names the kind of corruption.
+    """
     cv2.setNumThreads(1)
     face = render_face(config.seed, index, config.image_size)
     label, corruption = face.label, None
@@ -90,7 +96,7 @@ def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> None:
 
 
 def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> None:
-    """Writes `<out>/<split>/{images,labels}/<id>.{jpg,png}`, `<out>/meta.jsonl`, and last `<out>/synth.json`."""
+    """Writes `<out>/<split>/{images,labels}/<id>.{jpg,png}`, then `<out>/meta.jsonl`, and last `<out>/synth.json`."""
 
     def write(shard: packing.Shard) -> dict[str, Any]:
         return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}

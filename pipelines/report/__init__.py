@@ -1,4 +1,4 @@
-"""`report`: one page about a training run, a sweep or a relabelled data set, from its storage alone."""
+"""`report` writes one page about a training run, a sweep or a data set. It reads storage only."""
 
 from typing import TypedDict
 
@@ -18,7 +18,7 @@ class ReportResult(TypedDict):
 
 
 def run(config: ReportConfig) -> ReportResult:
-    """Writes the page. Raises UserError if there is nothing to report on."""
+    """Writes the page. Raises UserError if `config.run` holds neither a run nor a data set."""
     storage.check_writable(config.out)
     title, lead, sections = _content(config.run)
     storage.write_bytes(config.out, page.page(title, lead, sections))

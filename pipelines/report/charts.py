@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines over epochs, points of a sweep. Lines differ in colour and in dashes."""
+"""Charts as inline SVG: lines over epochs and scatter plots. Lines differ in color and in dashes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from pipelines.report.page import escape
 
 Points = Sequence[tuple[float, float]]
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 360, 220, 56, 42, 18, 20  # at about this size text is 12 px high
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 360, 220, 56, 42, 18, 20
+"""Size and margins of a chart in SVG units; if it is about this many pixels wide, text is 12 pixels high."""
 _DASHES = ("", "8 4", "2 3", "10 3 2 3", "5 5", "1 4")
 
 
 def line_chart(title: str, series: Mapping[str, Points], x_name: str, marks: Sequence[float] = ()) -> str:
-    """One line per series over whole numbers; numbered dashed verticals at `marks`.
+    """Draws one line per series over whole numbers, and numbered dashed verticals at `marks`.
 
-    Values that are not finite are left out; empty without any.
+    Values that are not finite are left out. Returns an empty string if no value is left.
     """
     shown = {name: found for name, points in series.items() if (found := _finite(points))}
     if not shown:
@@ -30,7 +31,7 @@ def line_chart(title: str, series: Mapping[str, Points], x_name: str, marks: Seq
 
 
 def scatter(title: str, points: Points, x_name: str, y_name: str) -> str:
-    """Points on a logarithmic horizontal axis; empty without any."""
+    """Draws points on a logarithmic horizontal axis. Returns an empty string if no point is positive and finite."""
     found = _finite([(math.log10(x), y) for x, y in points if x > 0])
     if not found:
         return ""
@@ -46,12 +47,15 @@ def scatter(title: str, points: Points, x_name: str, y_name: str) -> str:
 
 
 class _Frame:
-    """Where values lie in the picture; the vertical axis ends at round numbers, below zero only where values are."""
+    """The mapping from values to positions in the chart.
+
+    The vertical axis ends at round numbers, and below zero only if a value is negative.
+    """
 
     def __init__(self, points: Points, logarithmic: bool = False) -> None:
         xs, ys = zip(*points, strict=True)
         left, right = _apart(min(xs), max(xs))
-        room = (right - left) * 0.05 * logarithmic  # a line may touch the edges, a point would be cut
+        room = (right - left) * 0.05 * logarithmic  # a line may touch the edge, but a dot would be cut off
         self.x0, self.x1 = left - room, right + room
         self.x_ticks = _powers(self.x0, self.x1) if logarithmic else _whole(self.x0, self.x1)
         low, high = _apart(min(ys), max(ys))
@@ -71,8 +75,8 @@ class _Frame:
             y = self.y(value)
             parts.append(f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.6g}</text>')
-        for place, text in self.x_ticks:
-            x = self.x(place)
+        for value, text in self.x_ticks:
+            x = self.x(value)
             parts.append(f'<text x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 18}" text-anchor="middle">{text}</text>')
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_name)}</text>')
@@ -84,7 +88,7 @@ def _finite(points: Points) -> Points:
 
 
 def _apart(low: float, high: float) -> tuple[float, float]:
-    """The bounds; with room around them where they are as good as equal."""
+    """The bounds, moved apart if they are equal up to rounding."""
     largest = max(abs(low), abs(high))
     if high - low > 1e-9 * largest and high - low > 1e-12:
         return low, high
@@ -99,35 +103,38 @@ def _step(least: float) -> float:
 
 
 def _whole(low: float, high: float) -> list[tuple[float, str]]:
-    """Places and texts of whole numbers within the bounds."""
+    """Values and texts of the ticks at whole numbers within the bounds."""
     step = max(int(_step((high - low) / 6)), 1)
     return [(number * step, f"{number * step}") for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _powers(low: float, high: float) -> list[tuple[float, str]]:
-    """Places and texts of round numbers whose logarithms are within the bounds; of the bounds where there are none."""
+    """Values and texts of the ticks at round numbers whose logarithms are within the bounds.
+
+    If fewer than two are, the ticks are at the bounds.
+    """
     exponents = range(math.floor(low), math.ceil(high) + 1)
     for factors in ((1, 2, 5), (1,)):
-        places = [exponent + math.log10(factor) for exponent in exponents for factor in factors]
-        found = [place for place in places if low <= place <= high]
+        logarithms = [exponent + math.log10(factor) for exponent in exponents for factor in factors]
+        found = [value for value in logarithms if low <= value <= high]
         if len(found) <= 6:
             break
-    return [(place, f"{10**place:.3g}") for place in (found if len(found) > 1 else (low, high))]
+    return [(value, f"{10**value:.3g}") for value in (found if len(found) > 1 else (low, high))]
 
 
-def _marks(places: Sequence[float]) -> str:
+def _marks(positions: Sequence[float]) -> str:
     parts, last = [], -math.inf
-    for number, x in enumerate(places, start=1):
+    for number, x in enumerate(positions, start=1):
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"/>')
-        if x - last >= 16:  # else numbers would overlap
+        if x - last >= 16:  # closer numbers would overlap
             parts.append(f'<text x="{x:.1f}" y="{_TOP - 5}" text-anchor="middle">{number}</text>')
             last = x
     return "".join(parts)
 
 
 def _pen(number: int) -> str:
-    colour, dash = f"var(--c{number % 6})", _DASHES[number % len(_DASHES)]
-    return f'stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    color, dash = f"var(--c{number % 6})", _DASHES[number % len(_DASHES)]
+    return f'stroke="{color}"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
 
 def _legend(names: Sequence[str]) -> str:

@@ -1,4 +1,7 @@
-"""Building blocks of a page that stands by itself: no network, no script needed to read it, everything escaped."""
+"""Building blocks of a self-contained HTML page, which loads nothing and is readable without scripts.
+
+All text is escaped.
+"""
 
 import base64
 import html
@@ -10,11 +13,12 @@ import cv2
 import numpy as np
 
 _QUALITY = 80
+"""JPEG quality of pictures: a compromise between artifacts and the size of the page."""
 Value = str | float | int | None
 
 
 class Column(NamedTuple):
-    """A column of a table. Numbers are shown with `digits`, fractions as percent; a bar shows 0..1 as a length."""
+    """A column of a table. `percent` shows fractions as percent with `digits`; `bar` also draws 0..1 as a length."""
 
     name: str
     percent: bool = False
@@ -23,7 +27,7 @@ class Column(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """An image file, what it shows (for those who do not see it), and what stands below it."""
+    """An image file, its alternative text for screen readers, and its caption."""
 
     data: bytes
     alt: str
@@ -31,7 +35,7 @@ class Picture(NamedTuple):
 
 
 def page(title: str, lead: str, sections: Iterable[tuple[str, str]]) -> bytes:
-    """The whole page; a section is a heading and its content, empty ones are left out."""
+    """The HTML page as bytes. Sections are pairs of heading and content; empty ones are left out."""
     shown = [(f"s{number}", name, body) for number, (name, body) in enumerate(sections) if body]
     links = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _ in shown)
     bodies = "".join(
@@ -60,13 +64,16 @@ def note(text: str) -> str:
 
 
 def facts(values: Mapping[str, object]) -> str:
-    """A list of names and values."""
+    """A list of names and values, as HTML."""
     rows = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in values.items())
     return f'<dl class="facts">{rows}</dl>'
 
 
 def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Value]], filtered: bool = False) -> str:
-    """A table whose columns sort; the first one names the row."""
+    """A table whose columns can be sorted, as HTML. The first column names the row.
+
+    With `filtered`, a search field above the table filters its rows.
+    """
     rows = list(rows)
     kinds = [_kind([row[number] for row in rows]) for number in range(len(columns))]
     head = "".join(
@@ -84,12 +91,12 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Value
 
 
 def _kind(values: Iterable[Value]) -> str:
-    """The attribute of a heading that stands above numbers."""
+    """The HTML attribute of a column heading: numbers are aligned to the right, texts need none."""
     return "" if any(isinstance(value, str) for value in values) else ' class="number"'
 
 
 def _search(what: str, where: str) -> str:
-    """A field that filters what stands below it, and how many are left of it."""
+    """A search field that filters the rows or pictures below it, and a counter of the remaining ones."""
     return (
         f'<div class="filter"><label>Filter {what}: <input type="search" aria-label="Filter {what}: {escape(where)}">'
         "</label> <output></output></div>"
@@ -121,7 +128,7 @@ def _number(column: Column, value: float) -> str:
 
 
 def heat_map(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """A confusion matrix: rows are the truth, in shares of it."""
+    """A confusion matrix as HTML. Rows are the truth; each cell shows the fraction of its row."""
     head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
     rows = []
     for name, row in zip(names, counts, strict=True):
@@ -130,8 +137,8 @@ def heat_map(caption: str, names: Sequence[str], counts: Sequence[Sequence[int]]
         rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>')
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table class="heat">'
-        f"<caption><span>{escape(caption)}</span></caption><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        "</table></div>"
+        f"<caption><span>{escape(caption)}</span></caption><thead><tr><td></td>{head}</tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -141,7 +148,7 @@ def _heat_cell(share: float) -> str:
 
 
 def gallery(name: str, pictures: Sequence[Picture], budget: int, filtered: bool = False) -> str:
-    """Pictures as far as they fit into `budget` bytes of the page, scaled down to share it fairly."""
+    """A gallery of pictures, as HTML. Pictures are scaled down so that all fit into `budget` bytes of the page."""
     figures, left = [], budget
     for number, picture in enumerate(pictures):
         image = _jpeg(picture.data, left // (len(pictures) - number))
@@ -163,7 +170,10 @@ class _Jpeg(NamedTuple):
 
 
 def _jpeg(data: bytes, limit: int) -> _Jpeg | None:
-    """A JPEG of at most `limit` characters of base64; None where no size of it is that small, or it is no picture."""
+    """A JPEG of at most `limit` base64 characters.
+
+    None if `data` is not an image, or if even 32 pixels a side take more.
+    """
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     while image is not None and min(image.shape[:2]) >= 32:
         encoded = base64.b64encode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes())

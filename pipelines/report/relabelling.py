@@ -1,4 +1,4 @@
-"""Sections about a relabelled data set: what changed, what was confused, which labels people should look at."""
+"""Sections about a relabelled data set: changed pixels, confused classes, labels to review."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +14,15 @@ from pipelines.report.page import Column, Picture
 from pipelines.report.training import PICTURE_BYTES, Sections
 
 _PICTURES = 60
-"""At most: more would be too small to see something."""
+"""Largest number of pictures: more would have to be too small to show anything."""
 _NAMES = {"tta": "Test-time augmentation"}
 
 
 def sections(uri: str, manifest: Manifest) -> Sections:
-    """Of a data set; one that was not relabelled has only its overview. Raises UserError where it is damaged."""
+    """Sections about a data set. If it was not relabelled, there is only an overview.
+
+    Raises UserError if the manifest is damaged.
+    """
     found: Mapping[str, Any] = manifest.relabelled or {}
     try:
         return [
@@ -38,7 +41,7 @@ def _overview(uri: str, manifest: Manifest, found: Mapping[str, Any]) -> str:
     for name, value in manifest.lineage.items():
         if value is not None:
             text[_NAMES.get(name, name.replace("_", " ").capitalize())] = _text(value)
-    hint = "" if found else page.note("This data set was not relabelled; the command relabel makes a version that is.")
+    hint = "" if found else page.note("This data set was not relabelled. `relabel` makes a relabelled version.")
     return hint + page.facts(text)
 
 
@@ -79,7 +82,7 @@ def _quality(found: Mapping[str, Any]) -> str:
 def _suspects(uri: str) -> str:
     worst = suspects.worst(uri)
     if not worst:
-        return page.note("No row had a label before.")
+        return page.note("No row had a label before, so there is nothing to rank.")
     columns = [Column("Row"), Column("Quality", digits=3, bar=True), Column("File"), Column("Row of the file")]
     rows = [(suspect.id, suspect.quality, suspect.path, suspect.row) for suspect in worst]
     return _pictures(uri, worst) + page.table(f"The {len(worst)} worst labels", columns, rows, filtered=True)
@@ -89,11 +92,11 @@ def _pictures(uri: str, worst: list[Suspect]) -> str:
     folder = storage.join(uri, suspects.FOLDER, "overlays")
     uris = [] if storage.is_empty(folder) else storage.list_files(folder)[:_PICTURES]
     if not uris:
-        return page.note("Pictures: the same relabel command with --suspects N adds those of the N worst rows.")
+        return page.note("To add pictures of the N worst rows, repeat the relabel command with --suspects N.")
     shown = []
     for suspect, data in zip(worst, storage.read_many(uris), strict=False):  # both in order, worst first
         if isinstance(data, bytes):
-            alt = f"{suspect.id}: image, label before, label after and what differs, side by side"
+            alt = f"{suspect.id}: image, label before, label after and changed pixels, side by side"
             shown.append(Picture(data, alt, f"{suspect.id}, quality {suspect.quality:.3f}"))
-    text = page.note("From left to right: image, label before, label after, and in red what differs.")
+    text = page.note("From left to right: image, label before, label after, and in red the changed pixels.")
     return text + page.gallery("suspects", shown, PICTURE_BYTES, filtered=True)

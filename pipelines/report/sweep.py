@@ -1,4 +1,4 @@
-"""Sections about a sweep: its trials, and what the loss weights did to the score."""
+"""Sections about a sweep: its trials, and the score against each searched value."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from pipelines.run.paths import RunPaths
 
 
 def sections(uri: str, config: TuneConfig) -> training.Sections:
-    """Of a sweep."""
+    """Sections about a sweep."""
     state = status.run(StatusConfig(run=uri))
     entries = list(state["trials"].values())
     best = (result_file.finished_result(uri, "tune") or {}).get("best_trial")
@@ -25,7 +25,7 @@ def sections(uri: str, config: TuneConfig) -> training.Sections:
     ]
     if best is not None:
         run = RunPaths(uri).trial(int(best))
-        settings = run_directory.read_config(run) or config  # cycles of a length of its own, where that is searched
+        settings = run_directory.read_config(run) or config  # with the trial's own cycle_epochs
         drawn = training.curves(settings, run_directory.read_metrics(run))
         found.append((f"Curves of the best trial, {best}", drawn))
     model = RunPaths(uri).model
@@ -48,7 +48,7 @@ def _trials(entries: list[dict[str, Any]], best: str | None) -> str:
         )
         for entry in sorted(entries, key=lambda entry: -(entry[VAL_MEAN_F1] or 0))
     ]
-    return page.table("Trials, best first", columns, rows, filtered=True) if rows else page.note("No trial was begun.")
+    return page.table("Trials, best first", columns, rows, filtered=True) if rows else page.note("No trial started.")
 
 
 def _weights(entries: list[dict[str, Any]]) -> str:

@@ -1,4 +1,4 @@
-"""Sections about one training run, and about the model that it exported."""
+"""Sections about one training run and its exported model."""
 
 import csv
 import io
@@ -21,10 +21,11 @@ from pipelines.tuning import trials
 
 Sections = list[tuple[str, str]]
 PICTURE_BYTES = 3_500_000
+"""Upper limit in bytes of a page's pictures; it keeps a page small enough to be sent as one file."""
 
 
 def sections(uri: str, config: TrainConfig) -> Sections:
-    """Of a training run."""
+    """Sections about a training run."""
     state = status.run(StatusConfig(run=uri))
     history = run_directory.read_metrics(uri)
     return [
@@ -56,7 +57,7 @@ def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
         "Best validation mean F1": "–" if score is None else f"{100 * score:.2f} %",
         "Data": config.data,
         "Network": f"ResNet-{config.model.depth}, width {config.model.width:g}, {config.input.size} pixels",
-        "Optimiser": f"{config.optimizer.name}, rate {rate}, batch size {config.optimizer.batch_size}",
+        "Optimizer": f"{config.optimizer.name}, rate {rate}, batch size {config.optimizer.batch_size}",
         "Schedule": f"{config.schedule.epochs} epochs{in_cycles}",
         "Loss weights": _listed(weights),
         "Edge radius": config.loss.edge_radius,
@@ -66,9 +67,8 @@ def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
         "Machine": software.get("platform", "–"),
         "Software": _listed(versions),
     }
-    hint = (
-        "" if state["state"] == State.FINISHED else page.note("This run is not finished; the page shows what there is.")
-    )
+    is_finished = state["state"] == State.FINISHED
+    hint = "" if is_finished else page.note("This run is not finished; this is its state so far.")
     return hint + page.facts(text)
 
 
@@ -77,7 +77,7 @@ def _listed(values: Mapping[str, object]) -> str:
 
 
 def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
-    """Validation F1, loss terms, learning rate; the starts of cycles are marked."""
+    """Charts of validation F1, loss terms, learning rate and speed over epochs, with marks at the starts of cycles."""
 
     def line(key: str, factor: float = 1) -> list[tuple[float, float]]:
         return [(record["epoch"], factor * record[key]) for record in history if record.get(key) is not None]
@@ -89,7 +89,7 @@ def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
     drawn = [
         charts.line_chart("Validation mean F1, %", {"student": line(VAL_MEAN_F1, 100)}, "epoch", marks),
         charts.line_chart(
-            "Loss: the weighted total, and its terms unweighted",
+            "Loss: the weighted total and the unweighted terms",
             {key[5:].replace("_", " "): line(key) for key in keys},
             "epoch",
             marks,
@@ -98,12 +98,12 @@ def curves(config: TrainConfig, history: Sequence[Mapping[str, float]]) -> str:
         charts.line_chart("Images per second", {"speed": line("images_per_second")}, "epoch", marks),
     ]
     ends = ", ".join(f"{mark}" for mark in marks)
-    text = page.note(f"Numbered verticals: where cycles begin (epoch {ends}).") if marks else ""
+    text = page.note(f"Numbered vertical lines mark the starts of cycles (after epoch {ends}).") if marks else ""
     return f'{text}<div class="charts">{"".join(drawn)}</div>' if any(drawn) else ""
 
 
 def cycles(state: Mapping[str, Any]) -> str:
-    """Student against ensemble, per cycle of each trial; drawn where there is one trial."""
+    """A table of student and ensemble scores per cycle of each trial; with one trial also a chart."""
     rows: list[tuple[page.Value, ...]] = []
     drawn = ""
     alone = len(state["trials"]) == 1
@@ -131,15 +131,15 @@ def cycles(state: Mapping[str, Any]) -> str:
 
 
 def evaluations(uri: str) -> Sections:
-    """Scores, confusion matrix and pictures of each `evaluation/` of a run."""
+    """Scores, confusion matrix and pictures of each evaluation in a run directory."""
     folder = RunPaths(uri).evaluations
     found = [] if storage.is_empty(folder) else [u for u in storage.list_files(folder) if u.endswith("/scores.json")]
     if not found:
-        hint = f"No scores yet: python ray_job.py evaluate --model {uri} --data DATA writes them."
+        hint = f"No scores yet. To write them, run: python ray_job.py evaluate --model {uri} --data DATA"
         return [("Scores", page.note(hint))]
     result: Sections = []
-    for place in found:
-        result += evaluation(place.rpartition("/")[0], PICTURE_BYTES // len(found))
+    for file in found:
+        result += evaluation(file.rpartition("/")[0], PICTURE_BYTES // len(found))
     return result
 
 
@@ -174,9 +174,9 @@ def confusion(uri: str) -> str:
 
 
 def pictures(folder: str, budget: int) -> str:
-    """The best and the worst images, as `evaluate` has drawn and ranked them."""
-    place = storage.join(folder, "overlays")
-    uris = [] if storage.is_empty(place) else storage.list_files(place)
+    """Galleries of the best and the worst images, which `evaluate` has drawn and ranked."""
+    overlays = storage.join(folder, "overlays")
+    uris = [] if storage.is_empty(overlays) else storage.list_files(overlays)
     if not uris:
         return ""
     ranking = list(csv.DictReader(io.StringIO(storage.read_bytes(storage.join(folder, "images.csv")).decode())))
@@ -191,11 +191,11 @@ def pictures(folder: str, budget: int) -> str:
     galleries = "".join(
         f"<h3>{kind.capitalize()}</h3>{page.gallery(kind, chosen, budget // 2)}" for kind, chosen in shown.items()
     )
-    return page.note("From left to right: image, truth, prediction, and in red what differs.") + galleries
+    return page.note("From left to right: image, truth, prediction, and in red the wrong pixels.") + galleries
 
 
 def lineage(uri: str) -> str:
-    """Where the exported weights come from."""
+    """The origin of the exported weights."""
     try:
         card: ModelCard = model_directory.read_card(uri)
     except UserError:
@@ -207,7 +207,7 @@ def lineage(uri: str) -> str:
         {
             "Weights": origin,
             "Shares": _shares(made) if made else "one student",
-            "Taught": "; ".join(taught) or "by nobody within the run",
+            "Taught": "; ".join(taught) or "by no model of this run",
             "Validation mean F1": f"{100 * card.metrics.get(VAL_MEAN_F1, float('nan')):.2f} %",
             "Run": card.lineage.get("run", "–"),
             "Data": card.lineage.get("data", "–"),

@@ -1,1 +1,1 @@
-"""What tests share: commands in processes of their own, small data sets, trainings, damage, hosts."""
+"""Helpers that tests share: commands in separate processes, small data sets, trainings, damaged files, hosts."""

@@ -1,4 +1,4 @@
-"""The decoder of Label Studio's brush masks."""
+"""A decoder of Label Studio's run-length encoded brush masks."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Runs the real command line in processes of its own."""
+"""Runs the real command line in separate processes."""
 
 import json
 import os
@@ -19,7 +19,7 @@ DATA = ROOT / "tests" / "data"
 
 
 class Finished(NamedTuple):
-    """A command that ran to its end in a process of its own."""
+    """The exit code and output of a command that ran in a separate process."""
 
     code: int
     stdout: str
@@ -27,7 +27,7 @@ class Finished(NamedTuple):
 
     @property
     def result(self) -> dict[str, Any]:
-        """The JSON object of the last line of standard output."""
+        """The JSON object on the last line of standard output."""
         value: dict[str, Any] = json.loads(self.stdout.splitlines()[-1])
         return value
 
@@ -37,7 +37,7 @@ def command_line(*arguments: object) -> list[str]:
 
 
 def run_command(*arguments: object, timeout: float = 300, **environment: str) -> Finished:
-    """Runs the real command line, without a cluster but the one it starts."""
+    """Runs the real command line to its end. It starts its own cluster, because RAY_ADDRESS is unset."""
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | environment
     done = subprocess.run(
         command_line(*arguments), capture_output=True, text=True, timeout=timeout, env=env, cwd=ROOT, check=False
@@ -47,9 +47,9 @@ def run_command(*arguments: object, timeout: float = 300, **environment: str) ->
 
 @contextmanager
 def variables(values: Mapping[str, str]) -> Iterator[None]:
-    """This process and its children have these variables, and so reach this S3 server, for the time of a `with` block.
+    """Sets environment variables, for example of an S3 server, for this process and its children in a `with` block.
 
-    A client keeps to the server it was made for: none is used again.
+    Cached S3 clients are dropped at both ends, because a client keeps using the server that it was created for.
     """
     from pipelines.storage.s3 import PatientS3FileSystem
 
@@ -77,7 +77,10 @@ def wait_for(
 
 
 def outlasts(store: ObjectStore, seconds: float, begun: str, log: Path, *arguments: object) -> None:
-    """The command ends well though the store is killed once `begun` is there and comes back after `seconds`."""
+    """Asserts that a command succeeds although the S3 server dies and returns after `seconds`.
+
+    The server is killed as soon as the object or folder `begun` exists.
+    """
     fs = client(store.environment)
     process = started(log, *arguments, **store.environment)
     wait_for(lambda: fs.exists(begun) and fs.find(begun), process, log)

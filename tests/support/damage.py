@@ -1,4 +1,4 @@
-"""Bytes from outside as they should not be: valid files, damaged at random or given other values (hypothesis)."""
+"""Hypothesis strategies for invalid input: valid files that are damaged at random or hold other values."""
 
 import json
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 @st.composite
 def damaged(draw, originals):
-    """One of the originals, with some of its bytes changed, cut out, repeated or put in."""
+    """One of the originals, with some of its bytes changed, removed, repeated or inserted."""
     data = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -26,31 +26,31 @@ values = st.recursive(
 )
 
 
-def places(value, place=()):
-    """Where in a JSON value something could be replaced."""
-    yield place
+def paths(value, path=()):
+    """Yields the paths, as tuples of keys, of all values inside a JSON value."""
+    yield path
     for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
-        yield from places(inner, (*place, key))
+        yield from paths(inner, (*path, key))
 
 
 @st.composite
 def changed(draw, original):
-    """The JSON value with another value somewhere, or without one."""
+    """The JSON value with one inner value replaced or removed."""
     value = json.loads(json.dumps(original))
-    place = draw(st.sampled_from(list(places(value))))
-    if not place:
+    path = draw(st.sampled_from(list(paths(value))))
+    if not path:
         return draw(values)
     target = value
-    for key in place[:-1]:
+    for key in path[:-1]:
         target = target[key]
     if draw(st.booleans()):
-        target[place[-1]] = draw(values)
+        target[path[-1]] = draw(values)
     else:
-        del target[place[-1]]
+        del target[path[-1]]
     return value
 
 
 def as_file(original):
-    """Bytes of a JSON file that is, or was, this value."""
+    """The bytes of a JSON file whose value was changed or whose bytes were damaged."""
     text = json.dumps(original).encode()
     return changed(original).map(lambda value: json.dumps(value).encode()) | damaged([text])

@@ -1,4 +1,4 @@
-"""Rows of data sets, and ways to make them."""
+"""Helpers that read rows of data sets and configure `ingest`."""
 
 import io
 

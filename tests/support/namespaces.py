@@ -1,4 +1,4 @@
-"""Several hosts on one Linux machine: network namespaces with addresses, links and host names of their own. Needs root.
+"""Several hosts on one Linux machine: network namespaces with their own addresses, links and host names. Needs root.
 
 All traffic stays on this machine: the bridge between the hosts is in a namespace too, and no route leads out.
 """
@@ -17,7 +17,7 @@ import psutil
 _PREFIX = "dmlcsr"
 _NETWORK = "10.77.0"
 _CLONE_NEWNET = 0x40000000
-# $0 host name, $1 its own folder for what Ray keeps in /tmp/ray, $2 a hosts file, then the command.
+# $0 host name, $1 the host's own folder for /tmp/ray, $2 a hosts file, then the command.
 _ON_ITS_HOST = (
     'echo "$0" > /proc/sys/kernel/hostname && mkdir -p "$1" && mount --bind "$1" /tmp/ray && '
     'mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
@@ -33,9 +33,10 @@ class Host(NamedTuple):
     folder: Path
 
     def start(self, command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-        """Starts a command that is alone on its host: its own process numbers, and its own /tmp/ray.
+        """Starts a command with its own process ids and its own /tmp/ray.
 
-        All its processes are killed with the one that is returned, and that one with this process.
+        If the returned process is killed, all processes of the command are killed too. If this process dies, the
+        returned process is killed.
         """
         isolated = ["setpriv", "--pdeathsig", "KILL", "ip", "netns", "exec", self.namespace]
         isolated += ["unshare", "--mount", "--uts", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"]
@@ -46,20 +47,21 @@ class Host(NamedTuple):
             )
 
     def set_link(self, is_up: bool) -> None:
-        """Pulls the host's cable, or plugs it in."""
-        # The other end of the cable: the host keeps its address and its routes.
+        """Disconnects or connects the host's network cable."""
+        # At the other end of the cable, so that the host keeps its address and its routes.
         _run("ip", "-n", f"{_current()}-switch", "link", "set", self.name, "up" if is_up else "down")
 
     def slow_down(self, rate: str) -> None:
-        """Limits what the host sends, as `2mbit`."""
+        """Limits the rate at which the host sends, for example to `2mbit` per second."""
         limit = ["rate", rate, "burst", "32kbit", "latency", "400ms"]
         _run("tc", "-n", self.namespace, "qdisc", "replace", "dev", "eth0", "root", "tbf", *limit)
 
     def speed_up(self) -> None:
+        """Removes the limit of `slow_down`."""
         _run("tc", "-n", self.namespace, "qdisc", "del", "dev", "eth0", "root")
 
     def processes(self) -> list[psutil.Process]:
-        """Everything that runs on the host."""
+        """The processes that run on the host."""
         found = []
         for pid in _run("ip", "netns", "pids", self.namespace).split():
             with suppress(psutil.NoSuchProcess):
@@ -69,11 +71,11 @@ class Host(NamedTuple):
 
 @contextmanager
 def network(folder: Path, names: Sequence[str]) -> Iterator[dict[str, Host]]:
-    """Hosts of these names for the time of a `with` block; their logs are in `folder`. This thread moves to the first.
+    """Creates hosts with these names for a `with` block and moves this thread to the first one. Logs are in `folder`.
 
-    Raises RuntimeError where this machine does not let us make namespaces.
+    Raises RuntimeError if this machine does not allow namespaces.
     """
-    Path("/tmp/ray").mkdir(exist_ok=True)  # where each host mounts its own
+    Path("/tmp/ray").mkdir(exist_ok=True)  # each host mounts its own folder here
     _remove_leftovers()
     home = os.open("/proc/self/ns/net", os.O_RDONLY)
     try:
@@ -103,7 +105,7 @@ def _make(folder: Path, names: Sequence[str]) -> dict[str, Host]:
 
 
 def _connect(host: Host, switch: str) -> None:
-    """A host with a cable to the switch."""
+    """Connects a host to the switch by a cable."""
     _run("ip", "netns", "add", host.namespace)
     cable = ["link", "add", host.name, "netns", switch, "type", "veth", "peer", "name", "eth0", "netns"]
     _run("ip", *cable, host.namespace)
@@ -112,7 +114,7 @@ def _connect(host: Host, switch: str) -> None:
     _run("ip", "-n", host.namespace, "addr", "add", f"{host.address}/24", "dev", "eth0")
     for device in ("lo", "eth0"):
         _run("ip", "-n", host.namespace, "link", "set", device, "up")
-    # Leads nowhere; Ray asks the kernel which address it would take to a public one, and sends nothing.
+    # This route leads nowhere. Ray asks the kernel for the source address of a public target, and sends nothing.
     _run("ip", "-n", host.namespace, "route", "add", "default", "dev", "eth0")
 
 
@@ -122,12 +124,12 @@ def _enter(namespace: int) -> None:
 
 
 def _current() -> str:
-    """What the names of this process' namespaces begin with."""
+    """The prefix of the names of this process's namespaces."""
     return f"{_PREFIX}-{os.getpid()}"
 
 
 def _remove_leftovers() -> None:
-    """Of processes that were killed before they could remove theirs."""
+    """Removes namespaces of processes that were killed before they could remove them."""
     for line in _run("ip", "netns").splitlines():
         prefix, _, rest = line.partition("-")
         owner = rest.partition("-")[0]
@@ -136,7 +138,7 @@ def _remove_leftovers() -> None:
 
 
 def _remove(prefix: str) -> None:
-    """Ends what runs in these namespaces, and removes them."""
+    """Kills the processes in the namespaces with this prefix, and removes the namespaces."""
     for line in _run("ip", "netns").splitlines():
         name = line.split()[0]
         if name.startswith(f"{prefix}-"):

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a real S3 server that answers, or cuts off, as an overloaded one does."""
+"""A TCP proxy in front of a real S3 server that behaves like an overloaded one: it refuses or cuts off requests."""
 
 import socket
 import struct
@@ -10,21 +10,21 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 Fault = Literal["slow_down", "reset", "lost_answer"]
-"""`slow_down`: 503 instead of an answer. `reset`: the connection is reset in the middle of an upload. `lost_answer`:
-the upload arrives and the connection is reset before the client is told."""
+"""`slow_down`: the proxy answers 503. `reset`: the connection is reset in the middle of an upload. `lost_answer`: the
+upload arrives, but the connection is reset before the client gets the answer."""
 _BODY = b'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>SlowDown</Code><Message>Please reduce your request rate.'
 _BODY += b"</Message></Error>"
 _SLOW_DOWN = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
 )
-_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing sends RST
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s, with which closing a socket sends RST
 
 
 class Proxy:
-    """Listens on a loopback port of its own; `faults` says what happens to which requests, in order.
+    """A proxy on its own loopback port. During `failing`, it applies one kind of fault to requests.
 
-    Every request gets a connection of its own, and its bytes are not touched: signatures, which cover the Host header
-    that the client has sent, stay valid.
+    Every request gets its own connection, and its headers are passed on unchanged except Connection. So signatures,
+    which cover the Host header of the client, stay valid.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -34,21 +34,21 @@ class Proxy:
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self.fault: Fault | None = None
         self.every = 1
-        """A fault hits the first of so many requests that it may hit."""
+        """Interval of faults: a fault is applied to the first of every `every` requests that it can be applied to."""
         self.hits: Counter[str] = Counter()
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def close(self) -> None:
-        # `close` alone leaves a thread that waits in `accept` waiting.
+        # `close` alone does not wake a thread that waits in `accept`.
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     @contextmanager
     def failing(self, fault: Fault, every: int = 1) -> Iterator[None]:
-        """The fault for the time of a `with` block."""
+        """Applies a fault to every `every`-th request during a `with` block."""
         self.fault, self.every = fault, every
         try:
             yield
@@ -62,7 +62,7 @@ class Proxy:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, suppress(OSError):  # either side may go at any time
+        with client, suppress(OSError):  # either side may close at any time
             head, rest = _read_head(client)
             if not head:
                 return
@@ -95,7 +95,7 @@ class Proxy:
 
 
 def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
-    """Request line and headers, and what has come with them of the body."""
+    """The request line and headers, and the part of the body that arrived with them."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = client.recv(65536)
@@ -107,13 +107,13 @@ def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _one_request_only(head: bytes) -> bytes:
-    """The server closes after its answer, and the client opens another connection for its next request."""
+    """The headers with `Connection: close`, so that each connection carries one request."""
     lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
     return b"\r\n".join([*lines[:1], b"Connection: close", *lines[1:]])
 
 
 def _length(head: bytes) -> int:
-    """Of the request's body."""
+    """The length of the request's body in bytes."""
     for line in head.lower().split(b"\r\n"):
         if line.startswith(b"content-length:"):
             return int(line.partition(b":")[2])
@@ -121,13 +121,13 @@ def _length(head: bytes) -> int:
 
 
 def _pass(client: socket.socket, server: socket.socket) -> None:
-    """Both ways, until the server closes."""
+    """Passes bytes both ways until the server closes."""
     threading.Thread(target=_pump, args=(client, server), daemon=True).start()
     _pump(server, client)
 
 
 def _pass_body(client: socket.socket, server: socket.socket, length: int) -> threading.Event:
-    """Passes so much of a body, and `100 Continue` back; the answer, which goes nowhere, sets the event."""
+    """Passes `length` bytes of a body on, and `100 Continue` back. The answer is dropped and sets the event."""
     answered = threading.Event()
     threading.Thread(target=_swallow_answer, args=(server, client, answered), daemon=True).start()
     while length > 0 and (data := client.recv(min(length, 65536))):
@@ -151,7 +151,7 @@ def _pump(source: socket.socket, sink: socket.socket) -> None:
 
 
 def _drain(client: socket.socket) -> None:
-    """Reads what the client still sends: closing before that would reset the connection under its answer."""
+    """Reads the rest of the request. Closing earlier would reset the connection before the client reads the answer."""
     client.shutdown(socket.SHUT_WR)
     client.settimeout(5)
     while client.recv(65536):
@@ -160,7 +160,7 @@ def _drain(client: socket.socket) -> None:
 
 @contextmanager
 def proxy(endpoint: str) -> Iterator[Proxy]:
-    """A proxy of that server for the time of a `with` block."""
+    """Runs a proxy in front of a server during a `with` block."""
     running = Proxy(endpoint)
     try:
         yield running

@@ -1,4 +1,4 @@
-"""What tests of relabelling share: models, rows, and what should become of them."""
+"""Helpers for tests of relabelling: models, rows, and the labels that are expected for them."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ SUSPECTS = 30
 
 
 def write_model(folder, seed=0, width=0.125, **card):
-    """An untrained model: what it says is wrong, but it says it reproducibly."""
+    """Writes an untrained model. Its labels are wrong, but reproducible."""
     torch.manual_seed(seed)
     architecture = Architecture(num_classes=19, depth=18, width=width)
     described = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
@@ -36,14 +36,14 @@ def read_split(uri, split="train"):
 
 
 def narrow(row):
-    """The left part of a picture, and a label that ignores its upper corner."""
+    """The left part of a picture, with a label map whose upper left corner is ignored."""
     image, label = images.decode_image(row["image"])[:, :64], images.decode_label(row["label"])[:, :64].copy()
     label[:20, :10] = 255
     return {"image": images.encode_png(image), "label": images.encode_png(label), "width": 64}
 
 
 def by_hand(model, rows, policy):
-    """What `relabel` should make of the good rows, from a plain loop."""
+    """Yields each good row with the labels that `relabel` should give it, computed in a plain loop."""
     predictor = Predictor(*model_directory.read_model(model))
     for row in rows:
         image = images.decode_image(row["image"])

@@ -1,4 +1,4 @@
-"""Small trainings and sweeps, what they leave, and kills of their actors."""
+"""Helpers for tests of training: small runs and sweeps, their results, and kills of their actors."""
 
 import json
 import os
@@ -48,7 +48,10 @@ def sweep(data, out, **more):
 
 
 def kill_when(condition, class_name, ray_cluster):
-    """In a thread: kill -9 of the living actors of a class as soon as `condition` holds. Returns thread and pids."""
+    """Starts a thread that kills the alive actors of a class with SIGKILL as soon as `condition` holds.
+
+    Returns the thread and the list of killed pids, which the thread fills.
+    """
     killed = []
 
     def work():

@@ -91,4 +91,4 @@ def test_a_plan_of_unreadable_data_says_so(tmp_path, capsys):
 
 def test_commands_without_work_have_no_plan(tmp_path, capsys):
     assert ray_job.main(["plan", "status", "--run", str(tmp_path)]) == 2
-    assert "there is nothing to plan for `status`" in capsys.readouterr().err
+    assert "`status` has no plan" in capsys.readouterr().err

@@ -94,7 +94,7 @@ def test_printed_configuration_is_a_configuration(tmp_path: Path):
         (["--optimizer.lr", "fast"], r"--optimizer.lr: .*number"),
         (["--model.depth", "19"], "18, 34, 50 or 101"),
         (["--schedule.epochs", "2", "--schedule.warmup-epochs", "2"], "must be smaller than epochs"),
-        (["--preset", "lappa"], "no preset 'lappa'"),
+        (["--preset", "lappa"], "unknown preset 'lappa'"),
         (["--config", "/nowhere.yaml"], "cannot read /nowhere.yaml"),
         (["--data", "gopher://x/y"], "local path, file:///path or s3://"),
         (["--data", ""], "local path, file:///path or s3://"),
@@ -105,7 +105,7 @@ def test_printed_configuration_is_a_configuration(tmp_path: Path):
         (["--held-out-fold", "5"], "--held-out-fold: expected K/N with K from 1 to N, as 2/5 .got '5'.$"),
         (
             ["--csr.initial-run", "/w"],
-            "^csr.initial_run needs csr.num_cycles: without cycles nothing follows the initial phase$",
+            "^csr.initial_run needs csr.num_cycles above 0: it replaces the phase before the cycles$",
         ),
         (["--config", "/dev/null"], "must hold a mapping"),
     ],
@@ -256,5 +256,5 @@ def test_the_overview_has_every_command_in_a_group(capsys):
     text = capsys.readouterr().out
     assert re.findall(r"^(\S+):$", text, re.MULTILINE) == ["data", "train", "inspect", "use", "set-up"]
     assert sorted(re.findall(r"^  (\S+)", text, re.MULTILINE)) == sorted([*ray_job.COMMANDS, ray_job.PLAN])
-    verbs = {"Make", "Pack", "Write", "Train", "Search", "Score", "Tell", "Measure"}
+    verbs = {"Make", "Pack", "Write", "Train", "Search", "Score", "Show", "Predict", "Export", "Tell", "Measure"}
     assert set(re.findall(r"^  \S+ +(\S+)", text, re.MULTILINE)) == verbs

@@ -97,7 +97,7 @@ def test_a_card_of_another_network_or_taxonomy_is_refused() -> None:
         ModelCard(architecture=TINY, taxonomy="celebamask_hq", preprocessing=CARD.preprocessing)
     with pytest.raises(ValueError, match="unknown taxonomy"):
         ModelCard(architecture=TINY, taxonomy="cats", preprocessing=CARD.preprocessing)
-    with pytest.raises(ValueError, match="the card says"):
+    with pytest.raises(ValueError, match="the card describes"):
         pack_model(FaceParser(Architecture(num_classes=11, depth=18, width=0.1)), CARD)
 
 
