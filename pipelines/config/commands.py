@@ -57,10 +57,14 @@ class SynthConfig(Config):
     """`packed`: a data set ready to train on; `pairs`: a raw folder of images and labels to ingest."""
 
 
+RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+"""The keys of the table in `pipelines/ingest/formats.py`, which this module may not import; it compares them."""
+
+
 class IngestConfig(Config):
     """Pack raw faces into a data set; bad samples go to a quarantine table with a reason."""
 
-    format: Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+    format: RawFormatName
     """How the source is laid out: as published, or as paired folders of images and labels."""
     source: Uri
     """Folder with the raw faces."""
