@@ -16,7 +16,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import psutil
-from ray._common.utils import get_ray_address_file
+
+from pipelines.run import ray_internals
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
@@ -180,7 +181,7 @@ def _stop(process: "subprocess.Popen[bytes] | psutil.Process") -> None:
 
 def _forget(head: Head) -> None:
     """Removes the note on the latest cluster of this machine, if it is this one: Ray would look for it for 20 s."""
-    note = Path(get_ray_address_file(None))
+    note = ray_internals.latest_cluster_file()
     with suppress(FileNotFoundError):
         if note.read_text().strip().endswith(head.address.removeprefix("127.0.0.1")):
             note.unlink()

@@ -8,11 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ray.exceptions import RayActorError
-from ray.train import UserCallback
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.train.v2.api.result import Result
-from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.train import LoggingConfig, TrainingFailedError, UserCallback
 
 from dmlcsr.footprint import training_bytes
 from dmlcsr.model import DMLCSR
@@ -29,6 +25,14 @@ from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import result_file, run_directory
 from pipelines.run.lock import ownership
+from pipelines.run.ray_train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TorchTrainer,
+)
 from pipelines.run.session import ray_session
 from pipelines.training import loop
 
