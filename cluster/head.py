@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from pipelines.run import ray_internals
+from pipelines.run import ray_internals, ray_settings
 
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 _BIN = Path(sys.executable).parent
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only; see pipelines/__init__.py
+_LOOPBACK = ray_settings.LOOPBACK_ONLY.variables
 
 
 class Head(NamedTuple):
@@ -35,7 +35,7 @@ class Head(NamedTuple):
 
     @property
     def driver_environment(self) -> dict[str, str]:
-        return {**self.environment, **_LOOPBACK, "RAY_ADDRESS": self.address}
+        return {**self.environment, **_LOOPBACK, ray_settings.ADDRESS: self.address}
 
 
 class Node(NamedTuple):
@@ -81,9 +81,9 @@ def start_head(
     dashboard = f"http://127.0.0.1:{dashboard_port}"
     environment = {
         "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run the `python` that the head finds
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ADDRESS": dashboard,
+        **ray_settings.AUTHENTICATION.variables,
+        ray_settings.TOKEN_FILE: str(token),
+        ray_settings.ADDRESS: dashboard,
     }
     name = _new_name()
     options = [
@@ -130,10 +130,10 @@ def ray_node(head: Head, folder: Path, num_cpus: int) -> Iterator[Node]:
 
 def _ray_start(options: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
     """`ray start` in a process group of its own: all of it can be ended by the group's id."""
-    everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK} | dict(environment)
-    del everything["RAY_ADDRESS"]  # for the command line of jobs only: it would send `ray start` elsewhere
+    everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK}
+    everything |= {**environment, **ray_settings.DRAIN_SECONDS.variables}
+    del everything[ray_settings.ADDRESS]  # for the command line of jobs only: it would send `ray start` elsewhere
     everything["NPY_DISABLE_CPU_FEATURES"] = "X86_V4"  # see pipelines/__init__.py
-    everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # actors that outlive their driver would take all of it
     # Jobs go to this port of the node's agent, which is a fixed one by default: another cluster's may be there.
     agent = f"--dashboard-agent-listen-port={free_port()}"
     command = [f"{_BIN}/ray", "start", "--block", "--disable-usage-stats", agent, *options]
@@ -159,7 +159,7 @@ def _wait_until_joined(process: "subprocess.Popen[bytes]", head: Head, name: str
 
 def alive_nodes(head: Head) -> list[dict[str, Any]]:
     """The nodes that the cluster counts on: `node_id`, `node_name`, `is_head_node` and more of each."""
-    token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    token = Path(head.environment[ray_settings.TOKEN_FILE]).read_text()
     request = urllib.request.Request(
         f"{head.dashboard}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE",
         headers={"Authorization": f"Bearer {token}"},

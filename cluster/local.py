@@ -21,6 +21,7 @@ import psutil
 
 from cluster.head import Head, start_head, stop_head
 from cluster.object_store import ObjectStore, client
+from pipelines.run import ray_settings
 
 BUCKET = "dmlcsr"
 DEFAULT_CPUS = max(4, os.cpu_count() or 1)
@@ -112,14 +113,15 @@ class Stack:
     def _start_head(self, num_cpus: int, store: Service) -> Service:
         head, process = start_head(self.folder / "ray", num_cpus, store.environment)
         # `ray job submit` reads the one address before the other, drivers read only the other.
-        variables = head.driver_environment | {"RAY_API_SERVER_ADDRESS": head.dashboard}
+        variables = head.driver_environment | {ray_settings.API_SERVER: head.dashboard}
         del variables["PATH"]  # what is sourced later would hide what a user has put there since
         return _service(process.pid, variables)
 
     def _stop_head(self, service: Service | None) -> None:
         if service is not None and (process := service.process):
             environment = service.environment
-            stop_head(Head(environment["RAY_API_SERVER_ADDRESS"], environment, environment["RAY_ADDRESS"]), process)
+            dashboard, address = environment[ray_settings.API_SERVER], environment[ray_settings.ADDRESS]
+            stop_head(Head(dashboard, environment, address), process)
 
     def _save(self, services: Mapping[str, Service]) -> None:
         _write_private(self.folder / _STATE, json.dumps(services))
@@ -151,7 +153,7 @@ def _write_private(path: Path, text: str) -> None:
 def tell(stack: Stack) -> bool:
     """Prints where the stack stands; True where all of it runs."""
     services = stack.services()
-    places = {"store": "AWS_ENDPOINT_URL", "head": "RAY_API_SERVER_ADDRESS"}
+    places = {"store": "AWS_ENDPOINT_URL", "head": ray_settings.API_SERVER}
     running = {name: service for name in places if (service := services.get(name)) and service.process}
     for name, variable in places.items():
         where = f"{running[name].environment[variable]} (pid {running[name].pid})" if name in running else "not running"

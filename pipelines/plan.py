@@ -12,7 +12,7 @@ from pipelines.data import dataset, row_groups
 from pipelines.errors import UserError
 from pipelines.ingest import raw_files
 from pipelines.models import actors, model_directory, setup
-from pipelines.run import preflight
+from pipelines.run import preflight, ray_settings
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 from pipelines.training import train
@@ -77,7 +77,7 @@ def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | Non
 
 def _cluster_problems(needs: Needs) -> list[str]:
     """Of the cluster that is given, or that the command would start on this machine."""
-    if not os.environ.get("RAY_ADDRESS"):
+    if not os.environ.get(ray_settings.ADDRESS):
         return preflight.shortfalls(needs, preflight.local_capacity())
     try:
         with ray_session(0):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pipelines import storage
 from pipelines.config.commands import BenchConfig
 from pipelines.errors import RunFailedError
+from pipelines.run import ray_settings
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
 
 def measured(name: str) -> dict[str, Any]:
     """The last line of a measurement. Raises RunFailedError with what it said where it failed."""
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment = {key: value for key, value in os.environ.items() if key != ray_settings.ADDRESS}
     command = [sys.executable, "-m", f"{__name__}.{name}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -10,11 +10,9 @@ import ray
 import torch
 
 from pipelines.errors import UserError
-from pipelines.run import ray_internals
+from pipelines.run import ray_internals, ray_settings
 from pipelines.run.ray_internals import AutoscalerLimits
 
-NODES_SECONDS = "1800"
-"""How long the workers of a training may wait for nodes that an autoscaler adds; on others Ray's default holds."""
 _FULL = 0.95
 """Share of a disk from which on Ray writes no objects there (its `local_fs_capacity_threshold`)."""
 
@@ -46,7 +44,7 @@ def check(needs: Needs) -> None:
     for problem in shortfalls(needs, present) + disk_problems():
         raise UserError(problem)
     if present.autoscales:
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODES_SECONDS)
+        ray_settings.NODES_SECONDS.set_default()
 
 
 def shortfalls(needs: Needs, present: Capacity) -> list[str]:
@@ -90,7 +88,7 @@ def disk_problems() -> list[str]:
         return []
     context = ray.get_runtime_context()
     session = str(Path(context.get_temp_dir()) / context.get_session_name())
-    spilled = os.environ.get("RAY_object_spilling_directory")  # noqa: SIM112 (Ray's own name)
+    spilled = os.environ.get(ray_settings.SPILL_FOLDER)
     folders = [spilled, session]
     return [problem for folder in folders if folder and (problem := _disk_problem(folder))]
 

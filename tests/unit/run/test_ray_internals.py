@@ -16,7 +16,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 import pipelines.run.ray_train
-from pipelines.run import ray_internals
+from pipelines.run import ray_internals, ray_settings
 from tests.support.commands import ROOT
 
 PRIVATE = re.compile(r"^\s*from ray\b[\w.]* import _|\bray(\.\w+)*\._[a-z]|\bray\.train\.v2\b", re.MULTILINE)
@@ -133,3 +133,20 @@ def test_a_cluster_file_is_filled_as_ray_up_does_and_checked():
 def test_the_list_for_prometheus_is_a_plain_file_name():
     assert Path(ray_internals.PROMETHEUS_FILE).name == ray_internals.PROMETHEUS_FILE
     assert ray_internals.PROMETHEUS_FILE.endswith(".json")
+
+
+def test_ray_reads_the_variables_that_we_set():
+    """One that Ray has renamed would be without effect, and nobody would be told."""
+    from ray._private import ray_constants
+    from ray.train.v2._internal import constants
+
+    assert ray_settings.ADDRESS == ray_constants.RAY_ADDRESS_ENVIRONMENT_VARIABLE
+    assert ray_settings.API_SERVER == ray_constants.RAY_API_SERVER_ADDRESS_ENVIRONMENT_VARIABLE
+    assert ray_settings.CONTROL_PORT == ray_constants.GCS_PORT_ENVIRONMENT_VARIABLE
+    assert ray_settings.LOOPBACK_ONLY.name == ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    assert hasattr(ray_constants, ray_settings.DRAIN_SECONDS.name)
+    assert ray_settings.HEALTH_CHECK_SECONDS.name == constants.HEALTH_CHECK_INTERVAL_S_ENV_VAR
+    assert ray_settings.NODES_SECONDS.name == constants.WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
+    native = Path(ray._raylet.__file__).read_bytes()
+    for name in (ray_settings.AUTHENTICATION.name, ray_settings.TOKEN_FILE, ray_settings.SPILL_FOLDER):
+        assert name.encode() in native, name
