@@ -16,14 +16,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import psutil
-from ray._common.utils import get_ray_address_file
+
+from pipelines.run import ray_internals, ray_settings
 
 START_SECONDS = 90.0
 """Longest time in seconds that `ray start` may take; it is generous, since a busy machine is slow."""
 STOP_SECONDS = 30.0
 """Time in seconds that `ray start` gets to end its processes before they are killed."""
 _BIN = Path(sys.executable).parent
-_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # loopback only; see pipelines/__init__.py
+_LOOPBACK = ray_settings.LOOPBACK_ONLY.variables
 
 
 class Head(NamedTuple):
@@ -39,7 +40,7 @@ class Head(NamedTuple):
     @property
     def driver_environment(self) -> dict[str, str]:
         """The environment variables that a driver on this machine needs."""
-        return {**self.environment, **_LOOPBACK, "RAY_ADDRESS": self.address}
+        return {**self.environment, **_LOOPBACK, ray_settings.ADDRESS: self.address}
 
 
 class Node(NamedTuple):
@@ -85,9 +86,9 @@ def start_head(
     dashboard = f"http://127.0.0.1:{dashboard_port}"
     environment = {
         "PATH": f"{_BIN}{os.pathsep}{os.environ['PATH']}",  # jobs run the `python` that the head finds
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token),
-        "RAY_ADDRESS": dashboard,
+        **ray_settings.AUTHENTICATION.variables,
+        ray_settings.TOKEN_FILE: str(token),
+        ray_settings.ADDRESS: dashboard,
     }
     name = _new_name()
     options = [
@@ -134,10 +135,10 @@ def ray_node(head: Head, folder: Path, num_cpus: int) -> Iterator[Node]:
 
 def _ray_start(options: Sequence[str], environment: Mapping[str, str], log: Path) -> "subprocess.Popen[bytes]":
     """Starts `ray start` in a process group of its own, so that the whole group can be ended by its id."""
-    everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK} | dict(environment)
-    del everything["RAY_ADDRESS"]  # the dashboard's, for `ray job submit`; `ray start` would try to join it
+    everything = {name: value for name, value in os.environ.items() if name not in _LOOPBACK}
+    everything |= {**environment, **ray_settings.DRAIN_SECONDS.variables}
+    del everything[ray_settings.ADDRESS]  # the dashboard's, for `ray job submit`; `ray start` would try to join it
     everything["NPY_DISABLE_CPU_FEATURES"] = "X86_V4"  # see pipelines/__init__.py
-    everything["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] = "0"  # else actors that outlive their driver delay the end
     # Jobs are sent to this port of the node's agent. Its default is fixed, and another cluster may use it.
     agent = f"--dashboard-agent-listen-port={free_port()}"
     command = [f"{_BIN}/ray", "start", "--block", "--disable-usage-stats", agent, *options]
@@ -166,7 +167,7 @@ def _wait_until_joined(process: "subprocess.Popen[bytes]", head: Head, name: str
 
 def alive_nodes(head: Head) -> list[dict[str, Any]]:
     """The alive nodes of the cluster: dicts with `node_id`, `node_name`, `is_head_node` and more."""
-    token = Path(head.environment["RAY_AUTH_TOKEN_PATH"]).read_text()
+    token = Path(head.environment[ray_settings.TOKEN_FILE]).read_text()
     request = urllib.request.Request(
         f"{head.dashboard}/api/v0/nodes?filter_keys=state&filter_predicates=%3D&filter_values=ALIVE",
         headers={"Authorization": f"Bearer {token}"},
@@ -191,7 +192,7 @@ def _forget(head: Head) -> None:
 
     Otherwise the next driver would try to reach the ended cluster for 20 s.
     """
-    note = Path(get_ray_address_file(None))
+    note = ray_internals.latest_cluster_file()
     with suppress(FileNotFoundError):
         if note.read_text().strip().endswith(head.address.removeprefix("127.0.0.1")):
             note.unlink()

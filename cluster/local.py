@@ -22,6 +22,7 @@ import psutil
 
 from cluster.head import Head, start_head, stop_head
 from cluster.object_store import ObjectStore, client
+from pipelines.run import ray_settings
 
 BUCKET = "dmlcsr"
 DEFAULT_CPUS = max(4, os.cpu_count() or 1)
@@ -117,14 +118,15 @@ class Stack:
     def _start_head(self, num_cpus: int, store: Service) -> Service:
         head, process = start_head(self.folder / "ray", num_cpus, store.environment)
         # `ray job submit` prefers RAY_API_SERVER_ADDRESS to RAY_ADDRESS; drivers read only RAY_ADDRESS.
-        variables = head.driver_environment | {"RAY_API_SERVER_ADDRESS": head.dashboard}
+        variables = head.driver_environment | {ray_settings.API_SERVER: head.dashboard}
         del variables["PATH"]  # sourcing the file later would discard the user's own changes of PATH
         return _service(process.pid, variables)
 
     def _stop_head(self, service: Service | None) -> None:
         if service is not None and (process := service.process):
             environment = service.environment
-            stop_head(Head(environment["RAY_API_SERVER_ADDRESS"], environment, environment["RAY_ADDRESS"]), process)
+            dashboard, address = environment[ray_settings.API_SERVER], environment[ray_settings.ADDRESS]
+            stop_head(Head(dashboard, environment, address), process)
 
     def _save(self, services: Mapping[str, Service]) -> None:
         _write_private(self.folder / _STATE, json.dumps(services))
@@ -156,7 +158,7 @@ def _write_private(path: Path, text: str) -> None:
 def print_status(stack: Stack) -> bool:
     """Prints the state of each service. Returns True if all are running."""
     services = stack.services()
-    addresses = {"store": "AWS_ENDPOINT_URL", "head": "RAY_API_SERVER_ADDRESS"}
+    addresses = {"store": "AWS_ENDPOINT_URL", "head": ray_settings.API_SERVER}
     running = {name: service for name in addresses if (service := services.get(name)) and service.process}
     for name, variable in addresses.items():
         where = f"{running[name].environment[variable]} (pid {running[name].pid})" if name in running else "not running"

@@ -12,7 +12,7 @@ from pipelines.data import dataset, row_groups
 from pipelines.errors import UserError
 from pipelines.ingest import raw_files
 from pipelines.models import actors, model_directory, setup
-from pipelines.run import preflight
+from pipelines.run import preflight, ray_settings
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 from pipelines.training import train
@@ -79,7 +79,7 @@ def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | Non
 
 def _cluster_problems(needs: Needs) -> list[str]:
     """Resources that are missing on the cluster of RAY_ADDRESS, or on the one that the command would start here."""
-    if not os.environ.get("RAY_ADDRESS"):
+    if not os.environ.get(ray_settings.ADDRESS):
         return preflight.shortfalls(needs, preflight.local_capacity())
     try:
         with ray_session(Needs(cpus=0)):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pipelines import storage
 from pipelines.config.commands import BenchConfig
 from pipelines.errors import RunFailedError
+from pipelines.run import ray_settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def measured(name: str) -> dict[str, Any]:
 
     Raises RunFailedError, with the end of its standard error, if it fails.
     """
-    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    environment = {key: value for key, value in os.environ.items() if key != ray_settings.ADDRESS}
     command = [sys.executable, "-m", f"{__name__}.{name}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -16,10 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ray.train.v2.api.config import RunConfig, ScalingConfig
-from ray.train.v2.torch.torch_trainer import TorchTrainer
-
 from pipelines.run.preflight import Needs
+from pipelines.run.ray_train import RunConfig, ScalingConfig, TorchTrainer
 from pipelines.run.session import ray_session
 
 COMMAND = Path(__file__).parents[2] / "ray_job.py"

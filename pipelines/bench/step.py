@@ -16,8 +16,6 @@ from typing import Any
 
 import ray
 import torch
-from ray.train.v2.api.config import RunConfig, ScalingConfig
-from ray.train.v2.torch.torch_trainer import TorchTrainer
 from torch import Tensor
 
 from dmlcsr.predict import normalize
@@ -30,6 +28,7 @@ from pipelines.ingest import synth
 from pipelines.regulation import orchestrator
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.preflight import Needs
+from pipelines.run.ray_train import RunConfig, ScalingConfig, TorchTrainer
 from pipelines.run.session import ray_session
 from pipelines.training.loop import RankTrainer
 

@@ -58,10 +58,14 @@ class SynthConfig(Config):
     `ingest` can pack."""
 
 
+RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+"""The keys of the table in `pipelines/ingest/formats.py`, which this module may not import; it compares them."""
+
+
 class IngestConfig(Config):
     """Pack raw faces into a data set; list unusable samples in a quarantine table, each with its reason."""
 
-    format: Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+    format: RawFormatName
     """Layout of the source: one of four published data sets, or `pairs`, folders of images and labels."""
     source: Uri
     """Folder with the raw faces."""

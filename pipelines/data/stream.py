@@ -7,7 +7,6 @@ the next epoch is decoded while the last of this one is trained on. Long ones ar
 """
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import ray.data
 from ray.data import ExecutionResources
-from ray.data._internal.execution.execution_callback import ExecutionCallback
-from ray.data._internal.execution.streaming_executor import StreamingExecutor
 from torch import Tensor
 
 from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
@@ -26,7 +23,7 @@ from pipelines.data import row_groups
 from pipelines.data.images import Pixels, decode_image, decode_label
 from pipelines.data.row_groups import SplitFiles
 from pipelines.errors import UserError
-from pipelines.run import console
+from pipelines.run import console, ray_internals
 
 Columns = dict[str, npt.NDArray[Any]]
 MAX_CHUNKS = 2000
@@ -185,19 +182,9 @@ def _one_task_per_chunk(
         limits = ExecutionResources(cpu=num_tasks, object_store_memory=ahead)
         chunks.context.execution_options.resource_limits = limits
         chunks.context.target_max_block_size = 2 * chunk_bytes  # what Ray expects of a task that has not answered yet
-        chunks.context.custom_execution_callback_classes = [_Pause]
+        ray_internals.rest_between_steps(chunks.context, _REST_SECONDS)
     return chunks
 
 
 _CHUNKS_AHEAD = 4
-
-
-class _Pause(ExecutionCallback):
-    """Rests between two steps of Ray Data's scheduling loop.
-
-    The loop waits for running tasks, and where enough is decoded ahead there are none: it would spin, in the process
-    and on the core of the training that it serves.
-    """
-
-    def on_execution_step(self, executor: StreamingExecutor) -> None:
-        time.sleep(0.01)
+_REST_SECONDS = 0.01

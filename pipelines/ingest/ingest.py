@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypedDict
 
@@ -17,12 +17,13 @@ from pipelines.config.base import Split
 from pipelines.config.commands import IngestConfig
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
-from pipelines.data.images import encode_png
+from pipelines.data.images import decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
-from pipelines.ingest import checks, label_files, raw_files
+from pipelines.ingest import checks, raw_files
 from pipelines.ingest.checks import BadSampleError
-from pipelines.ingest.formats import FORMATS, LABEL
+from pipelines.ingest.formats import FORMATS
+from pipelines.ingest.label_files import LABEL, Label
 from pipelines.ingest.raw_files import RawSample
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
@@ -35,7 +36,7 @@ class LabelReader(NamedTuple):
     """How labels are read: composed of their files, checked against `taxonomy`, rewritten by `lut` if there is one."""
 
     taxonomy: Taxonomy
-    compose: Callable[[dict[str, bytes]], label_files.Label]
+    compose: Callable[[Mapping[str, bytes]], Label]
     lut: npt.NDArray[np.uint8] | None
 
 
@@ -68,9 +69,7 @@ def run(config: IngestConfig) -> IngestResult:
 
 def build(config: IngestConfig) -> None:
     """Lists the source, claims the output and packs it. A source that cannot be used leaves the output free."""
-    source_taxonomy = _taxonomy(config)
-    target = get_taxonomy(config.remap_to) if config.remap_to else source_taxonomy
-    rules = LabelReader(source_taxonomy, _composer(config), _lut(source_taxonomy, target))
+    rules, target = label_reader(config), _target_taxonomy(config)
     listing = raw_files.list_source(config)
     logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
 
@@ -97,19 +96,24 @@ def summary(result: IngestResult) -> str:
     return "\n".join(lines)
 
 
-def _taxonomy(config: IngestConfig) -> Taxonomy:
+def label_reader(config: IngestConfig) -> LabelReader:
+    """Of the configured format. It is sent to the tasks, which look nothing up in the table of formats."""
+    source = _source_taxonomy(config)
+    compose = partial(FORMATS[config.format].compose, config)
+    return LabelReader(source, compose, _lut(source, _target_taxonomy(config)))
+
+
+def _target_taxonomy(config: IngestConfig) -> Taxonomy:
+    return get_taxonomy(config.remap_to) if config.remap_to else _source_taxonomy(config)
+
+
+def _source_taxonomy(config: IngestConfig) -> Taxonomy:
     own = FORMATS[config.format].taxonomy
     if own is None and config.taxonomy is None:
-        raise UserError("--taxonomy is required for --format pairs: what do the label ids mean?")
+        raise UserError(f"--taxonomy is required for --format {config.format}: what do the label ids mean?")
     if own is not None and config.taxonomy not in (None, own.name):
         raise UserError(f"--taxonomy {config.taxonomy}: the labels of {config.format} have a taxonomy of their own")
     return own or get_taxonomy(str(config.taxonomy))
-
-
-def _composer(config: IngestConfig) -> Callable[[dict[str, bytes]], label_files.Label]:
-    if config.format == "celebamask_hq":
-        return partial(label_files.paint_parts, order=config.paint_order)
-    return label_files.most_probable if config.format == "helen" else label_files.single
 
 
 def _lut(source: Taxonomy, target: Taxonomy) -> npt.NDArray[np.uint8] | None:
@@ -165,12 +169,23 @@ def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | Use
     checks.check_label(label, size, rules.taxonomy)
     mirrored = looks_mirrored(label, rules.taxonomy)
     encoded = parts.get(LABEL)
-    if rules.lut is not None or encoded is None or not checks.is_plain_png(encoded):
+    if rules.lut is not None or encoded is None or not _holds(encoded, label):
         encoded = encode_png(label if rules.lut is None else rules.lut[label])
-    elif not checks.opencv_decodes(encoded):
-        raise BadSampleError("undecodable", "OpenCV cannot decode this label; its end may be missing")
     meta = json.dumps({"source": sample.image})
     return Row(id=sample.id, image=image, label=encoded, height=size[0], width=size[1], meta=meta), mirrored
+
+
+def _holds(encoded: bytes, label: Label) -> bool:
+    """Whether a file is packed as it is: a plain PNG in which training finds what was composed.
+
+    Raises BadSampleError where training could not decode it.
+    """
+    if not checks.is_plain_png(encoded):
+        return False
+    try:
+        return np.array_equal(decode_label(encoded), label)
+    except ValueError as error:
+        raise BadSampleError("undecodable", "OpenCV cannot decode this label; its end may be missing") from error
 
 
 def _content(files: dict[str, bytes | UserError], uri: str) -> bytes:

@@ -10,9 +10,10 @@ from PIL import Image
 
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines.ingest.checks import BadSampleError, decode_ids, open_image
-from pipelines.ingest.formats import LABEL
 
 Label = npt.NDArray[np.uint8]
+LABEL = "label"
+"""The one part of a label that is a single file of ids."""
 PaintOrder = Literal["ids", "accessories_last"]
 PAINT_ORDERS: Mapping[PaintOrder, tuple[str, ...]] = {
     "ids": CELEBAMASK_HQ.classes[1:],

@@ -11,7 +11,8 @@ from pipelines.config.commands import IngestConfig
 from pipelines.data.packing import SampleProblem, printable
 from pipelines.errors import UserError
 from pipelines.ingest import splits
-from pipelines.ingest.formats import FORMATS, IMAGE, LABEL, RawFormat
+from pipelines.ingest.formats import FORMATS, IMAGE, RawFormat
+from pipelines.ingest.label_files import LABEL
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -41,18 +42,21 @@ def list_source(config: IngestConfig) -> Listing:
 
     Raises UserError, with what was expected and what was found, where the folder does not look like the format.
     """
-    layout = FORMATS[config.format]
+    raw_format = FORMATS[config.format]
     files = storage.list_files(config.source)
-    samples, rejected = _match(config.source, layout, files)
-    if config.format in ("pairs", "lapa"):
+    samples, rejected = _match(config.source, raw_format, files)
+    if raw_format.has_split_lists:
         samples, rejected = _apply_lists(config.source, files, samples, rejected)
     if not samples:
         first = f"; the first problem: {rejected[0]['reason']}, {rejected[0]['detail']}" if rejected else ""
         raise UserError(
-            f"{config.source} holds no {config.format} samples: expected {layout.expected}; "
+            f"{config.source} holds no {config.format} samples: expected {raw_format.expected}; "
             f"found {_found(config.source, files)}{first}"
         )
-    split_of = splits.assign(config, [sample.id for sample in samples])
+    if config.split_file is not None:
+        split_of: Mapping[str, Split] = splits.from_file(config.split_file)
+    else:
+        split_of = raw_format.splits(config, [sample.id for sample in samples])
     # The data set's order is a shuffle of its own, so that a row group holds no neighbours of the source.
     samples.sort(key=lambda sample: splits.rank(sample.id, config.seed))
     by_split: dict[Split, list[RawSample]] = {split: [] for split in SPLITS}
@@ -79,7 +83,7 @@ def _below(root: str, file: str) -> PurePosixPath:
     return PurePosixPath(file.removeprefix(root).lstrip("/"))
 
 
-def _match(root: str, layout: RawFormat, files: Sequence[str]) -> tuple[list[RawSample], list[SampleProblem]]:
+def _match(root: str, raw_format: RawFormat, files: Sequence[str]) -> tuple[list[RawSample], list[SampleProblem]]:
     """Joins the files of each sample."""
     found: dict[str, dict[str, list[str]]] = {}
     rejected = []
@@ -92,19 +96,19 @@ def _match(root: str, layout: RawFormat, files: Sequence[str]) -> tuple[list[Raw
                 SampleProblem(source=file, reason="bad_name", detail="`..` or a control character in its name")
             )
             continue
-        place = layout.place(path)
+        place = raw_format.locate(path)
         if place is None:
             continue
-        if place.role not in (IMAGE, *layout.roles):
-            detail = f"{place.role!r} is no part of a label; parts are {', '.join(layout.roles)}"
+        if place.role not in (IMAGE, *raw_format.parts):
+            detail = f"{place.role!r} is no part of a label; parts are {', '.join(raw_format.parts)}"
             rejected.append(SampleProblem(source=file, reason="unknown_part", detail=detail))
             continue
         found.setdefault(place.id, {}).setdefault(place.role, []).append(file)
     samples = []
     for name, roles in found.items():
-        problem = _problem(layout, name, roles)
+        problem = _problem(raw_format, name, roles)
         if problem is None:
-            label = tuple((role, roles[role][0]) for role in layout.roles if role in roles)
+            label = tuple((role, roles[role][0]) for role in raw_format.parts if role in roles)
             samples.append(RawSample(name, roles[IMAGE][0], label))
         else:
             reason, detail, sources = problem
@@ -117,7 +121,9 @@ def _is_bad(path: PurePosixPath) -> bool:
     return ".." in path.parts or not str(path).isprintable()
 
 
-def _problem(layout: RawFormat, name: str, roles: Mapping[str, Sequence[str]]) -> tuple[str, str, Sequence[str]] | None:
+def _problem(
+    raw_format: RawFormat, name: str, roles: Mapping[str, Sequence[str]]
+) -> tuple[str, str, Sequence[str]] | None:
     """Why the files of one id make no sample: reason, detail, and the files to list; None where they make one."""
     twice = [file for files in roles.values() if len(files) > 1 for file in files]
     if twice:
@@ -125,10 +131,10 @@ def _problem(layout: RawFormat, name: str, roles: Mapping[str, Sequence[str]]) -
     first = [next(iter(roles.values()))[0]]
     if IMAGE not in roles:
         return "label_without_image", f"no partner for id {name}", first
-    missing = [role for role in layout.roles if role not in roles]
-    if len(missing) == len(layout.roles):
+    missing = [part for part in raw_format.parts if part not in roles]
+    if len(missing) == len(raw_format.parts):
         return "image_without_label", f"no partner for id {name}", first
-    if missing and layout.all_parts_required:
+    if missing and raw_format.all_parts_required:
         return "incomplete_label", f"id {name} has no {', '.join(missing)}", roles[IMAGE]
     return None
 

@@ -1,4 +1,7 @@
-"""Which sample is in which split: the published splits, a split file, or shares."""
+"""Which sample is in which split: by its folder, by published lists, by a split file, or by shares.
+
+Ids that are not in an answer belong to no split.
+"""
 
 import hashlib
 from collections import Counter
@@ -6,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from pipelines import storage
 from pipelines.config.base import SPLITS, Split
-from pipelines.config.commands import IngestConfig, SplitShares
+from pipelines.config.commands import SplitShares
 from pipelines.errors import UserError
 
 CELEBA_MAPPING, CELEBA_PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
@@ -16,25 +19,14 @@ CELEBA_COUNTS = {"train": 24183, "val": 2993, "test": 2824}
 HELEN_LISTS: Mapping[str, Split] = {"exemplars.txt": "train", "tuning.txt": "val", "testing.txt": "test"}
 
 
-def assign(config: IngestConfig, ids: Iterable[str]) -> Mapping[str, Split]:
-    """The split of each sample; ids that are not in the answer belong to none.
-
-    Raises UserError where a file that says so is missing or damaged.
-    """
-    if config.split_file is not None:
-        return from_file(config.split_file)
-    if config.format == "face_synthetics":
-        return by_shares(ids, config.splits, config.seed)
-    if config.format == "celebamask_hq":
-        return celeba(config.source)
-    if config.format == "helen":
-        return helen(config.source)
-    return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
-
-
 def rank(name: str, seed: int) -> bytes:
     """A place in a shuffle that only the name and the seed decide."""
     return hashlib.sha256(f"{seed}/{name}".encode(errors="backslashreplace")).digest()
+
+
+def by_folders(ids: Iterable[str]) -> dict[str, Split]:
+    """The split that the first folder of an id names."""
+    return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
 
 
 def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:
@@ -55,7 +47,7 @@ def _lines(uri: str) -> Iterable[tuple[int, str]]:
 
 
 def from_file(uri: str) -> dict[str, Split]:
-    """Lines `<id> <train|val|test>`."""
+    """Lines `<id> <train|val|test>`. Raises UserError where the file is missing or damaged."""
     named: Mapping[str, Split] = {split: split for split in SPLITS}
     splits: dict[str, Split] = {}
     for number, line in _lines(uri):
@@ -67,7 +59,10 @@ def from_file(uri: str) -> dict[str, Split]:
 
 
 def helen(source: str) -> dict[str, Split]:
-    """Lines `<number> , <name>` of exemplars.txt, tuning.txt and testing.txt. An image in two of them is in none."""
+    """Lines `<number> , <name>` of exemplars.txt, tuning.txt and testing.txt. An image in two of them is in none.
+
+    Raises UserError where a list is missing or damaged.
+    """
     found: dict[str, set[Split]] = {}
     for file, split in HELEN_LISTS.items():
         uri = storage.join(source, file)

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 from ray.train import Checkpoint
-from ray.train.v2.api.result import Result
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -21,6 +20,7 @@ from pipelines.errors import UserError
 from pipelines.models import model_directory
 from pipelines.run import run_directory
 from pipelines.run.paths import RunPaths
+from pipelines.run.ray_train import Result
 
 
 def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:

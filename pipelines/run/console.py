@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-import ray
-from ray._private import worker
-from ray._private.ray_logging import global_worker_stdstream_dispatcher
+from pipelines.run import ray_internals
 
 _MARK, _PROGRESS_MARK = "dmlcsr| ", "dmlcsr~ "
 """Begin the lines of workers that are for people: those that stay, and progress."""
@@ -22,7 +20,6 @@ PLAIN_SECONDS = 10.0
 """Between two lines of progress where no terminal rewrites them."""
 PROGRESS_RECORD = {"progress": True}
 """The `extra` of a log record that tells progress."""
-_RAY_HANDLER = "ray_print_logs"
 logger = logging.getLogger(__name__)
 
 
@@ -83,16 +80,11 @@ def forward_logs_to_driver() -> None:
     Every actor, every task and every training worker calls it first, so that an outage of the storage is seen too.
     """
     handlers = logging.getLogger().handlers
-    if not is_worker() or any(isinstance(handler.formatter, _Marked) for handler in handlers):
+    if not ray_internals.is_worker() or any(isinstance(handler.formatter, _Marked) for handler in handlers):
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Marked("%(message)s"))
     _log_to(handler)
-
-
-def is_worker() -> bool:
-    """Whether Ray runs this process for a driver."""
-    return ray.is_initialized() and worker.global_worker.mode == worker.WORKER_MODE
 
 
 def _log_to(handler: logging.Handler) -> None:
@@ -109,8 +101,7 @@ def show_worker_logs() -> None:
     """
     console = next((handler for handler in logging.getLogger().handlers if isinstance(handler, Console)), None)
     if console is not None and not console.verbose:
-        global_worker_stdstream_dispatcher.remove_handler(_RAY_HANDLER)
-        global_worker_stdstream_dispatcher.add_handler(_RAY_HANDLER, _show)
+        ray_internals.show_worker_output(_show)
 
 
 def _show(batch: dict[str, Any]) -> None:

@@ -3,16 +3,16 @@
 import math
 import os
 import shutil
+from pathlib import Path
 from typing import NamedTuple
 
 import ray
 import torch
-from ray._private import state, worker
 
 from pipelines.errors import UserError
+from pipelines.run import ray_internals, ray_settings
+from pipelines.run.ray_internals import AutoscalerLimits
 
-NODES_SECONDS = "1800"
-"""How long the workers of a training may wait for nodes that an autoscaler adds; on others Ray's default holds."""
 _FULL = 0.95
 """Share of a disk from which on Ray writes no objects there (its `local_fs_capacity_threshold`)."""
 
@@ -44,7 +44,7 @@ def check(needs: Needs) -> None:
     for problem in shortfalls(needs, present) + disk_problems():
         raise UserError(problem)
     if present.autoscales:
-        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", NODES_SECONDS)
+        ray_settings.NODES_SECONDS.set_default()
 
 
 def shortfalls(needs: Needs, present: Capacity) -> list[str]:
@@ -66,16 +66,14 @@ def shortfalls(needs: Needs, present: Capacity) -> list[str]:
 def capacity() -> Capacity:
     """Of the connected cluster."""
     now = ray.cluster_resources()
-    grown = state.state.get_max_resources_from_cluster_config() or {}
-    config = state.state.get_cluster_config()
-    groups = config.node_group_configs if config else ()
     memories = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
-    memories += [group.resources.get("memory", 0) for group in groups if group.max_count]
+    limits = ray_internals.autoscaler_limits()
+    grown = AutoscalerLimits(0, 0, 0) if limits is None else limits
     return Capacity(
-        max(now.get("CPU", 0), grown.get("CPU", 0)),
-        max(now.get("GPU", 0), grown.get("GPU", 0)),
-        int(max(memories, default=0)),
-        bool(grown),
+        max(now.get("CPU", 0), grown.cpus),
+        max(now.get("GPU", 0), grown.gpus),
+        int(max([*memories, grown.node_bytes])),
+        autoscales=limits is not None,
     )
 
 
@@ -86,11 +84,12 @@ def local_capacity() -> Capacity:
 
 def disk_problems() -> list[str]:
     """Of the folders where this node's logs go, and its objects when its memory is full."""
-    node = getattr(worker, "_global_node", None)
-    if node is None:
+    if not ray.is_initialized():
         return []
-    spilled = os.environ.get("RAY_object_spilling_directory")  # noqa: SIM112 (Ray's own name)
-    folders = [spilled, node.get_session_dir_path()]
+    context = ray.get_runtime_context()
+    session = str(Path(context.get_temp_dir()) / context.get_session_name())
+    spilled = os.environ.get(ray_settings.SPILL_FOLDER)
+    folders = [spilled, session]
     return [problem for folder in folders if folder and (problem := _disk_problem(folder))]
 
 

@@ -13,7 +13,7 @@ import ray.data
 from ray.exceptions import RayTaskError
 
 from pipelines.errors import UserError
-from pipelines.run import console, preflight
+from pipelines.run import console, preflight, ray_settings
 from pipelines.run.preflight import Needs
 
 
@@ -28,9 +28,8 @@ def ray_session(needs: Needs) -> Iterator[None]:
             preflight.check(needs)
             yield
         return
-    # The pause between two looks of Ray Train's controller at its workers; it commits their checkpoints there.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
-    address = os.environ.get("RAY_ADDRESS")
+    ray_settings.HEALTH_CHECK_SECONDS.set_default()
+    address = os.environ.get(ray_settings.ADDRESS)
     try:
         if address:
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
@@ -69,7 +68,7 @@ def start_local(num_cpus: int, **options: Any) -> Any:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    inherited = {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    inherited = {ray_settings.CONTROL_PORT: str(port), ray_settings.ADDRESS: f"127.0.0.1:{port}"}
     os.environ.update(inherited)
     try:
         return ray.init(address="local", num_cpus=num_cpus, **options)

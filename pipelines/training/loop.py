@@ -18,7 +18,7 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed
-from ray.train.v2.api.report_config import CheckpointConsistencyMode
+from ray.train import CheckpointConsistencyMode
 from torch import Tensor, nn
 
 from dmlcsr.losses import LossTerms, dml_loss

@@ -8,11 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
 from ray.exceptions import RayActorError
-from ray.train import UserCallback
-from ray.train.v2.api.config import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
-from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.train.v2.api.result import Result
-from ray.train.v2.torch.torch_trainer import TorchTrainer
+from ray.train import LoggingConfig, TrainingFailedError, UserCallback
 
 from dmlcsr.footprint import training_bytes
 from dmlcsr.model import DMLCSR
@@ -32,6 +28,14 @@ from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 from pipelines.run.preflight import Needs
 from pipelines.run.ray_calls import get_result
+from pipelines.run.ray_train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+    TorchTrainer,
+)
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
 from pipelines.training import loop

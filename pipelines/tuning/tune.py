@@ -26,7 +26,7 @@ from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
-from pipelines.run import claims, preflight, result_file, run_directory
+from pipelines.run import claims, preflight, ray_settings, result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
 from pipelines.run.preflight import Needs
@@ -55,8 +55,6 @@ logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
 """Of the process that each trial has beside its workers."""
 MAY_DIFFER = (*train.MAY_DIFFER, "cluster")
-START_TIMEOUT_SECONDS = "3600"
-"""How long the workers of a trial may wait for their place: other trials take their time."""
 
 
 class TuneResult(TypedDict):
@@ -103,7 +101,7 @@ def summary(result: TuneResult) -> str:
 
 def autoscaler_limits(config: TuneConfig) -> ClusterConfig:
     """What the cluster may grow to; one that is started for this command does not grow."""
-    is_given = os.environ.get("RAY_ADDRESS") or ray.is_initialized()
+    is_given = os.environ.get(ray_settings.ADDRESS) or ray.is_initialized()
     return config.cluster if is_given else ClusterConfig()
 
 
@@ -189,7 +187,7 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
 
 def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) -> None:
     """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
-    os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_TIMEOUT_SECONDS)
+    ray_settings.TRIAL_PLACE_SECONDS.set_default()
     number = values[TRIAL_NUMBER]
     out = RunPaths(config.out).trial(number)
     for record in run_directory.read_metrics(out):

@@ -13,11 +13,10 @@ import ray.autoscaler
 import yaml
 from botocore.session import Session
 from botocore.validate import ParamValidator
-from ray._private.ray_constants import PROMETHEUS_SERVICE_DISCOVERY_FILE
-from ray.autoscaler._private.util import prepare_config, validate_config
 
 import ray_job
 from pipelines.config import options
+from pipelines.run import ray_internals
 from pipelines.training import train
 from tests.support.commands import ROOT as PROJECT
 
@@ -288,8 +287,7 @@ def test_the_image_is_pinned_not_root_and_gets_the_whole_project():
 def test_ray_takes_the_aws_file():
     schema = json.loads((Path(ray.autoscaler.__file__).parent / "ray-schema.json").read_text())
     jsonschema.validate(AWS, schema)
-    prepared = prepare_config(document("aws.yaml"))
-    validate_config(prepared)
+    prepared = ray_internals.prepared_cluster_file(document("aws.yaml"))
     assert prepared["available_node_types"]["head"]["max_workers"] == 0
     # Ray merges its own defaults into what is missing here: they must not install another Ray.
     assert not [command for command in prepared["head_setup_commands"] if "wheel" in command or "anaconda" in command]
@@ -375,7 +373,7 @@ def test_every_panel_has_a_unit_a_source_and_a_place():
 def test_prometheus_reads_rays_list_of_nodes_and_all_ray_pods():
     [job] = document("monitoring/prometheus.yaml")["scrape_configs"]
     [found] = job["file_sd_configs"]
-    assert job["job_name"] == "ray" and found["files"] == [f"/tmp/ray/{PROMETHEUS_SERVICE_DISCOVERY_FILE}"]
+    assert job["job_name"] == "ray" and found["files"] == [f"/tmp/ray/{ray_internals.PROMETHEUS_FILE}"]
     monitor = document("monitoring/podmonitor.yaml")["spec"]
     assert [selects(monitor["selector"], template["metadata"]["labels"]) for template in TEMPLATES].count(False) == 1
     assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == ["metrics"]
