@@ -7,8 +7,10 @@ ray job submit --working-dir . -- python ray_job.py train --data s3://bucket/fac
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from pipelines.config import commands as configs
@@ -93,6 +95,8 @@ def run(argv: Sequence[str]) -> None:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
+    if "log_level" in flags:
+        os.environ[console.LOG_LEVEL] = flags.log_level
     with console.logging_to_console("verbose" in flags):
         result, summary = planned(name, config) if is_plan else done(name, config)
     print(json.dumps(result) if "json" in flags else summary, flush=True)
@@ -148,8 +152,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    if "--verbose" not in sys.argv:
-        from pipelines.run import console
+    from pipelines.run import console
 
-        console.silence_native_code()
-    sys.exit(main(sys.argv[1:]))
+    with nullcontext() if "--verbose" in sys.argv else console.native_output_kept():
+        sys.exit(main(sys.argv[1:]))

@@ -72,6 +72,9 @@ def _add_common(group: argparse._ArgumentGroup, with_presets: bool) -> None:
         group.add_argument("--preset", metavar="NAME", help=f"one of: {', '.join(preset_names())}")
     group.add_argument("--json", action="store_true", help="last line on standard output: the result as JSON")
     group.add_argument("--verbose", action="store_true", help="show all that Ray's processes print")
+    levels = ("debug", "info", "warning")
+    text = f"lowest level of log lines: {', '.join(levels)} (default: info)"
+    group.add_argument("--log-level", metavar="LEVEL", choices=levels, help=text)
     group.add_argument("--print-config", action="store_true", help="print the resolved YAML and do nothing")
     group.add_argument("-h", "--help", action="help", help="print this text and do nothing")
 
