@@ -31,9 +31,11 @@ from pipelines.relabeling import folds, suspects
 from pipelines.relabeling.actors import RefineActor, RelabelPlan, ThresholdActor
 from pipelines.relabeling.counts import MAX_SUSPECTS, RelabelCounts
 from pipelines.run import run_directory
+from pipelines.run.driver_log import driver_log
 from pipelines.run.lock import ownership
 from pipelines.run.progress import RowProgress
 from pipelines.run.session import ray_session
+from pipelines.run.waiting import told_waits
 
 logger = logging.getLogger(__name__)
 FILE_BYTES = 128 << 20
@@ -56,7 +58,7 @@ def run(config: RelabelConfig) -> dict[str, Any]:
         logger.info("%s is finished; nothing to do", config.out)
     else:
         dataset.claim_output(config.out, lineage)
-        with ownership(config.out):
+        with ownership(config.out), driver_log(config.out):
             if not dataset.is_finished(config.out, lineage):  # by a driver that was waited for
                 build(config, manifest, lineage)
     made = dataset.read_manifest(config.out)
@@ -187,7 +189,10 @@ def _answers(
     tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **map_options(config.actors))
     rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # not one file late
     try:
-        for row in rows:
+        actors = config.actors
+        what = f"the next of {len(shards)} files from {actors.min_actors} to {actors.max_actors} actors"
+        bound = "no limit; needs a free CPU, or GPU with actors.use_gpu, for each actor"
+        for row in told_waits(rows, what, bound, logging.INFO):
             answer = json.loads(row["answer"][0])
             progress.add(answer["num_rows"], bool(row["is_kept"][0]))
             speed.set(progress.rate)

@@ -27,10 +27,12 @@ from pipelines.models import checkpoint, model_directory, setup, weight_files
 from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
-from pipelines.run import result_file, run_directory
+from pipelines.run import phases, result_file, run_directory
+from pipelines.run.driver_log import driver_log
 from pipelines.run.lock import ownership
 from pipelines.run.session import ray_session
 from pipelines.training import loop
+from pipelines.training.placement import PlacementLog
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +47,7 @@ def run(config: TrainConfig) -> dict[str, Any]:
     resumed = run_directory.claim(config, manifest.digest)
     with ExitStack() as stack:
         stack.enter_context(ownership(config.out))
+        stack.enter_context(driver_log(config.out))
         result_file.mark_unfinished("train", config.out)
         stack.enter_context(ray_session(*needs(config), worker_bytes(config, manifest.taxonomy)))
         if config.averages_students:
@@ -107,11 +110,13 @@ def train_trial(
             taxonomy=manifest.taxonomy_name,
             num_cycles=config.csr.num_cycles,
         )
-        tasks.answer(orchestrator_handle.register.remote(trial))
+        tasks.answer(orchestrator_handle.register.remote(trial), "the orchestrator's answer to register")
     result = fit(config, manifest, trial_ref, callbacks)
+    phases.enter(config.out, "exporting")
     score = export_best(config, manifest, trial_ref, result)
     if orchestrator_handle is not None:
-        tasks.answer(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state="finished")))
+        end = TrialEnd(trial=trial_ref.trial, state="finished")
+        tasks.answer(orchestrator_handle.finish_trial.remote(end), "the orchestrator's answer to finish_trial")
     return {
         "run": config.out,
         "model": storage.join(config.out, "model"),
@@ -159,7 +164,12 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
                 raise RunFailedError(
                     f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
                 ) from error
-            logger.warning("the controller of the training was lost; another one continues from the last epoch")
+            logger.warning(
+                "Ray Train's controller died; restarted (attempt %d of %d), continuing from epoch %d",
+                attempt + 2,
+                failures + 1,
+                len(run_directory.read_metrics(config.out)) + 1,
+            )
     answer: dict[str, Any] = result.return_value or {}
     if "failure" in answer:
         raise RunFailedError(f"{answer['failure']}; lower --optimizer.lr or set --optimizer.clip-norm")
@@ -194,7 +204,8 @@ def build_torch_trainer(
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute="val_mean_f1"),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=list(callbacks),
+            # Ray Train takes its inner kinds of callbacks too.
+            callbacks=[PlacementLog(config.out, trial_ref, workers), *callbacks],  # type: ignore[list-item]
         ),
     )
 

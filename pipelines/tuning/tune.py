@@ -26,7 +26,8 @@ from pipelines.regulation import orchestrator, tasks
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
-from pipelines.run import preflight, result_file, run_directory
+from pipelines.run import console, preflight, result_file, run_directory
+from pipelines.run.driver_log import driver_log
 from pipelines.run.lock import ownership
 from pipelines.run.session import ray_session
 from pipelines.training import train
@@ -70,6 +71,7 @@ def run(config: TuneConfig) -> dict[str, Any]:
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     with (
         ownership(config.out),
+        driver_log(config.out),
         ray_session(*min_start_resources(config, limits), train.worker_bytes(config, manifest.taxonomy)),
     ):
         result_file.mark_unfinished("tune", config.out)
@@ -165,6 +167,8 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
     os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", START_TIMEOUT_SECONDS)
     number = values[TRIAL_NUMBER]
+    trial_ref = TrialRef(config.out, trial_name(number))
+    console.forward_logs_to_driver(trial_ref.lines_name)
     out = trial_uri(config.out, number)
     for record in run_directory.read_metrics(out):
         ray.tune.report(dict(record))
@@ -178,9 +182,7 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     run_directory.claim(mine, manifest.digest)
     result_file.mark_unfinished("train", out)
     try:
-        mark_finished(
-            out, train.train_trial(mine, manifest, TrialRef(config.out, trial_name(number)), [TuneReportCallback()])
-        )
+        mark_finished(out, train.train_trial(mine, manifest, trial_ref, [TuneReportCallback()]))
     except (RunFailedError, UserError) as error:
         mark_failed(out, str(error))
 
@@ -197,7 +199,8 @@ class TrialRecorder(ray.tune.Callback):
         if state_of(out) in ("unfinished", "stopped"):
             if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
-                tasks.answer(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state="stopped")))
+                end = TrialEnd(trial=trial_name(number), state="stopped")
+                tasks.answer(actor.finish_trial.remote(end), "the orchestrator's answer to finish_trial")
             mark_stopped(out)
         why = failure(out)
         logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))
