@@ -2,36 +2,44 @@
 
 from typing import Any
 
+from pipelines import storage
 from pipelines.config.commands import StatusConfig
 from pipelines.config.training import TuneConfig
 from pipelines.errors import UserError
 from pipelines.regulation.ledger import Ledger
-from pipelines.run import lock, result_file, run_directory
+from pipelines.run import lock, phases, result_file, run_directory
+from pipelines.run.waiting import minutes
 from pipelines.tuning import trials
+from pipelines.tuning.search import INITIAL_RUN
 from pipelines.tuning.trials import METRIC
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
-    """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "trials", "soups"}`.
+    """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "initial", "trials", "soups"}`.
 
     `state` is finished, running (a live driver owns it), failed or interrupted; trials may be stopped too. `epochs`
-    are those of a `train`, or of all trials of a sweep. Raises UserError where there is no run.
+    are those of a `train`, or of all trials of a sweep; `initial` is the initial phase that these share, or None.
+    Trials have what `_progress` tells, too. Raises UserError where there is no run.
     """
     settings = run_directory.read_config(config.run)
     if settings is None:
         raise UserError(f"{config.run} holds no run: it has no {run_directory.CONFIG}")
     driver = lock.current(config.run)
     ledger = Ledger(config.run).summary()
+    initial = None
     if isinstance(settings, TuneConfig):
+        out = storage.join(config.run, INITIAL_RUN)
+        initial = trials.trial_summary(out, INITIAL_RUN) if run_directory.read_config(out) else None
         command, entries = "tune", trials.trial_summaries(settings)
         missing = (settings.num_trials - len(entries)) * settings.num_epochs
         num_epochs = missing + sum(entry["num_epochs"] for entry in entries)
     else:
         command, entries, num_epochs = "train", [trials.trial_summary(config.run, "train")], settings.num_epochs
     state = _state(config.run, command, driver is not None)
-    for entry in entries:
+    for entry in [*entries, initial] if initial else entries:
         if entry["state"] == "unfinished":
             entry["state"] = "running" if driver else "interrupted"
+        entry |= _progress(entry["run"], entry["state"])
     return {
         "run": config.run,
         "command": command,
@@ -40,9 +48,35 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "epochs": sum(entry["epochs"] for entry in entries),
         "num_epochs": num_epochs,
         METRIC: max((entry[METRIC] for entry in entries if entry[METRIC] is not None), default=None),
+        "initial": initial,
         "trials": {entry["trial"]: ledger["trials"].get(entry["trial"], {}) | entry for entry in entries},
         "soups": ledger["soups"],
     }
+
+
+def _progress(run: str, state: str) -> dict[str, Any]:
+    """Of a trial: `{"phase", "phase_seconds", "seconds_since_epoch"}`, as far as they are known.
+
+    The seconds are the difference of two clocks: this machine's, and that of the machine which wrote the time.
+    """
+    latest = next(reversed(phases.read(run)), None)
+    history = run_directory.read_metrics(run)
+    is_over = state not in ("running", "interrupted")
+    return {
+        "phase": state if is_over else latest and latest.text,
+        "phase_seconds": None if is_over or latest is None else phases.ago(latest.began),
+        "seconds_since_epoch": phases.ago(history[-1]["time"]) if history else None,
+    }
+
+
+def _progress_line(trial: dict[str, Any]) -> str:
+    """What a trial does now, and when its last epoch ended."""
+    since = trial["phase_seconds"]
+    doing = trial["phase"] or "phase unknown"
+    doing += "" if since is None else f" for {minutes(since)} min"
+    epoch = trial["seconds_since_epoch"]
+    last = "no epoch is done" if epoch is None else f"the last epoch ended {minutes(epoch)} min ago"
+    return f"trial {trial['trial']}: {doing}; {last}"
 
 
 def _state(run_uri: str, command: str, is_owned: bool) -> str:
@@ -63,6 +97,8 @@ def summary(result: dict[str, Any]) -> str:
         lines.append("run by process {pid} on {host}".format(**result["owner"]))
     if result["command"] == "tune":
         lines.append(trials.as_text(list(result["trials"].values())))
+    told = [result["initial"], *result["trials"].values()]
+    lines += [_progress_line(trial) for trial in told if trial and trial["state"] == "running"]
     for name, trial in result["trials"].items():
         if trial.get("students"):
             lines += _cycles(name, trial)
