@@ -10,9 +10,11 @@ ray job submit --working-dir . -- python ray_job.py train --data s3://bucket/fac
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import Any, NamedTuple, NoReturn
 
 from pipelines.config import commands as configs
 from pipelines.config.base import Config
@@ -97,6 +99,8 @@ def run(argv: Sequence[str]) -> None:
         print(options.resolved_yaml(command.config, flags), end="")
         return
     config = options.resolve(command.config, flags)
+    if "log_level" in flags:
+        os.environ[console.LOG_LEVEL] = flags.log_level
     with console.logging_to_console("verbose" in flags):
         result, summary = planned(name, config) if is_plan else done(name, config)
     print(json.dumps(result) if "json" in flags else summary, flush=True)
@@ -151,14 +155,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def command_line() -> int:
-    """Runs the command of `sys.argv` as a program, `dmlcsr` or `python ray_job.py`. Returns the exit code."""
-    if "--verbose" not in sys.argv:
-        from pipelines.run import console
+def command_line() -> NoReturn:
+    """Runs the command of `sys.argv` as a program, `dmlcsr` or `python ray_job.py`, and exits with its code."""
+    from pipelines.run import console
 
-        console.silence_native_code()
-    return main(sys.argv[1:])
+    with nullcontext() if "--verbose" in sys.argv else console.native_output_kept():
+        sys.exit(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    sys.exit(command_line())
+    command_line()

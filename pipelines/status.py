@@ -1,24 +1,25 @@
 """`status`: where a run or a sweep stands, from its storage alone: during it and after, without a cluster."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from pipelines.config.commands import StatusConfig
 from pipelines.config.training import TuneConfig
 from pipelines.errors import UserError
 from pipelines.regulation.ledger import Ledger
-from pipelines.run import lock, run_directory
+from pipelines.run import lock, phases, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
+from pipelines.run.paths import INITIAL_TRIAL, RunPaths
 from pipelines.run.states import State, state_of
+from pipelines.run.waiting import minutes
 from pipelines.tuning import trials
-from pipelines.tuning.trials import TrialSummary
 
 
 def run(config: StatusConfig) -> dict[str, Any]:
-    """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "trials", "soups"}`.
+    """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "initial", "trials", "soups"}`.
 
     `state` is finished, running (a live driver owns it), failed or interrupted; trials may be stopped too. `epochs`
-    are those of a `train`, or of all trials of a sweep. Raises UserError where there is no run.
+    are those of a `train`, or of all trials of a sweep; `initial` is the initial phase that these share, or None.
+    Trials have what `_progress` tells, too. Raises UserError where there is no run.
     """
     settings = run_directory.read_config(config.run)
     if settings is None:
@@ -26,16 +27,21 @@ def run(config: StatusConfig) -> dict[str, Any]:
     driver = lock.current_owner(config.run)
     earlier = state_of(config.run)
     ledger = Ledger(config.run).summary()
-    entries: Sequence[TrialSummary]
+    initial, entries = None, list[dict[str, Any]]()
     if isinstance(settings, TuneConfig):
-        command, entries = "tune", (begun := trials.trial_summaries(settings))
+        out = RunPaths(config.run).initial_run
+        initial = dict(trials.trial_summary(out, INITIAL_TRIAL)) if run_directory.read_config(out) else None
+        command, begun = "tune", trials.trial_summaries(settings)
         missing = (settings.num_trials - len(begun)) * settings.num_epochs
         num_epochs = missing + sum(entry["num_epochs"] for entry in begun)
+        entries += map(dict, begun)
     else:
-        command, entries, num_epochs = "train", [trials.trial_summary(config.run, "train")], settings.num_epochs
+        command, num_epochs = "train", settings.num_epochs
+        entries.append(dict(trials.trial_summary(config.run, "train")))
     state = State.RUNNING if driver and earlier is not State.FINISHED else earlier.with_driver(False)
-    for entry in entries:
+    for entry in [*entries, initial] if initial else entries:
         entry["state"] = State(entry["state"]).with_driver(driver is not None)
+        entry |= _progress(entry["run"], entry["state"])
     return {
         "run": config.run,
         "command": command,
@@ -44,9 +50,35 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "epochs": sum(entry["epochs"] for entry in entries),
         "num_epochs": num_epochs,
         VAL_MEAN_F1: max((entry[VAL_MEAN_F1] for entry in entries if entry[VAL_MEAN_F1] is not None), default=None),
+        "initial": initial,
         "trials": {entry["trial"]: ledger["trials"].get(entry["trial"], {}) | entry for entry in entries},
         "soups": ledger["soups"],
     }
+
+
+def _progress(run: str, state: State) -> dict[str, Any]:
+    """Reads `{"phase", "phase_seconds", "seconds_since_epoch"}` of a trial; None for what is not known.
+
+    The seconds are the difference of two clocks: this machine's, and that of the machine which wrote the time.
+    """
+    latest = next(reversed(phases.read(run)), None)
+    history = run_directory.read_metrics(run)
+    is_over = state not in (State.RUNNING, State.INTERRUPTED)
+    return {
+        "phase": state if is_over else latest and latest.text,
+        "phase_seconds": None if is_over or latest is None else phases.ago(latest.began),
+        "seconds_since_epoch": phases.ago(history[-1]["time"]) if history else None,
+    }
+
+
+def _progress_line(trial: dict[str, Any]) -> str:
+    """Says what a trial does now, and when its last epoch ended."""
+    since = trial["phase_seconds"]
+    doing = trial["phase"] or "phase unknown"
+    doing += "" if since is None else f" for {minutes(since)} min"
+    epoch = trial["seconds_since_epoch"]
+    last = "no epoch is done" if epoch is None else f"the last epoch ended {minutes(epoch)} min ago"
+    return f"trial {trial['trial']}: {doing}; {last}"
 
 
 def summary(result: dict[str, Any]) -> str:
@@ -59,6 +91,8 @@ def summary(result: dict[str, Any]) -> str:
         lines.append("run by process {pid} on {host}".format(**result["owner"]))
     if result["command"] == "tune":
         lines.append(trials.as_text(list(result["trials"].values())))
+    told = [result["initial"], *result["trials"].values()]
+    lines += [_progress_line(trial) for trial in told if trial and trial["state"] == "running"]
     for name, trial in result["trials"].items():
         if trial.get("students"):
             lines += _cycles(name, trial)

@@ -14,7 +14,8 @@ Generated from the code by `python -m tests.reference > docs/reference.md`; a te
 
 YAML keys and flags have the same dotted names. Values are taken from the defaults below, then `--preset`, then
 `--config`, then flags. `--print-config` prints the result as YAML, which is itself a valid `--config`. `--json` makes
-the result the last line on standard output, `--verbose` shows all that Ray's processes print."""
+the result the last line on standard output, `--verbose` shows all that Ray's processes print. `--log-level debug` tells
+each wait before it begins; `warning` tells only what may be wrong."""
 
 PLAN = f"""## plan
 

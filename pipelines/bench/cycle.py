@@ -7,12 +7,14 @@ images, the ensemble is validated, and the ledger is written. The method require
 """
 
 import json
-import re
 import statistics
 import tempfile
+from collections.abc import Sequence
+from itertools import pairwise
 
 from pipelines.bench.start import command
-from pipelines.run import run_directory
+from pipelines.run import phases, run_directory
+from pipelines.run.phases import Phase
 
 TRAIN = [
     "--preset", "cpu-small", "--input.size", "64", "--schedule.epochs", "2", "--schedule.warmup-epochs", "1",
@@ -20,14 +22,27 @@ TRAIN = [
 ]  # fmt: skip
 
 
+def cycle_ends(found: Sequence[Phase]) -> list[tuple[float, float]]:
+    """Of each end of a cycle: its seconds, and those of the pass over the images."""
+    ends, begin, images = [], 0.0, 0.0
+    for phase, following in pairwise(found):
+        seconds = following.began - phase.began
+        if phase.kind == "averaging":
+            begin = phase.began
+        elif phase.kind == "re-estimating BatchNorm":
+            images = seconds
+        elif phase.kind == "validating":
+            ends.append((following.began - begin, images))
+    return ends
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         command("synth", "--num-images", "400", "--image-size", "64", "--out", f"{folder}/data")
-        said = command("train", "--data", f"{folder}/data", "--out", f"{folder}/run", *TRAIN)
+        command("train", "--data", f"{folder}/data", "--out", f"{folder}/run", *TRAIN)
         records = run_directory.read_metrics(f"{folder}/run")
-    found = re.findall(r"it took ([\d.]+) s, of which ([\d.]+) s", said)
-    ends = [(float(whole), float(images)) for whole, images in found]
-    assert ends, said
+        ends = cycle_ends(phases.read(f"{folder}/run"))
+    assert ends
     rest = statistics.median(whole - images for whole, images in ends)
     epoch = statistics.median(record["train_seconds"] for record in records)
     print(json.dumps({"ratio": rest / epoch, "rest": rest, "epoch": epoch, "all": ends}))

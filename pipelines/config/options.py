@@ -72,6 +72,9 @@ def _add_common(group: argparse._ArgumentGroup, with_presets: bool) -> None:
         group.add_argument("--preset", metavar="NAME", help=f"named set of values: {', '.join(preset_names())}")
     group.add_argument("--json", action="store_true", help="print the result as JSON on the last line")
     group.add_argument("--verbose", action="store_true", help="show everything that Ray's processes print")
+    levels = ("debug", "info", "warning")
+    text = f"lowest level of the log lines that are shown: {', '.join(levels)} (default: info)"
+    group.add_argument("--log-level", metavar="LEVEL", choices=levels, help=text)
     group.add_argument("--print-config", action="store_true", help="print the resulting configuration as YAML and exit")
     group.add_argument("-h", "--help", action="help", help="print this text and exit")
 

@@ -21,12 +21,16 @@ from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Average, Ensemble, Soup, Student
 from pipelines.regulation.orchestrator import TrialRef
+from pipelines.run import phases
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 from pipelines.run.ray_calls import get_result
 from pipelines.run.run_directory import EpochMetrics
+from pipelines.run.waiting import waiting
 
 logger = logging.getLogger(__name__)
+OTHERS = "limit: RAY_TRAIN_COLLECTIVE_TIMEOUT_S, by default none"
+"""What bounds a wait for other ranks."""
 
 
 class Cycles:
@@ -49,7 +53,10 @@ class Cycles:
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
-        chosen: Ensemble | Soup = get_result(self.orchestrator.teacher.remote(self.trial, cycle + 1))
+        chosen: Ensemble | Soup = get_result(
+            self.orchestrator.teacher.remote(self.trial, cycle + 1),
+            f"the orchestrator's answer to teacher of cycle {cycle + 1}",
+        )
         return TeacherNetwork(freeze(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
     def _load(self, weights: WeightsReference) -> DMLCSR:
@@ -67,31 +74,52 @@ class Cycles:
     ) -> None:
         """Ends a cycle; all ranks call it.
 
-        `metrics`: the student's validation; `images`: this worker's normalised batches of one epoch.
+        `metrics` are the student's validation; `images` are this worker's normalized batches of one epoch.
         """
         begin, score = time.monotonic(), metrics[VAL_MEAN_F1]
-        step = broadcast_from_rank_zero(self._submit_student(cycle, student, score) if self.rank == 0 else None)
+        self._enter("averaging", cycle)
+        step = self._submit_student(cycle, student, score) if self.rank == 0 else None
+        with waiting(f"all ranks, to receive the average of cycle {cycle}", OTHERS):
+            step = broadcast_from_rank_zero(step)
         if not isinstance(step, Average):
             return
         network = self._load(step.weights).to(self.device)
+        self._enter("re-estimating BatchNorm", cycle)
         pass_begin = time.monotonic()
         scoring.reestimate_batch_norm(network, images, reduce=scoring.sum_over_workers)
         pass_seconds = time.monotonic() - pass_begin
+        self._enter("validating", cycle)
         ensemble_score = validate(network)[VAL_MEAN_F1]
         if self.rank == 0:
             prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "ensemble")
             weights = weight_files.write_weights(prefix, network.state_dict())
-            get_result(self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score))
-            scores = 100 * score, 100 * ensemble_score
-            text = "cycle %d/%d done: validation mean F1 %.2f %% of the student, %.2f %% of the ensemble; "
-            text += "it took %.1f s, of which %.1f s for the pass over the training rows"
-            seconds = time.monotonic() - begin, pass_seconds
-            logger.info(text, cycle, self.config.csr.num_cycles, *scores, *seconds)
-        barrier()  # no rank asks for a teacher that is not published yet
+            get_result(
+                self.orchestrator.publish.remote(self.trial, cycle, weights, ensemble_score),
+                "the orchestrator's answer to publish",
+            )
+            logger.info(
+                "cycle %d/%d: student F1 %.2f %%, ensemble F1 %.2f %%; %.1f s (%.1f s re-estimating BatchNorm)",
+                cycle,
+                self.config.csr.num_cycles,
+                100 * score,
+                100 * ensemble_score,
+                time.monotonic() - begin,
+                pass_seconds,
+            )
+        with waiting(f"all ranks, at the end of cycle {cycle}", OTHERS):
+            barrier()  # no rank asks for a teacher that is not published yet
+
+    def _enter(self, kind: phases.Kind, cycle: int) -> None:
+        if self.rank == 0:
+            phases.enter(self.config.out, kind, cycle)
 
     def _submit_student(self, cycle: int, student: DMLCSR, score: float) -> Ensemble | Average:
         prefix = RunPaths(self.trial_ref.run).weights(self.trial, cycle, "student")
         weights = weight_files.write_weights(prefix, student.state_dict())
         record = Student(trial=self.trial, cycle=cycle, weights=weights, val_mean_f1=score)
-        step: Ensemble | Average = get_result(self.orchestrator.submit_student.remote(record))
+        step: Ensemble | Average = get_result(
+            self.orchestrator.submit_student.remote(record),
+            f"the orchestrator's answer to submit_student of cycle {cycle}",
+            logging.INFO if cycle else logging.DEBUG,  # the first one is an average already
+        )
         return step

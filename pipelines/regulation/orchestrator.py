@@ -32,9 +32,10 @@ from pipelines.regulation.ledger import (
     TrialEnd,
     blend_shares,
 )
-from pipelines.run import lock
+from pipelines.run import console, lock
 from pipelines.run.paths import RunPaths
 from pipelines.run.ray_calls import get_result
+from pipelines.run.waiting import waiting
 
 logger = logging.getLogger(__name__)
 NAMESPACE = "dmlcsr"
@@ -52,10 +53,18 @@ class TrialRef(NamedTuple):
     run: str
     trial: str
 
+    @property
+    def lines_name(self) -> str:
+        """What its log lines are named by; empty for the only trial of a run."""
+        return "" if self.trial == TRAIN else f"trial {self.trial}"
+
+
+TRAIN = "train"
+
 
 def train_trial_ref(run: str) -> TrialRef:
     """The only trial of a `train`."""
-    return TrialRef(run, "train")
+    return TrialRef(run, TRAIN)
 
 
 class Orchestrator:
@@ -63,6 +72,7 @@ class Orchestrator:
 
     def __init__(self, run: str, patience: float = PATIENCE_SECONDS, soup: Mapping[str, Any] | None = None) -> None:
         """`soup`: `settings` of `soups.cook`, where trials share. Raises UserError where the ledger cannot be read."""
+        console.forward_logs_to_driver("orchestrator")
         self.run, self.soup = run, soup
         self.ledger = Ledger(run)
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
@@ -83,6 +93,16 @@ class Orchestrator:
                     heard, beat = time.monotonic(), latest
         ray.kill(ray.get_runtime_context().current_actor)
 
+    @contextmanager
+    def _locked(self, trial: str) -> Iterator[None]:
+        """One call at a time changes what is known of a trial."""
+        with waiting(f"another call of trial {trial}", level=logging.NOTSET):
+            self._locks[trial].acquire()
+        try:
+            yield
+        finally:
+            self._locks[trial].release()
+
     def register(self, trial: Trial) -> None:
         """A trial begins, or begins again. Raises UserError where it was begun as another one."""
         if self.ledger.write_once(trial) != trial:
@@ -94,7 +114,7 @@ class Orchestrator:
 
         Averages once. Raises UserError for an unknown trial, a cycle out of order and weights that do not fit.
         """
-        with self._locks[student.trial]:
+        with self._locked(student.trial):
             self._require_next(student)
             published = self.ledger.find(Ensemble, student.trial, student.cycle)
             if published is not None:
@@ -122,7 +142,10 @@ class Orchestrator:
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
         prefix = RunPaths(self.run).weights(trial, cycle, "average")
-        weights = get_result(tasks.average.remote(earlier.weights, student.weights, cycle, prefix))
+        weights = get_result(
+            tasks.average.remote(earlier.weights, student.weights, cycle, prefix),
+            f"the task that averages the weights of cycle {cycle}",
+        )
         self.ledger.write_once(student)  # not before: one that cannot be averaged is no student of this trial
         return self.ledger.write_once(Average(trial=trial, cycle=cycle, weights=weights))
 
@@ -131,7 +154,7 @@ class Orchestrator:
 
         Raises UserError where the cycle has no average.
         """
-        with self._locks[trial]:
+        with self._locked(trial):
             if self.ledger.find(Average, trial, cycle) is None:
                 raise UserError(f"{trial} publishes cycle {cycle}, which has no average")
             earlier = self.ledger.find(Ensemble, trial, cycle - 1)
@@ -147,7 +170,7 @@ class Orchestrator:
         """Begins the soup of a cycle, unless it was begun; at least two trials must have an ensemble by now."""
         if self.soup is None:
             return
-        with self._locks[SOUP]:
+        with self._locked(SOUP):
             trials = (self.ledger.of(Ensemble, trial.trial) for trial in self.ledger.trials())
             present = [ensembles[-1] for ensembles in trials if len(ensembles) > 1]
             if len(present) < 2 or self.ledger.find(Candidates, SOUP, cycle):
@@ -164,9 +187,12 @@ class Orchestrator:
         assert self.soup is not None
         ensembles = [self.ensemble(*name) for name in candidates.ensembles]
         prefix = RunPaths(self.run).weights(SOUP, candidates.cycle, "soup")
+        what = f"a free CPU, or GPU, and the task that makes the soup of cycle {candidates.cycle}"
         task = tasks.make_soup.options(num_gpus=float(self.soup["config"]["workers"]["use_gpu"]))
         try:
-            self.ledger.write_once(get_result(task.remote(self.soup, ensembles, candidates.cycle, prefix)))
+            self.ledger.write_once(
+                get_result(task.remote(self.soup, ensembles, candidates.cycle, prefix), what, logging.INFO)
+            )
         except Exception:  # whatever it is, the trials go on with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
@@ -175,7 +201,7 @@ class Orchestrator:
 
         The first answer remains. Raises UserError where the cycle before has no ensemble.
         """
-        with self._locks[trial]:
+        with self._locked(trial):
             known = self.ledger.find(TeacherChoice, trial, cycle)
             if known is None:
                 offered: list[Ensemble | Soup] = [self.ensemble(trial, cycle - 1), *self.ledger.of(Soup, SOUP)]

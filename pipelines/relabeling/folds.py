@@ -70,6 +70,6 @@ def train_models(config: RelabelConfig) -> list[str]:
     """Trains the model of each fold, or finds it trained; their run directories in order."""
     runs = fold_configs(config)
     for fold in runs:
-        logger.info("fold %s: a model that is trained on the others", fold.held_out_fold)
+        logger.info("training the model for fold %s (on the other folds)", fold.held_out_fold)
         result_file.run_and_record("train", fold, train.run)
     return [model_directory.locate(fold.out) for fold in runs]

@@ -31,8 +31,10 @@ from pipelines.relabeling import folds, suspects
 from pipelines.relabeling.actors import RefineActor, RelabelPlan, ThresholdActor
 from pipelines.relabeling.counts import MAX_SUSPECTS, RelabelCounts
 from pipelines.run import claims, run_directory
+from pipelines.run.driver_log import driver_log
 from pipelines.run.progress import RowProgress
 from pipelines.run.session import ray_session
+from pipelines.run.waiting import told_waits
 
 logger = logging.getLogger(__name__)
 FILE_BYTES = 128 << 20
@@ -65,7 +67,7 @@ def run(config: RelabelConfig) -> RelabelResult:
         logger.info("%s is finished; nothing to do", config.out)
     else:
         check_inputs(config, manifest)
-        with claims.claim_output(*claim) as claimed:
+        with claims.claim_output(*claim) as claimed, driver_log(config.out):
             resumed = claimed.resumed
             if not dataset.is_complete(config.out):  # by a driver that was waited for
                 build(claimed.config, manifest, lineage_of(claimed.config, manifest))
@@ -197,7 +199,10 @@ def _answers(
     tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **map_options(config.actors))
     rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # not one file late
     try:
-        for row in rows:
+        actors = config.actors
+        what = f"the next of {len(shards)} files from {actors.min_actors} to {actors.max_actors} actors"
+        bound = "no limit; needs a free CPU, or GPU with actors.use_gpu, for each actor"
+        for row in told_waits(rows, what, bound, logging.INFO):
             answer = json.loads(row["answer"][0])
             progress.add(answer["num_rows"], bool(row["is_kept"][0]))
             speed.set(progress.rate)

@@ -54,7 +54,7 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     folder = storage.join(out, FOLDER)
     marker = storage.join(folder, COCO)
     if num and not found:
-        logger.info("no row had a label before: there are no suspects")
+        logger.info("no row had a label, so there is nothing to rank")
     if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
         return
     storage.delete_folder(folder)

@@ -7,9 +7,12 @@ that any process of the cluster prints: without `--verbose` only what this proje
 import logging
 import os
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from pipelines.run import ray_internals
@@ -20,6 +23,11 @@ PLAIN_SECONDS = 10.0
 """Between two lines of progress where no terminal rewrites them."""
 PROGRESS_RECORD = {"progress": True}
 """The `extra` of a log record that tells progress."""
+LOG_LEVEL = "DMLCSR_LOG_LEVEL"
+"""The variable that holds the lowest level of this project's lines; processes of a cluster inherit it."""
+NATIVE_BYTES = 64 << 10
+"""Number of bytes of native code's output that are kept at least."""
+_NATIVE_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 
 
@@ -32,7 +40,8 @@ class Console(logging.StreamHandler[TextIO]):
         self.is_terminal = stream.isatty()
         self.line = ""
         self.last_logged = -PLAIN_SECONDS
-        self.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        self.setFormatter(logging.Formatter("%(asctime)s %(origin)s%(message)s", "%H:%M:%S"))
+        self.addFilter(add_origin)
 
     def emit(self, record: logging.LogRecord) -> None:
         text = self.format(record)
@@ -56,6 +65,22 @@ class Console(logging.StreamHandler[TextIO]):
         self.stream.flush()
 
 
+_process_name = ""
+
+
+def name_process(name: str) -> None:
+    """Puts `[name]` before all lines of this process, so that those of trials at work at once can be told apart."""
+    global _process_name
+    _process_name = name
+
+
+def add_origin(record: logging.LogRecord) -> bool:
+    """Filters nothing; gives a record its `origin`, the name of this process. Forwarded lines have theirs already."""
+    if not hasattr(record, "origin"):
+        record.origin = f"[{_process_name}] " if _process_name else ""
+    return True
+
+
 class _Marked(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         mark = _PROGRESS_MARK if getattr(record, "progress", False) else _MARK
@@ -74,22 +99,27 @@ def logging_to_console(verbose: bool) -> Iterator[None]:
         logging.getLogger().removeHandler(console)
 
 
-def forward_logs_to_driver() -> None:
-    """Sends the log lines of this process to the console of the driver, if it is one of Ray's workers.
+def forward_logs_to_driver(name: str = "") -> None:
+    """Sends the log lines of this process, which get its name, to the console of the driver.
 
-    Every actor, every task and every training worker calls it first, so that an outage of the storage is seen too.
+    Does nothing outside of Ray's workers. Every actor, every task and every training worker calls it first, so that an
+    outage of the storage is seen too.
     """
-    handlers = logging.getLogger().handlers
-    if not ray_internals.is_worker() or any(isinstance(handler.formatter, _Marked) for handler in handlers):
+    if not ray_internals.is_worker():
+        return
+    name_process(name)
+    if any(isinstance(handler.formatter, _Marked) for handler in logging.getLogger().handlers):
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Marked("%(message)s"))
+    handler.setFormatter(_Marked("%(origin)s%(message)s"))
+    handler.addFilter(add_origin)
     _log_to(handler)
 
 
 def _log_to(handler: logging.Handler) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.getLogger("pipelines").setLevel(logging.INFO)
+    level = logging.getLevelNamesMapping().get(os.environ.get(LOG_LEVEL, "").upper(), logging.INFO)
+    logging.getLogger("pipelines").setLevel(level)
     # Ray Data tells every execution of a data set on several lines, at every level.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
@@ -105,20 +135,53 @@ def show_worker_logs() -> None:
 
 
 def _show(batch: dict[str, Any]) -> None:
-    """Logs the marked lines of what one process has printed."""
+    """Logs the marked lines of what one process has printed; that process has left out those of a lower level."""
+    level = max(logging.INFO, logger.getEffectiveLevel())
     for line in batch["lines"]:
         if line.startswith(_PROGRESS_MARK):
-            logger.info("%s", line.removeprefix(_PROGRESS_MARK), extra=PROGRESS_RECORD)
+            logger.log(level, "%s", line.removeprefix(_PROGRESS_MARK), extra={"origin": "", **PROGRESS_RECORD})
         elif line.startswith(_MARK):
-            logger.info("%s", line.removeprefix(_MARK))
+            logger.log(level, "%s", line.removeprefix(_MARK), extra={"origin": ""})
 
 
-def silence_native_code() -> None:
-    """What Ray's C++ writes to this process' standard error goes nowhere; Python's own errors still show.
+@contextmanager
+def native_output_kept() -> Iterator[None]:
+    """What Ray's C++ writes to standard error goes to a temporary file; Python's own errors still show.
 
-    It is in Ray's session folder all the same.
+    The file is removed where a `with` block ends well, or by SystemExit with 0 (done) or 2 (wrong usage); else its name
+    is printed. A native abort lets nothing be printed: then the file is there all the same.
     """
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    handle, name = tempfile.mkstemp(prefix=f"dmlcsr-{os.getpid()}-", suffix=".stderr")
+    os.close(handle)
+    file = os.open(name, os.O_RDWR | os.O_APPEND)
+    os.dup2(file, 2)
+    threading.Thread(target=_bound, args=(file,), daemon=True).start()
+    code: object = 1
+    try:
+        yield
+        code = 0
+    except SystemExit as end:
+        code = end.code
+        raise
+    finally:
+        if code in (0, 2) or not os.fstat(file).st_size:
+            Path(name).unlink()
+        else:
+            print(f"what native code has said last is in {name}", file=sys.stderr)
+
+
+def _bound(file: int) -> None:
+    """Keeps the file short as long as the process lives: in append mode what is written next follows its new end."""
+    while True:
+        time.sleep(_NATIVE_SECONDS)
+        keep_tail(file, NATIVE_BYTES)
+
+
+def keep_tail(file: int, num_bytes: int) -> None:
+    """Cuts a file that is twice as long as `num_bytes` to its end. What is written meanwhile may be lost."""
+    size = os.fstat(file).st_size
+    if size > 2 * num_bytes:
+        tail = os.pread(file, num_bytes, size - num_bytes)
+        os.ftruncate(file, 0)
+        os.write(file, tail)

@@ -32,7 +32,9 @@ def ray_session(needs: Needs) -> Iterator[None]:
     address = os.environ.get(ray_settings.ADDRESS)
     try:
         if address:
-            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING)
+            ray.init(
+                address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=_inherited_variables()
+            )
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
             cpus = max(os.cpu_count() or 1, math.ceil(needs.cpus))
@@ -57,6 +59,12 @@ def ray_session(needs: Needs) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _inherited_variables() -> dict[str, Any] | None:
+    """The runtime environment of workers on a given cluster; those of a local one inherit all variables."""
+    level = os.environ.get(console.LOG_LEVEL)
+    return None if level is None else {"env_vars": {console.LOG_LEVEL: level}}
 
 
 def start_local(num_cpus: int, **options: Any) -> Any:

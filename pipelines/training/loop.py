@@ -41,13 +41,16 @@ from pipelines.models.setup import (
 from pipelines.models.teachers import configured_teacher
 from pipelines.regulation.cycles import Cycles
 from pipelines.regulation.orchestrator import TrialRef
-from pipelines.run import console, run_directory
+from pipelines.run import console, phases, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.progress import Progress
 from pipelines.run.run_directory import EpochMetrics
+from pipelines.run.waiting import told_waits, waiting
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2
+RANKS_BOUND = "limit: the process group's time-out, 1800 s"
+"""What bounds a wait for other ranks in a collective operation of PyTorch."""
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
@@ -56,9 +59,10 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
     Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
     """
-    console.forward_logs_to_driver()
-    config = TrainConfig.model_validate(settings["config"])
-    worker = RankTrainer(config, Manifest.model_validate(settings["manifest"]), TrialRef(*settings["trial_ref"]))
+    config, trial_ref = TrainConfig.model_validate(settings["config"]), TrialRef(*settings["trial_ref"])
+    rank = f" rank {ray.train.get_context().get_world_rank()}" if config.workers.num_workers > 1 else ""
+    console.forward_logs_to_driver(f"{trial_ref.lines_name}{rank}".strip())
+    worker = RankTrainer(config, Manifest.model_validate(settings["manifest"]), trial_ref)
     return worker.run(settings["started"])
 
 
@@ -103,6 +107,7 @@ class RankTrainer:
     def run(self, started: float) -> dict[str, Any]:
         """All epochs that are not done yet."""
         first, last = len(self.history), self.config.num_epochs
+        self._enter("waiting for the first batch", self._cycle_of(first))
         if first == 0:
             self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
         elif self.rank == 0:
@@ -112,6 +117,10 @@ class RankTrainer:
         )
         for epoch in range(first, last):
             self.finish_cycle_if_due(epoch)
+            if epoch == first:
+                self._enter("waiting for the first batch", self._cycle_of(epoch))
+            elif self._cycle_of(epoch) != self._cycle_of(epoch - 1):
+                self._enter("training", self._cycle_of(epoch))
             record, failure = self.train_epoch(epoch, batches)
             if failure is not None:
                 return {"history": self.history, "failure": failure}
@@ -141,11 +150,32 @@ class RankTrainer:
             yield normalize(batch["image"], self.card.preprocessing)
 
     def _log_first_batch(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
-        """The same batches; says when the first one was there."""
-        for number, batch in enumerate(batches):
+        """The same batches; says when the first one was there, and of each how long it is waited for."""
+        for number, batch in enumerate(told_waits(batches, "the next training batch", self._decode_bound, self._level)):
             if number == 0 and self.rank == 0:
                 logger.info("first batch %.1f s after the start of the command", time.time() - started)
+                self._enter("training", self._cycle_of(len(self.history)))
             yield batch
+
+    def _cycle_of(self, epoch: int) -> int | None:
+        """The cycle to which the epoch that follows `epoch` done ones belongs, 0: the initial phase."""
+        csr = self.config.csr
+        cycle = (epoch - self.config.schedule.epochs) // csr.cycle_epochs + 1
+        return min(max(0, cycle), csr.num_cycles) if csr.num_cycles else None
+
+    def _enter(self, kind: phases.Kind, cycle: int | None) -> None:
+        if self.rank == 0:
+            phases.enter(self.config.out, kind, cycle)
+
+    @property
+    def _level(self) -> int:
+        """Of the lines that are told before rare waits: one rank speaks for all."""
+        return logging.INFO if self.rank == 0 else logging.DEBUG
+
+    @property
+    def _decode_bound(self) -> str:
+        workers = self.config.workers
+        return f"no limit; needs a free CPU, and uses {workers.decode_tasks} for each worker: workers.decode_tasks"
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
         """Mean loss terms, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
@@ -236,6 +266,8 @@ class RankTrainer:
         batches: Iterator[stream.Columns] = islice(
             rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches
         )
+        level = self._level if max_batches else logging.DEBUG
+        batches = told_waits(batches, "the next validation batch", self._decode_bound, level)
         return scoring.validation_metrics(
             network or self.network, self.card, self.device, batches, scoring.sum_over_workers
         )
@@ -250,7 +282,8 @@ class RankTrainer:
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(latest, checkpoint=saved)
         # `report` only hands over; this returns when the controller has written its snapshot.
-        ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
+        with waiting(f"Ray Train to commit the checkpoint of epoch {latest['epoch']}, when all ranks have reported"):
+            ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
         if self.rank == 0:
             run_directory.write_metrics(self.config.out, self.history)
             logger.info(

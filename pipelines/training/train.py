@@ -23,7 +23,8 @@ from pipelines.models import checkpoint, model_directory, setup, weight_files
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
-from pipelines.run import claims, result_file, run_directory
+from pipelines.run import claims, phases, result_file, run_directory
+from pipelines.run.driver_log import driver_log
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
 from pipelines.run.preflight import Needs
@@ -39,6 +40,7 @@ from pipelines.run.ray_train import (
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
 from pipelines.training import loop
+from pipelines.training.placement import PlacementLog
 
 logger = logging.getLogger(__name__)
 MAY_DIFFER = ("workers",)
@@ -73,6 +75,7 @@ def run(config: TrainConfig) -> TrainResult:
     with ExitStack() as stack:
         claim = claims.claim_output("train", config, config.out, inputs, MAY_DIFFER)
         config, resumed = stack.enter_context(claim)
+        stack.enter_context(driver_log(config.out))
         run_directory.describe(config, manifest.digest)
         stack.enter_context(ray_session(needs(config, worker_bytes(config, manifest.taxonomy))))
         if config.averages_students:
@@ -136,11 +139,13 @@ def train_trial(
             taxonomy=manifest.taxonomy_name,
             num_cycles=config.csr.num_cycles,
         )
-        get_result(orchestrator_handle.register.remote(trial))
+        get_result(orchestrator_handle.register.remote(trial), "the orchestrator's answer to register")
     result = fit(config, manifest, trial_ref, callbacks)
+    phases.enter(config.out, "exporting")
     score = export_best(config, manifest, trial_ref, result)
     if orchestrator_handle is not None:
-        get_result(orchestrator_handle.finish_trial.remote(TrialEnd(trial=trial_ref.trial, state=State.FINISHED)))
+        end = TrialEnd(trial=trial_ref.trial, state=State.FINISHED)
+        get_result(orchestrator_handle.finish_trial.remote(end), "the orchestrator's answer to finish_trial")
     return {
         "run": config.out,
         "model": RunPaths(config.out).model,
@@ -188,7 +193,12 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
                 raise WorkersLostError(
                     f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
                 ) from error
-            logger.warning("the controller of the training was lost; another one continues from the last epoch")
+            logger.warning(
+                "Ray Train's controller died; restarted (attempt %d of %d), continuing from epoch %d",
+                attempt + 2,
+                failures + 1,
+                len(run_directory.read_metrics(config.out)) + 1,
+            )
     answer: dict[str, Any] = result.return_value or {}
     if "failure" in answer:
         raise RunFailedError(f"{answer['failure']}; lower --optimizer.lr or set --optimizer.clip-norm")
@@ -223,7 +233,8 @@ def build_torch_trainer(
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=VAL_MEAN_F1),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=list(callbacks),
+            # Ray Train takes its inner kinds of callbacks too.
+            callbacks=[PlacementLog(config.out, trial_ref, workers), *callbacks],  # type: ignore[list-item]
         ),
     )
 

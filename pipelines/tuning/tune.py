@@ -26,7 +26,8 @@ from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
-from pipelines.run import claims, preflight, ray_settings, result_file, run_directory
+from pipelines.run import claims, console, preflight, ray_settings, result_file, run_directory
+from pipelines.run.driver_log import driver_log
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
 from pipelines.run.preflight import Needs
@@ -86,7 +87,8 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     """Runs all trials that are not done yet, and before them the initial run that they share."""
     run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
-    with ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))):
+    session = ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy)))
+    with driver_log(config.out), session:
         fits = max_concurrent(config, limits)
         if soup:
             train_initial_run(config, manifest)
@@ -189,6 +191,8 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
     ray_settings.TRIAL_PLACE_SECONDS.set_default()
     number = values[TRIAL_NUMBER]
+    trial_ref = TrialRef(config.out, trial_name(number))
+    console.forward_logs_to_driver(trial_ref.lines_name)
     out = RunPaths(config.out).trial(number)
     for record in run_directory.read_metrics(out):
         ray.tune.report(dict(record))
@@ -196,9 +200,8 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
         return
     suggested = {name: value for name, value in values.items() if name != TRIAL_NUMBER}
     mine = begun(out, trial_config(config, out, suggested or sample_values(config, number)), manifest)
-    trial_ref, callbacks = TrialRef(config.out, trial_name(number)), [TuneReportCallback()]
     try:
-        mark_finished(out, train.train_trial(replacing_nothing(mine), manifest, trial_ref, callbacks))
+        mark_finished(out, train.train_trial(replacing_nothing(mine), manifest, trial_ref, [TuneReportCallback()]))
     except WorkersLostError:
         raise  # Tune begins the trial again, up to `workers.max_failures` times
     except (RunFailedError, UserError) as error:
@@ -226,7 +229,8 @@ class TrialRecorder(ray.tune.Callback):
         if state_of(out) in (State.UNFINISHED, State.STOPPED):
             if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
-                get_result(actor.finish_trial.remote(TrialEnd(trial=trial_name(number), state=State.STOPPED)))
+                end = TrialEnd(trial=trial_name(number), state=State.STOPPED)
+                get_result(actor.finish_trial.remote(end), "the orchestrator's answer to finish_trial")
             mark_stopped(out)
         why = failure(out)
         logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))

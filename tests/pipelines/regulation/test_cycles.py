@@ -1,5 +1,6 @@
 """Self-regulation in a training on the shared cluster: real cycles, a real orchestrator, real kills."""
 
+import shutil
 import time
 
 import pytest
@@ -15,7 +16,7 @@ from pipelines.errors import UserError
 from pipelines.models import model_directory, weight_files
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Student
-from pipelines.run import result_file
+from pipelines.run import phases, result_file
 from pipelines.training import train
 from tests.support.training import history, kill_when, same_weights, smoke, weights
 
@@ -106,6 +107,34 @@ def test_status_tells_cycles_and_lineage_without_a_cluster(regulated):
     assert told["trials"]["train"]["state"] == "finished"
     text = status.summary(told)
     assert "0.33 train/2" in text and "3 of 3 ensembles" in text
+
+
+def test_phases_tell_what_the_run_did_in_which_cycle(regulated):
+    end = ["averaging", "re-estimating BatchNorm", "validating"]
+    assert [(phase.kind, phase.cycle) for phase in phases.read(regulated[0].out)] == [
+        ("waiting for workers", None),
+        ("waiting for the first batch", 0),
+        ("training", 0),
+        ("averaging", 0),
+        ("training", 1),
+        *((kind, 1) for kind in end),
+        ("training", 2),
+        *((kind, 2) for kind in end),
+        ("exporting", None),
+    ]
+
+
+def test_status_tells_the_phase_of_a_run_that_was_cut_off(regulated, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(regulated[0].out, out)
+    result_file.mark_unfinished("train", str(out))
+    phases.enter(str(out), "averaging", 2)
+    told = status.run(StatusConfig(run=str(out)))["trials"]["train"]
+    assert told["state"] == "interrupted" and told["phase"] == "cycle 2, averaging"
+    assert 0 <= told["phase_seconds"] <= told["seconds_since_epoch"]
+    (out / phases.PHASES).unlink()
+    told = status.run(StatusConfig(run=str(out)))["trials"]["train"]
+    assert told["phase"] is None and told["phase_seconds"] is None, "a run of an older program"
 
 
 DURING_AN_AVERAGE = "cycles/train/001-student-*"

@@ -221,7 +221,7 @@ def test_help_begins_with_what_is_required_and_ends_with_what_all_commands_have(
     assert titles[:3] == ["required", "options", "model"] and titles[-1] == "of every command"
     required, common = text.partition("\noptions:")[0], text.partition("of every command:")[2]
     assert re.findall(r"^  (--\S+)", required, re.MULTILINE) == ["--data", "--out"]
-    flags = ["--config", "--preset", "--json", "--verbose", "--print-config", "-h,"]
+    flags = ["--config", "--preset", "--json", "--verbose", "--log-level", "--print-config", "-h,"]
     assert re.findall(r"^  (-\S+)", common, re.MULTILINE) == flags
 
 

@@ -22,6 +22,10 @@ REVIEWED = {
     ("pipelines/run/lock.py", "_take", "time.strftime"): "shown in a refusal",
     ("pipelines/run/lock.py", "_take", "time.localtime"): "shown in a refusal",
     ("pipelines/run/lock.py", "_beat", "time.time"): "written; others look whether it changes, never what it says",
+    ("pipelines/run/driver_log.py", "driver_log", "time.strftime"): "in the name of a log file",
+    ("pipelines/run/driver_log.py", "driver_log", "time.gmtime"): "in the name of a log file",
+    ("pipelines/run/phases.py", "enter", "time.time"): "written, for people: when a phase began",
+    ("pipelines/run/phases.py", "ago", "time.time"): "shown by `status`: how long ago something was written",
     ("pipelines/training/loop.py", "run", "time.time"): "written to metrics.jsonl and TensorBoard, for people",
     ("pipelines/training/loop.py", "_log_first_batch", "time.time"): "a line of the log",
 }

@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import pty
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 import ray_job
 from pipelines.run import console
 from pipelines.run.console import PROGRESS_RECORD, Console
+from tests.support.commands import ROOT
 
 
 @pytest.fixture
@@ -83,3 +86,82 @@ def test_of_what_ray_prints_only_our_workers_lines_are_shown(caplog):
         console._show({"lines": lines, "is_err": True, "pid": 1})
     assert [record.getMessage() for record in caplog.records] == ["epoch 1 done", "second line", "step 3"]
     assert [getattr(record, "progress", False) for record in caplog.records] == [False, False, True]
+
+
+@pytest.fixture
+def named():
+    console.name_process("trial 00003 rank 1")
+    yield
+    console.name_process("")
+
+
+def test_lines_name_the_process_that_says_them_once(log, named):
+    stream = io.StringIO()
+    log.addHandler(Console(stream, verbose=False))
+    log.info("mine")
+    log.info("[trial 00001] forwarded", extra={"origin": ""})
+    texts = [line.split(" ", 1)[1] for line in stream.getvalue().splitlines()]
+    assert texts == ["[trial 00003 rank 1] mine", "[trial 00001] forwarded"]
+
+
+@pytest.mark.parametrize("level", ["debug", "info", "warning", None, "loud"])
+def test_the_level_of_lines_is_inherited_by_way_of_a_variable(monkeypatch, level):
+    monkeypatch.delenv(console.LOG_LEVEL, raising=False)
+    if level is not None:
+        monkeypatch.setenv(console.LOG_LEVEL, level)
+    with console.logging_to_console(verbose=False):
+        wanted = logging.getLevelName(level.upper()) if level in ("debug", "warning") else logging.INFO
+        assert logging.getLogger("pipelines.somewhere").getEffectiveLevel() == wanted
+
+
+def test_what_workers_say_passes_whatever_the_level_of_the_driver(monkeypatch, capsys):
+    monkeypatch.setenv(console.LOG_LEVEL, "warning")
+    with console.logging_to_console(verbose=False):
+        console._show({"lines": ["dmlcsr| the object store does not answer"]})
+    assert "does not answer" in capsys.readouterr().err
+
+
+NATIVE = """
+import os, sys
+from pipelines.run import console
+with console.native_output_kept():
+    os.write(2, b"native words")
+    print("python words", file=sys.stderr)
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "is_kept"),
+    [("sys.exit(0)", False), ("sys.exit(2)", False), ("pass", False), ("sys.exit(1)", True), ("1 / 0", True)],
+)
+def test_native_output_is_kept_where_a_command_fails(tmp_path, end, is_kept):
+    done = subprocess.run(
+        [sys.executable, "-c", NATIVE.format(end=end)], capture_output=True, text=True, cwd=ROOT, check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    kept = [path.read_text() for path in tmp_path.glob("*.stderr")]
+    assert kept == (["native words"] if is_kept else [])
+    assert "python words" in done.stderr and "native words" not in done.stderr
+    assert (str(tmp_path) in done.stderr) == is_kept
+    assert "ZeroDivisionError" in done.stderr or end != "1 / 0"
+
+
+def test_native_output_of_a_command_that_aborts_is_there(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", NATIVE.format(end="os.abort()")], capture_output=True, cwd=ROOT, check=False,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode < 0 and [path.read_text() for path in tmp_path.glob("*.stderr")] == ["native words"]
+
+
+def test_a_long_file_is_cut_to_its_end_and_goes_on_there(tmp_path):
+    file = os.open(tmp_path / "file", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    os.write(file, b"x" * 150)
+    console.keep_tail(file, 100)
+    assert os.fstat(file).st_size == 150
+    os.write(file, b"y" * 150)
+    console.keep_tail(file, 100)
+    os.write(file, b"z")
+    os.close(file)
+    assert (tmp_path / "file").read_bytes() == b"y" * 100 + b"z"
