@@ -43,7 +43,7 @@ def here(monkeypatch):
 
 def end_cycle(actor, run, cycle, value):
     """What a trial does at the end of a cycle; the ensemble's weights."""
-    step = actor.report(student(run, cycle, value))
+    step = actor.submit_student(student(run, cycle, value))
     if isinstance(step, Average):
         uri = orchestrator.weights_prefix(str(run), "a", cycle, "ensemble")
         weights = weight_files.write_weights(uri, weight_files.read_weights(step.weights))
@@ -76,7 +76,7 @@ def test_whatever_is_repeated_averages_once_and_leaves_no_gap(tmp_path_factory, 
                 if step == "restart":
                     actor = Orchestrator(str(run))
                 elif step == "report":
-                    assert isinstance(actor.report(student(run, cycle, cycle + 1)), Ensemble)
+                    assert isinstance(actor.submit_student(student(run, cycle, cycle + 1)), Ensemble)
                 elif cycle:
                     other = actor.ensemble("a", cycle).weights
                     assert actor.publish("a", cycle, other, 0.0).val_mean_f1 == (cycle + 1) / 10
@@ -89,8 +89,8 @@ def test_a_kill_between_average_and_publish_repeats_neither(tmp_path, here):
     actor = Orchestrator(str(tmp_path))
     actor.register(TRIAL)
     end_cycle(actor, tmp_path, 0, 1)
-    average = actor.report(student(tmp_path, 1, 5))
-    again = Orchestrator(str(tmp_path)).report(student(tmp_path, 1, 5))
+    average = actor.submit_student(student(tmp_path, 1, 5))
+    again = Orchestrator(str(tmp_path)).submit_student(student(tmp_path, 1, 5))
     assert isinstance(again, Average) and again == average and here == [1]
 
 
@@ -102,7 +102,7 @@ def test_reports_that_make_no_sense_are_refused(tmp_path, here, cycle, trial, me
     actor.register(TRIAL)
     end_cycle(actor, tmp_path, 0, 1)
     with pytest.raises(UserError, match=message):
-        actor.report(student(tmp_path, cycle, 2, trial))
+        actor.submit_student(student(tmp_path, cycle, 2, trial))
     assert len(actor.ledger.of(Student, "a")) == 1
 
 
@@ -119,7 +119,7 @@ def test_a_student_of_another_architecture_is_refused_and_nothing_is_averaged(tm
     actor.register(TRIAL)
     end_cycle(actor, tmp_path, 0, 1)
     with pytest.raises(UserError, match="not of the ensemble's architecture"):
-        actor.report(student(tmp_path, 1, 2, more=torch.zeros(3)))
+        actor.submit_student(student(tmp_path, 1, 2, more=torch.zeros(3)))
     assert not actor.ledger.of(Average, "a") and len(actor.ledger.of(Student, "a")) == 1
     assert end_cycle(actor, tmp_path, 1, 3)[0] == 2
 
@@ -147,9 +147,10 @@ def test_weights_that_changed_since_are_refused(tmp_path):
     ],
 )
 def test_a_record_that_cannot_be_read_is_named(tmp_path, content, message):
-    Ledger(str(tmp_path)).commit(TrialEnd(trial="b", state="finished"))
-    storage.write_bytes(str(tmp_path / "ledger/a/end.json"), content)
-    with pytest.raises(UserError, match=rf"a/end.json.*{message}"):
+    Ledger(str(tmp_path)).write_once(TrialEnd(trial="b", state="finished"))
+    damaged = TrialEnd(trial="a", state="finished").name
+    storage.write_bytes(str(tmp_path / "ledger" / damaged), content)
+    with pytest.raises(UserError, match=rf"{damaged}.*{message}"):
         Ledger(str(tmp_path))
 
 
@@ -165,7 +166,7 @@ def test_status_tells_where_each_trial_stands(tmp_path, here):
     actor.register(TRIAL)
     end_cycle(actor, tmp_path, 0, 1)
     end_cycle(actor, tmp_path, 1, 3)
-    actor.end(TrialEnd(trial="a", state="stopped"))
+    actor.finish_trial(TrialEnd(trial="a", state="stopped"))
     told = actor.status()["trials"]["a"]
     assert told["state"] == "stopped" and told["ensembles"] == {0: 0.1, 1: 0.3}
     assert told["lineage"] == {}  # it is most of the whole, and nobody asks the actor for it
@@ -182,6 +183,6 @@ def test_two_trials_do_not_see_each_other(tmp_path, here):
     actor = Orchestrator(str(tmp_path))
     for name, value in (("a", 1), ("b", 5)):
         actor.register(TRIAL.model_copy(update={"trial": name}))
-        actor.report(student(tmp_path, 0, value, name))
+        actor.submit_student(student(tmp_path, 0, value, name))
     assert [trial.trial for trial in actor.ledger.trials()] == ["a", "b"]
     assert [record.trial for record in actor.ledger.of(Ensemble, "b")] == ["b"]

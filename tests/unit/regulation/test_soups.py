@@ -32,7 +32,7 @@ def end_cycle(actor, name, cycle, score):
     """Report and publish, as a trial's workers do; weights are a number."""
     uri = orchestrator.weights_prefix(actor.run, name, cycle, "student")
     weights = weight_files.write_weights(uri, {"w": torch.tensor([score])})
-    step = actor.report(Student(trial=name, cycle=cycle, weights=weights, val_mean_f1=score))
+    step = actor.submit_student(Student(trial=name, cycle=cycle, weights=weights, val_mean_f1=score))
     if isinstance(step, Average):
         actor.publish(name, cycle, step.weights, score)
 
