@@ -1,9 +1,10 @@
-"""Networks with random weights."""
+"""Networks with random weights, and what they take."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.model import DMLCSR, Architecture, FaceParser
+from dmlcsr.model.layers import BatchNorm
 from dmlcsr.weights import ModelCard, Preprocessing, pack_model
 
 
@@ -27,3 +28,27 @@ def untrained_model():
     architecture = Architecture(num_classes=19, depth=18, width=0.25)
     card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=128))
     return pack_model(FaceParser(architecture).eval(), card)
+
+
+def on_meta(architecture: Architecture) -> DMLCSR:
+    """A training network without memory for its weights."""
+    with torch.device("meta"):
+        return DMLCSR(architecture)
+
+
+def weight_bytes(architecture: Architecture) -> int:
+    return sum(parameter.nbytes for parameter in on_meta(architecture).parameters())
+
+
+def kept_bytes(architecture: Architecture, batch_size: int, size: int) -> int:
+    """What batch norms must keep for their backward pass: most, and not all, of a step's activations."""
+    network, seen = on_meta(architecture), []
+
+    def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0].nbytes)
+
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.register_forward_pre_hook(note)
+    network(torch.empty(batch_size, 3, size, size, device="meta"))
+    return sum(seen)

@@ -86,7 +86,7 @@ def test_a_soup_keeps_what_raises_the_score_and_nothing_else(shared, tmp_path):
         for name, value in good.items()
     }
     states = [{name: value + sign * noise[name] for name, value in good.items()} for sign in (1, -1)]
-    scored = [(scorer.finished(state)[1], state) for state in (*states, ignorant)]
+    scored = [(scorer.reestimate_and_score(state)[1], state) for state in (*states, ignorant)]
     ranked = [candidate(config, f"t{i}", state, score) for i, (score, state) in enumerate(scored)]
     ranked = sorted(ranked, key=lambda one: -one.val_mean_f1)
     settings = {"config": config.model_dump(mode="json"), "manifest": manifest.model_dump(mode="json")}

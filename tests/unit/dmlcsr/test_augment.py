@@ -1,10 +1,14 @@
+import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image, warp_label
+from dmlcsr.predict import normalize
 from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE, LAPA
+from dmlcsr.weights import Preprocessing
 
 POSES = st.builds(Pose, scale=st.floats(0.75, 1.25), rotation=st.floats(-60, 60), flip=st.booleans())
 SIDES = st.integers(8, 70)
@@ -87,6 +91,15 @@ def test_image_and_label_of_half_its_size_land_on_the_same_place():
     inside = warped_label != IGNORE
     differs = (warped_image[..., 0] > 127)[inside] != (warped_label == 1)[inside]
     assert differs.mean() < 0.02
+
+
+@pytest.mark.parametrize("pose", [Pose(), Pose(scale=1.25, rotation=40, flip=True)])
+def test_what_is_outside_the_image_is_zero_for_the_network(pose):
+    canvas = warp_image(np.full((24, 64, 3), 255, np.uint8), 64, pose)
+    outside = warp_label(np.zeros((24, 64), np.uint8), 64, pose, LAPA) == IGNORE
+    beyond = cv2.erode(outside.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # the border itself is interpolated
+    pixels = normalize(torch.from_numpy(canvas[None]), Preprocessing(size=64))[0].numpy()
+    assert beyond.sum() > 1000 and np.abs(pixels[:, beyond]).max() < 0.01  # a grey level is 0.017
 
 
 def test_strong_reduction_averages_instead_of_aliasing():

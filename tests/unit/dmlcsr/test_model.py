@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod, sqrt
 
 import numpy as np
@@ -243,3 +244,12 @@ def test_channel_counts_stay_multiples_of_eight() -> None:
     assert [narrow.channels(count) for count in (48, 64, 512)] == [16, 16, 128]
     assert Architecture(num_classes=11, width=0.01).channels(64) == 8
     assert Architecture(num_classes=11).channels(48) == 48
+
+
+def test_without_the_graphs_their_last_convolution_remains() -> None:
+    whole, bare = (FaceParser(replace(TINY, ddgcn=ddgcn)) for ddgcn in (True, False))
+    wanted, got = whole.context.output[0], bare.context.output[0]
+    assert got.kernel_size == wanted.kernel_size == (3, 3) and got.padding == wanted.padding
+    assert got.out_channels == wanted.out_channels and got.in_channels == whole.encoder.channels[3]
+    rest = {name: value.shape for name, value in whole.state_dict().items() if not name.startswith("context.")}
+    assert rest == {name: value.shape for name, value in bare.state_dict().items() if not name.startswith("context.")}

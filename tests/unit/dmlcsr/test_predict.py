@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from dmlcsr.augment import Pose, warp_label
+from dmlcsr.augment import Pose, canvas_to_image, warp_label
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.predict import Predictor, normalize, resample
 from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE, LAPA
@@ -83,3 +85,35 @@ def test_strips_make_the_whole_whatever_the_size(height, width, tta):
     assert [rows.start for rows, _ in strips] == [0, *(rows.stop for rows, _ in strips[:-1])]
     assert torch.allclose(torch.cat([probs for _, probs in strips], 1), whole.mean(0), atol=1e-6)
     assert (prediction.label_map() == whole.sum(0).argmax(0).numpy()).mean() > 0.999
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(2, 60), st.integers(2, 20))
+def test_each_pixel_is_sampled_at_its_place_on_the_canvas(height, width, canvas, stride_cells):
+    """Logits that say where they are: the first and the last one sit on the canvas' first and last pixel."""
+    ramp = torch.linspace(0, canvas - 1, stride_cells, dtype=torch.float64)
+    logits = torch.stack(torch.meshgrid(ramp, ramp, indexing="ij"))
+    rows, columns = resample(logits, canvas, height, width)
+    matrix = canvas_to_image(height, width, canvas, Pose())
+    for found, index, count in ((columns[0], 0, width), (rows[:, 0], 1, height)):
+        wanted = (np.arange(count) - matrix[index, 2]) / matrix[index, index]
+        np.testing.assert_allclose(found, np.clip(wanted, 0, canvas - 1), atol=1e-4)
+
+
+class SaysSize(torch.nn.Module):
+    """Notes which canvases it gets."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.shape[2:])
+        return torch.zeros(len(x), 19, 2, 2)
+
+
+def test_test_time_averaging_sees_three_scales_each_as_it_is_and_mirrored():
+    parser = SaysSize()
+    (prediction,) = Predictor(parser, card(64), tta=True).predict(np.zeros((1, 64, 64, 3), np.uint8), [(10, 10)])
+    sides = [48, 48, 64, 64, 80, 80]
+    assert sorted(parser.seen) == [(side, side) for side in sides]
+    assert sorted(canvas for _, canvas in prediction.views) == sides

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dmlcsr.quality import UNREACHABLE_THRESHOLD
+from dmlcsr.quality import UNREACHABLE_THRESHOLD, LabelQuality, given_probabilities
 from dmlcsr.refine import Policy, refine
 
 CLASSES = 4
@@ -77,3 +77,23 @@ def test_a_prediction_that_is_not_finite_is_refused():
     probs[:, 2, 2] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         refine(strips(probs), None, Policy(name="replace"))
+
+
+@settings(deadline=None)
+@given(labels, seeds)
+def test_the_score_is_of_the_label_before_whatever_it_becomes(label, seed):
+    probs = probabilities(seed)
+    scored = LabelQuality(CLASSES)
+    scored.add(given_probabilities(torch.from_numpy(label), probs))
+    for policy in (Policy(name="replace"), Policy(name="blend", label_weight=0.3)):
+        quality, expected = refine(strips(probs), label, policy).quality, scored.scores()
+        assert (quality is None) == (expected is None) == (label == 255).all()
+        assert quality is None or quality.image == pytest.approx(expected.image, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(labels, seeds)
+def test_confident_leaves_every_ignored_pixel_ignored(label, seed):
+    policy = Policy(name="confident", thresholds=(0.1,) * CLASSES)
+    refined = refine(strips(probabilities(seed)), label, policy)
+    assert ((refined.label == 255) == (label == 255)).all()

@@ -3,7 +3,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dmlcsr.regulation import BatchNormStatistics, distillation_target, distillation_targets, update_ensemble
+from dmlcsr.regulation import (
+    BatchNormStatistics,
+    distillation_target,
+    distillation_targets,
+    reestimate,
+    update_ensemble,
+)
 from tests.support.commands import DATA
 
 GOLDEN = dict(np.load(DATA / "regulation_edges_losses.npz"))
@@ -129,3 +135,13 @@ def test_statistics_of_two_workers_merge_to_those_of_one() -> None:
 def test_writing_without_a_batch_is_refused() -> None:
     with pytest.raises(ValueError, match="no batch"):
         BatchNormStatistics(Norms()).write()
+
+
+def test_reestimation_sums_over_the_workers_before_it_writes() -> None:
+    alone, first, second = (Norms().double() for _ in range(3))
+    reestimate(alone, batches())
+    others = iter(collect(second, batches()[1:]).sums.values())
+    reestimate(first, batches()[:1], lambda value: value.add_(next(others)))  # what all_reduce does
+    assert next(others, None) is None
+    for expected, got in zip(alone.buffers(), first.buffers(), strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)

@@ -77,7 +77,7 @@ def room_of(path: Path) -> str:
     return ".".join(parts[:2]) if parts[0] in ("dmlcsr", "pipelines", "tests") else parts[0]
 
 
-def docstrings(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.Constant]]:
+def docstrings(tree: ast.Module) -> Iterator[tuple[ast.AST, int, str]]:
     """Every docstring with its owner: a module, class or function, or the assignment that it follows."""
     for owner in ast.walk(tree):
         body = getattr(owner, "body", None)
@@ -85,7 +85,7 @@ def docstrings(tree: ast.Module) -> Iterator[tuple[ast.AST, ast.Constant]]:
         for node in body if isinstance(body, list) else ():
             value = node.value if isinstance(node, ast.Expr) else None
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                yield before, value
+                yield before, value.lineno, value.value
             before = node
 
 
@@ -94,14 +94,14 @@ def findings(path: Path) -> Iterator[Finding]:
     source = path.read_text()
     tree = ast.parse(source)
     helps = {command.config.__name__ for command in ray_job.COMMANDS.values()}
-    for owner, node in docstrings(tree):
-        text = node.value.strip()
+    for owner, line, docstring in docstrings(tree):
+        text = docstring.strip()
         if _STARTS.match(text):
-            yield Finding(path, node.lineno, "opener", text)
+            yield Finding(path, line, "opener", text)
         elif isinstance(owner, ast.FunctionDef | ast.AsyncFunctionDef) and not _FUNCTION.match(text):
-            yield Finding(path, node.lineno, "first word of a function", text)
+            yield Finding(path, line, "first word of a function", text)
         elif isinstance(owner, ast.ClassDef) and owner.name in helps and re.match(r"\w+s\b|The\b|A\b", text):
-            yield Finding(path, node.lineno, "imperative of a command", text)
+            yield Finding(path, line, "imperative of a command", text)
     texts = [(node.lineno, node.value) for node in ast.walk(tree) if isinstance(node, ast.Constant)]
     texts += [
         (token.start[0], token.string)
@@ -115,10 +115,10 @@ def findings(path: Path) -> Iterator[Finding]:
         for rule, pattern in (("phrase", _EVERYWHERE), ("spelling", _SPELLING)):
             for match in pattern.finditer(flat):
                 yield Finding(path, line, f"{rule} {match.group()!r}", flat[max(match.start() - 40, 0) :])
-    for node in ast.walk(tree):
-        name = getattr(node, "name", None) or getattr(node, "arg", None) or getattr(node, "id", None)
-        if isinstance(name, str) and (match := _SPELLING.search(name)):
-            yield Finding(path, node.lineno, f"spelling {match.group()!r}", name)
+    for named in ast.walk(tree):
+        name = getattr(named, "name", None) or getattr(named, "arg", None) or getattr(named, "id", None)
+        if isinstance(name, str) and (found := _SPELLING.search(name)):
+            yield Finding(path, named.lineno, f"spelling {found.group()!r}", name)  # type: ignore[attr-defined]
 
 
 FILES = [

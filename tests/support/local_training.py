@@ -1,0 +1,36 @@
+"""A training worker in this process, by Ray Train's local mode: no cluster, no data."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from ray.train.v2.api.config import ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
+
+from dmlcsr.taxonomy import LAPA
+from pipelines.config.training import TrainConfig
+from pipelines.data.dataset import DataFile, Manifest
+from pipelines.regulation.orchestrator import train_trial_ref
+from pipelines.training.loop import RankTrainer
+
+T = TypeVar("T")
+
+
+def manifest(**num_rows: int) -> Manifest:
+    """A data set of one file for each split, which nobody reads."""
+    splits = {
+        split: (DataFile(path=f"{split}/part-00000.parquet", num_rows=count, num_bytes=1, sha256="0"),)
+        for split, count in num_rows.items()
+    }
+    return Manifest(taxonomy_name="lapa", classes=LAPA.classes, splits=splits, digest="0")
+
+
+def as_only_worker(config: TrainConfig, work: Callable[[RankTrainer], T]) -> T:
+    """What `work` answers, given the only worker of a training."""
+    answers: list[T] = []
+
+    def train(_: dict[str, object]) -> None:
+        worker = RankTrainer(config, manifest(train=64, val=8), train_trial_ref(config.out))
+        answers.append(work(worker))
+
+    TorchTrainer(train, train_loop_config={}, scaling_config=ScalingConfig(num_workers=0)).fit()
+    return answers[0]
