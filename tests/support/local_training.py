@@ -3,29 +3,29 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from ray.train.v2.api.config import ScalingConfig
-from ray.train.v2.torch.torch_trainer import TorchTrainer
-
 from dmlcsr.taxonomy import LAPA
+from pipelines.config.base import SPLITS
 from pipelines.config.training import TrainConfig
 from pipelines.data.dataset import DataFile, Manifest
 from pipelines.regulation.orchestrator import train_trial_ref
+from pipelines.run.ray_train import ScalingConfig, TorchTrainer
 from pipelines.training.loop import RankTrainer
 
 T = TypeVar("T")
 
 
 def manifest(**num_rows: int) -> Manifest:
-    """A data set of one file for each split, which nobody reads."""
+    """A data set of one file for each split, which is never read."""
     splits = {
         split: (DataFile(path=f"{split}/part-00000.parquet", num_rows=count, num_bytes=1, sha256="0"),)
-        for split, count in num_rows.items()
+        for split in SPLITS
+        if (count := num_rows.get(split))
     }
     return Manifest(taxonomy_name="lapa", classes=LAPA.classes, splits=splits, digest="0")
 
 
 def as_only_worker(config: TrainConfig, work: Callable[[RankTrainer], T]) -> T:
-    """What `work` answers, given the only worker of a training."""
+    """Returns what `work` returns for the only worker of a training."""
     answers: list[T] = []
 
     def train(_: dict[str, object]) -> None:

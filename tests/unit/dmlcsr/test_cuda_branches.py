@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dmlcsr.edges import edge_targets
-from dmlcsr.losses import LossWeights, binary_weights, category_weights, dml_loss
+from dmlcsr.losses import PAPER_WEIGHTS, binary_weights, category_weights, dml_loss
 from dmlcsr.predict import Predictor
 from tests.support.cuda import PretendedCuda, autocast_of_cuda, cuda_autocast_works
 from tests.unit.dmlcsr.test_predict import card
@@ -43,7 +43,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_cpu() -> None:
     results = []
     for kind in (Tensor, PretendedCuda):
         tasks = tuple(task.clone().as_subclass(kind).requires_grad_() for task in logits)
-        parts = dml_loss(tasks, some_label().as_subclass(kind), LossWeights())  # type: ignore[arg-type]
+        parts = dml_loss(tasks, some_label().as_subclass(kind), PAPER_WEIGHTS)  # type: ignore[arg-type]
         results.append([*parts, *torch.autograd.grad(parts.total, tasks)])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got.as_subclass(Tensor), expected, rtol=1e-5, atol=1e-7)

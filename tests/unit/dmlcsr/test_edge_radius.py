@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dmlcsr.edges import edge_targets
-from dmlcsr.losses import LossWeights, binary_weights, category_weights, dml_loss
+from dmlcsr.losses import PAPER_WEIGHTS, binary_weights, category_weights, dml_loss
 from dmlcsr.regulation import distillation_targets
 
 RADII = [1, 2, 3]
@@ -24,7 +24,7 @@ def faces() -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
 @pytest.mark.parametrize("radius", RADII)
 def test_the_losses_are_of_edges_of_the_given_radius(radius: int) -> None:
     label, (parsing, binary, category) = faces()
-    parts = dml_loss((parsing, binary, category), label, LossWeights(), edge_radius=radius)
+    parts = dml_loss((parsing, binary, category), label, PAPER_WEIGHTS, edge_radius=radius)
     edges, classes = edge_targets(label, radius)
     wanted = F.cross_entropy(binary, edges.long(), binary_weights(edges))
     assert parts.binary_edge.item() == pytest.approx(wanted.item(), rel=1e-5)

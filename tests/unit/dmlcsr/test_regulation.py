@@ -141,7 +141,11 @@ def test_reestimation_sums_over_the_workers_before_it_writes() -> None:
     alone, first, second = (Norms().double() for _ in range(3))
     reestimate(alone, batches())
     others = iter(collect(second, batches()[1:]).sums.values())
-    reestimate(first, batches()[:1], lambda value: value.add_(next(others)))  # what all_reduce does
+
+    def add_others(value: Tensor) -> None:  # what all_reduce does
+        value.add_(next(others))
+
+    reestimate(first, batches()[:1], add_others)
     assert next(others, None) is None
     for expected, got in zip(alone.buffers(), first.buffers(), strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
