@@ -8,8 +8,8 @@ What is here is slow, simple, in float64, and independent of `dmlcsr`: it import
 stand where `dmlcsr` has closed forms. The inputs were drawn from a seed and are stored beside the values. Values
 are made from the stored inputs: another version of NumPy may draw other numbers, and changes no value.
 
-To add a golden value, for instance of a sixth loss term `smoothness` (docs/method.md, section 4, says what else a
-new term needs):
+To add a golden value, for instance of a sixth loss term `smoothness` (docs/extending.md says what else a new
+term needs):
 
 1. Write the term here as a function of the inputs, with plain torch operations, from its formula.
 2. Add it to `terms` of `_losses` as `"loss_smoothness": ...`, and its default weight to `weights` there:
@@ -19,19 +19,19 @@ new term needs):
 4. Run `python -m tests.golden --write regulation_edges_losses.npz`. It adds the new keys; look at the differences it
    prints: `loss_total` may change, and nothing else.
 
-`test_every_term_equals_the_reference` of tests/unit/test_losses.py then compares the new field of `LossParts` with
-`loss_smoothness`, and tests/unit/test_golden.py keeps this module and the files together.
+`test_every_term_equals_the_reference` of tests/unit/dmlcsr/test_losses.py then compares the new field of `LossTerms`
+with `loss_smoothness`, and tests/unit/dmlcsr/test_golden.py keeps this module and the files together.
 
 What cannot be made again here:
 
 - `official_state_dict_c11.json`: every key of the authors' state dict in training, for 11 classes, and its shape. It
   was read off their network. `official_forward_c11.npz`: that network's logits (`parsing`, `binary_edge`,
-  `category_edge`) in eval mode and float64. The weights are those of `official_value` in tests/unit/test_model.py,
-  drawn for each key from a seed that is the CRC-32 of the key; the input is
+  `category_edge`) in eval mode and float64. The weights are those of `official_value` in
+  tests/unit/dmlcsr/test_model.py, drawn for each key from a seed that is the CRC-32 of the key; the input is
   `numpy.random.default_rng(seed).normal(0, 1, input_shape)` with `seed` and `input_shape` of the file. Only the
   authors' code gives these values, and it does not run as released; what was changed to make it run is not recorded.
 - `label_studio_rle.json`: what `label_studio_sdk.converter.brush.encode_rle` 2.1.2 gives for the masks of `mask_of` in
-  tests/unit/test_masks.py. That package is not among the dependencies.
+  tests/unit/relabeling/test_masks.py. That package is not among the dependencies.
 """
 
 import argparse
