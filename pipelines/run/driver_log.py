@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 
 from pipelines import STARTED, storage
 from pipelines.run import console
+from pipelines.run.paths import RunPaths
 
 SECONDS = 30.0
 """Between two writes: object storage cannot append, so the file is written whole."""
@@ -60,7 +61,7 @@ class DriverLog(logging.Handler):
 def driver_log(out: str, seconds: float = SECONDS) -> Iterator[None]:
     """Keeps the log lines of a `with` block in `<out>/logs`. `out` is this command's already."""
     start = time.strftime("%Y%m%d-%H%M%S", time.gmtime(STARTED))
-    log = DriverLog(storage.join(out, "logs", f"driver-{start}-{os.getpid()}.log"))
+    log = DriverLog(storage.join(RunPaths(out).logs, f"driver-{start}-{os.getpid()}.log"))
     ended = threading.Event()
     thread = threading.Thread(target=log.write_until, args=(ended, seconds), daemon=True)
     logging.getLogger().addHandler(log)

@@ -44,6 +44,16 @@ class RunPaths:
         return storage.join(self.run, "tensorboard", "events.out.tfevents.0.run")
 
     @property
+    def phases(self) -> str:
+        """What the run has been doing, and since when."""
+        return storage.join(self.run, "phases.json")
+
+    @property
+    def logs(self) -> str:
+        """The driver's lines, a file for each attempt."""
+        return storage.join(self.run, "logs")
+
+    @property
     def result(self) -> str:
         """How the command ended."""
         return storage.join(self.run, "result.json")

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.run.paths import RunPaths
 
-PHASES = "phases.json"
 MAX_PHASES = 1000
 """The last ones are kept."""
 Kind = Literal[
@@ -46,12 +46,12 @@ def enter(out: str, kind: Kind, cycle: int | None = None) -> None:
         phases = read(out)
         if not phases or phases[-1][:2] != (kind, cycle):
             phases = [*phases, Phase(kind, cycle, time.time())][-MAX_PHASES:]
-            storage.write_json(storage.join(out, PHASES), {"phases": [phase._asdict() for phase in phases]})
+            storage.write_json(RunPaths(out).phases, {"phases": [phase._asdict() for phase in phases]})
 
 
 def read(out: str) -> Sequence[Phase]:
     """All phases, the present one last; empty where there are none, or what is there is damaged."""
-    uri = storage.join(out, PHASES)
+    uri = RunPaths(out).phases
     if not storage.exists(uri):
         return []
     try:

@@ -4,8 +4,10 @@ Ray may change any of it in any version. The tests named `test_ray_internals.py`
 is the only one to mend. It is loaded by every command: what belongs to a slow part of Ray is imported where it is used.
 """
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +15,8 @@ import ray
 from ray._common.utils import get_ray_address_file
 from ray._private import ray_constants, state
 from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+from pipelines.run import ray_settings
 
 if TYPE_CHECKING:
     from ray.data import DataContext
@@ -80,6 +84,33 @@ def rest_between_steps(context: "DataContext", seconds: float) -> None:
             time.sleep(seconds)
 
     context.custom_execution_callback_classes = [Rest]
+
+
+def around_worker_start(log: Callable[[], AbstractContextManager[None]]) -> Any:
+    """Returns a callback for Ray Train's controller that enters `log` whenever the workers of a training start.
+
+    Documented callbacks are called when the workers run. Without this one nothing says what a training waits for that
+    finds no free CPUs.
+    """
+    from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+
+    class StartLog(WorkerGroupCallback):
+        @contextmanager
+        def on_worker_group_start(self) -> Iterator[None]:
+            with log():
+                yield
+
+    return StartLog()
+
+
+def worker_start_seconds() -> float:
+    """Returns how long Ray Train waits for the resources and the start of workers, as set in this process.
+
+    The default is documented as a number only. Without this function a log line could name another one.
+    """
+    from ray.train.v2._internal.constants import DEFAULT_WORKER_GROUP_START_TIMEOUT_S
+
+    return float(os.environ.get(ray_settings.NODES_SECONDS.name, DEFAULT_WORKER_GROUP_START_TIMEOUT_S))
 
 
 def latest_cluster_file() -> Path:

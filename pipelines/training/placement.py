@@ -1,31 +1,27 @@
-"""What the controller of a training tells while it waits for the workers' resources."""
+"""Says what a training waits for until its workers have their resources."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from ray.train.v2._internal.constants import DEFAULT_WORKER_GROUP_START_TIMEOUT_S, WORKER_GROUP_START_TIMEOUT_S_ENV_VAR
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from typing import Any
 
 from pipelines.config.training import WorkersConfig
 from pipelines.regulation.orchestrator import TrialRef
-from pipelines.run import console, phases
+from pipelines.run import console, phases, ray_internals, ray_settings
 from pipelines.run.waiting import waiting
 
 
-class PlacementLog(WorkerGroupCallback):
-    """Runs in the controller, whenever workers start: the first ones, and those that replace lost ones."""
-
-    def __init__(self, out: str, trial_ref: TrialRef, workers: WorkersConfig) -> None:
-        self.out, self.trial_ref, self.workers = out, trial_ref, workers
+def placement_log(out: str, trial_ref: TrialRef, workers: WorkersConfig) -> Any:
+    """Returns a callback that runs in the controller whenever workers start, also those that replace lost ones."""
 
     @contextmanager
-    def on_worker_group_start(self) -> Iterator[None]:
-        console.forward_logs_to_driver(self.trial_ref.lines_name)
-        phases.enter(self.out, "waiting for workers")
-        seconds = float(os.environ.get(WORKER_GROUP_START_TIMEOUT_S_ENV_VAR, DEFAULT_WORKER_GROUP_START_TIMEOUT_S))
-        each = f"CPU {self.workers.cpus_per_worker}{', GPU 1' if self.workers.use_gpu else ''}"
-        what = f"the resources of {self.workers.num_workers} workers ({each} for each) and their start"
-        with waiting(what, f"limit: {WORKER_GROUP_START_TIMEOUT_S_ENV_VAR} = {seconds:g} s", logging.INFO):
+    def log() -> Iterator[None]:
+        console.forward_logs_to_driver(trial_ref.lines_name)
+        phases.enter(out, "waiting for workers")
+        each = f"CPU {workers.cpus_per_worker}{', GPU 1' if workers.use_gpu else ''}"
+        what = f"the resources of {workers.num_workers} workers ({each} for each) and their start"
+        bound = f"limit: {ray_settings.NODES_SECONDS.name} = {ray_internals.worker_start_seconds():g} s"
+        with waiting(what, bound, logging.INFO):
             yield
+
+    return ray_internals.around_worker_start(log)

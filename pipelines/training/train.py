@@ -40,7 +40,7 @@ from pipelines.run.ray_train import (
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
 from pipelines.training import loop
-from pipelines.training.placement import PlacementLog
+from pipelines.training.placement import placement_log
 
 logger = logging.getLogger(__name__)
 MAY_DIFFER = ("workers",)
@@ -233,8 +233,7 @@ def build_torch_trainer(
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=VAL_MEAN_F1),
             logging_config=LoggingConfig(log_level="WARNING"),
-            # Ray Train takes its inner kinds of callbacks too.
-            callbacks=[PlacementLog(config.out, trial_ref, workers), *callbacks],  # type: ignore[list-item]
+            callbacks=[placement_log(config.out, trial_ref, workers), *callbacks],
         ),
     )
 

@@ -52,3 +52,9 @@ def kept_bytes(architecture: Architecture, batch_size: int, size: int) -> int:
             module.register_forward_pre_hook(note)
     network(torch.empty(batch_size, 3, size, size, device="meta"))
     return sum(seen)
+
+
+def card(size: int = 64, taxonomy: str = "celebamask_hq", num_classes: int = 19) -> ModelCard:
+    """Makes the card of a small model."""
+    architecture = Architecture(num_classes=num_classes, depth=18, width=0.125)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=Preprocessing(size=size))

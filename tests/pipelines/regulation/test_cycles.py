@@ -6,17 +6,17 @@ import time
 import pytest
 import ray
 import torch
-import yaml
 from ray.exceptions import RayActorError
 
 from dmlcsr.regulation import update_ensemble
 from pipelines import status, storage
 from pipelines.config.commands import StatusConfig
+from pipelines.data import dataset
 from pipelines.errors import UserError
 from pipelines.models import model_directory, weight_files
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Student
-from pipelines.run import phases, result_file
+from pipelines.run import claims, phases, result_file
 from pipelines.training import train
 from tests.support.training import history, kill_when, same_weights, smoke, weights
 
@@ -94,7 +94,7 @@ def test_a_restarted_driver_adopts_the_orchestrator_it_finds(ray_cluster, tmp_pa
 
 def test_a_damaged_ledger_is_told_in_one_sentence_and_left_alone(faces, ray_cluster, tmp_path):
     config = smoke(faces, tmp_path / "run", **CSR)
-    storage.write_bytes(f"{config.out}/config.yaml", yaml.safe_dump(config.model_dump(mode="json")).encode())
+    claims.write_claim("train", config, config.out, {"data": dataset.read_manifest(str(faces)).digest})
     storage.write_bytes(f"{config.out}/ledger/train/student-000.json", b'{"half')
     with pytest.raises(UserError, match=r"student-000.json is damaged"):
         train.run(config)
@@ -132,7 +132,7 @@ def test_status_tells_the_phase_of_a_run_that_was_cut_off(regulated, tmp_path):
     told = status.run(StatusConfig(run=str(out)))["trials"]["train"]
     assert told["state"] == "interrupted" and told["phase"] == "cycle 2, averaging"
     assert 0 <= told["phase_seconds"] <= told["seconds_since_epoch"]
-    (out / phases.PHASES).unlink()
+    (out / "phases.json").unlink()
     told = status.run(StatusConfig(run=str(out)))["trials"]["train"]
     assert told["phase"] is None and told["phase_seconds"] is None, "a run of an older program"
 

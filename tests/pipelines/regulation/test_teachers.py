@@ -6,9 +6,10 @@ import torch
 from dmlcsr.model import DMLCSR
 from dmlcsr.taxonomy import LAPA
 from pipelines.models import setup, weight_files
-from pipelines.regulation import orchestrator, tasks
+from pipelines.regulation import orchestrator
 from pipelines.regulation.cycles import Cycles
 from pipelines.regulation.ledger import Student, Trial
+from pipelines.run.ray_calls import get_result
 from tests.support.training import same_weights, smoke
 
 
@@ -21,12 +22,12 @@ def test_each_cycle_is_taught_by_the_ensemble_of_the_one_before(ray_cluster, tmp
     references = [weight_files.write_weights(str(tmp_path / f"{n}"), state) for n, state in enumerate(published)]
     with orchestrator.orchestrator_actor(config.out) as actor:
         trial = Trial(trial=trial_ref.trial, architecture={}, taxonomy="lapa", num_cycles=3)
-        tasks.answer(actor.register.remote(trial))
+        get_result(actor.register.remote(trial))
         for cycle, weights in enumerate(references):
             student = Student(trial=trial_ref.trial, cycle=cycle, weights=weights, val_mean_f1=0.5)
-            tasks.answer(actor.submit_student.remote(student))
+            get_result(actor.submit_student.remote(student))
             if cycle:
-                tasks.answer(actor.publish.remote(trial_ref.trial, cycle, weights, 0.5))
+                get_result(actor.publish.remote(trial_ref.trial, cycle, weights, 0.5))
         cycles = Cycles(config, trial_ref, 0, card, torch.device("cpu"))
         teachers = [cycles.teacher(epoch) for epoch in range(config.num_epochs + 1)]
     # One epoch of the initial phase, two of each cycle, and what would follow: cycles 2 and 3 are taught.

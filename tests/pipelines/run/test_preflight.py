@@ -57,10 +57,10 @@ def test_a_full_disk_is_told_before_work(ray_cluster, monkeypatch):
         pass
 
 
-def test_other_versions_on_the_cluster_are_one_sentence(ray_cluster):
+def test_other_versions_on_the_cluster_are_one_sentence(ray_cluster, tmp_path):
     """A driver that says it is another Ray: the comparison is Ray's own."""
     script = "import ray, sys; ray.__version__ = '2.1.0'; import ray_job; sys.exit(ray_job.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", script, "synth", "--num-images", "10", "--out", "/tmp/never"]
+    command = [sys.executable, "-c", script, "synth", "--num-images", "10", "--out", str(tmp_path / "out")]
     address = ray.get_runtime_context().gcs_address
     done = subprocess.run(
         command, cwd=ROOT, env=os.environ | {"RAY_ADDRESS": address}, capture_output=True, text=True, timeout=120

@@ -11,7 +11,7 @@ from dmlcsr.edges import edge_targets
 from dmlcsr.losses import PAPER_WEIGHTS, binary_weights, category_weights, dml_loss
 from dmlcsr.predict import Predictor
 from tests.support.cuda import PretendedCuda, autocast_of_cuda, cuda_autocast_works
-from tests.unit.dmlcsr.test_predict import card
+from tests.support.networks import card
 
 
 @pytest.fixture

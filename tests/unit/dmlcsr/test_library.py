@@ -1,7 +1,7 @@
 from dmlcsr import load_model
 from dmlcsr.model import FaceParser
 from dmlcsr.weights import save_model
-from tests.unit.dmlcsr.test_predict import card
+from tests.support.networks import card
 
 
 def test_a_loaded_model_averages_over_views_where_it_is_told_to(tmp_path):

@@ -8,12 +8,8 @@ from dmlcsr.augment import Pose, canvas_to_image, warp_label
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.predict import Predictor, normalize, resample
 from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE, LAPA
-from dmlcsr.weights import ModelCard, Preprocessing
-
-
-def card(size=64, taxonomy="celebamask_hq", num_classes=19):
-    architecture = Architecture(num_classes=num_classes, depth=18, width=0.125)
-    return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=Preprocessing(size=size))
+from dmlcsr.weights import Preprocessing
+from tests.support.networks import card
 
 
 class FromColors(torch.nn.Module):

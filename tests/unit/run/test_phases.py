@@ -32,7 +32,7 @@ def test_only_the_last_ones_are_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"phases": [{"kind": "lunch", "cycle": 1, "began": 0.0}]}'])
 def test_a_damaged_file_is_as_good_as_none(tmp_path, content):
-    storage.write_bytes(f"{tmp_path}/{phases.PHASES}", content)
+    storage.write_bytes(f"{tmp_path}/phases.json", content)
     assert not phases.read(str(tmp_path))
     phases.enter(str(tmp_path), "exporting")
     assert [phase.kind for phase in phases.read(str(tmp_path))] == ["exporting"]
