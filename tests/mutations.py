@@ -78,8 +78,8 @@ MUTATIONS = (
     Mutation(
         "logits-sampled-beside-their-place",
         "dmlcsr/predict.py",
-        "(2 * centred * canvas) / (canvas - 1)",
-        "2 * centred",
+        "(2 * centered * canvas) / (canvas - 1)",
+        "2 * centered",
         f"{UNIT}/dmlcsr/test_predict.py::test_each_pixel_is_sampled_at_its_place_on_the_canvas",
     ),
     Mutation(
@@ -138,7 +138,7 @@ MUTATIONS = (
         "            self.optimizer.zero_grad()\n            with self._reduces_gradients(",
         STEP,
     ),
-    Mutation("the-sum-of-micro-batches", LOOP, "(parts.total / accumulate).backward()", "parts.total.backward()", STEP),
+    Mutation("the-sum-of-micro-batches", LOOP, "(terms.total / accumulate).backward()", "terms.total.backward()", STEP),
     Mutation(
         "memory-without-activations",
         "dmlcsr/footprint.py",
@@ -164,7 +164,7 @@ MUTATIONS = (
     Mutation(
         "a-receipt-for-other-items",
         "pipelines/data/packing.py",
-        'found.get("items") == shard.digest()',
+        '(found.get("format_version"), found.get("items")) == (RECEIPT_VERSION, shard.digest())',
         "bool(found)",
         f"{UNIT}/data/test_packing.py::test_a_shard_is_done_once_and_again_where_its_items_changed",
     ),
