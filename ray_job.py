@@ -1,7 +1,7 @@
 """DML-CSR face parsing on Ray: the entry point of every command.
 
-Where the package is installed, `dmlcsr` does the same as `python ray_job.py`. Clusters for trying them are started by
-`python -m cluster.local` and `python -m cluster.demo`.
+If the package is installed, `dmlcsr` does the same as `python ray_job.py`. `python -m cluster.local` and
+`python -m cluster.demo` start clusters on which the commands can be tried.
 
 python ray_job.py synth --out data/faces
 python ray_job.py train --data data/faces --out runs/first
@@ -22,18 +22,18 @@ from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError, RunFailedError, UserError
 
 VERSION = "0.2.0"
-"""That of pyproject.toml, which a job cannot ask: its working directory is not installed."""
+"""The version in pyproject.toml. A job cannot query it, because its working directory is not an installed package."""
 
 
 class Command(NamedTuple):
-    """A command: its configuration and the module whose `run` does it and `summary` tells it to people."""
+    """A command. `run(config)` in `module` executes it and returns a JSON-able dict; `summary(result)` formats it."""
 
     group: str
     config: type[Config]
     module: str
     with_presets: bool = False
     writes_folder: bool = True
-    """Whether `--out` is a folder, which then gets `result.json` too. `report`, `export` and `bench` write one file."""
+    """True if `--out` is a folder, which then also receives result.json. `report`, `export`, `bench` write one file."""
 
 
 COMMANDS = {
@@ -53,14 +53,14 @@ COMMANDS = {
 
 
 PLAN = "plan"
-"""Stands before another command, and tells what that would need and do."""
-PLAN_HELP = "Tell what a command would need and do, and what is missing for it, without doing it."
+"""The word before another command that plans that command in place of running it."""
+PLAN_HELP = "Print what a command would need and do, and what is missing for it, without running it."
 HELP = ("-h", "--help")
 
 
 def usage() -> str:
     """The text of `--help`: every command in its group."""
-    lines = ["usage: ray_job.py COMMAND [options]; COMMAND --help tells its options, --version the version"]
+    lines = ["usage: ray_job.py COMMAND [options]; COMMAND --help lists its options, --version prints the version"]
     helps = {name: (command.group, command.config.__doc__ or "") for name, command in COMMANDS.items()}
     helps[PLAN] = ("set-up", PLAN_HELP)
     for group in dict.fromkeys(group for group, _ in helps.values()):
@@ -107,7 +107,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def _command(name: str, is_plan: bool) -> Command:
-    """Raises UserError, naming the nearest command, for an unknown one."""
+    """The command of that name. Raises UserError, which names the nearest command, if there is none."""
     from pipelines.config import options
 
     if name in COMMANDS:
@@ -120,7 +120,7 @@ def _command(name: str, is_plan: bool) -> Command:
 
 
 def done(name: str, config: Config) -> tuple[dict[str, Any], str]:
-    """Runs a command; its result for machines and for people."""
+    """Runs a command. Returns its result as a dict and as a text for a terminal."""
     from pipelines.run import result_file
 
     module = importlib.import_module(COMMANDS[name].module)
@@ -132,7 +132,7 @@ def done(name: str, config: Config) -> tuple[dict[str, Any], str]:
 
 
 def planned(name: str, config: Config) -> tuple[dict[str, Any], str]:
-    """The same for its plan."""
+    """Plans a command. Returns its plan as a dict and as a text for a terminal."""
     from pipelines import plan
 
     result = plan.run(name, config)
@@ -156,7 +156,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def command_line() -> NoReturn:
-    """Runs the command of `sys.argv` as a program, `dmlcsr` or `python ray_job.py`, and exits with its code."""
+    """Runs the command in `sys.argv` and exits with its exit code. Entry point of `dmlcsr` and `python ray_job.py`."""
     from pipelines.run import console
 
     with nullcontext() if "--verbose" in sys.argv else console.native_output_kept():

@@ -1,17 +1,17 @@
-"""What a user can cause. `ray_job.py` turns these into one clear sentence and an exit code."""
+"""Errors that a user can cause or can act on. `ray_job.py` prints each as one sentence and returns its exit code."""
 
 
 class UserError(Exception):
-    """Wrong usage or bad input: exit code 2, no traceback. The message says what, where and what to do."""
+    """Wrong usage or bad input: exit code 2, no traceback. The message names the problem, its location and a remedy."""
 
 
 class OutputTakenError(UserError):
-    """The output already holds something else. Nothing may be written there, a result neither."""
+    """The output already holds something else. Nothing may be written there, not even `result.json`."""
 
 
 class RunFailedError(Exception):
-    """A run that started correctly could not finish: exit code 1, one sentence, no traceback."""
+    """A run started correctly but could not finish: exit code 1, one sentence, no traceback."""
 
 
 class WorkersLostError(RunFailedError):
-    """A training lost its workers, or their controller, too often; from the last epoch it can go on."""
+    """A training lost its workers or their controller too often. It can continue from the last finished epoch."""

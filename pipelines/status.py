@@ -1,4 +1,4 @@
-"""`status`: where a run or a sweep stands, from its storage alone: during it and after, without a cluster."""
+"""`status`: the state of a run or a sweep. It only reads the storage, so it needs no cluster."""
 
 from typing import Any
 
@@ -17,9 +17,9 @@ from pipelines.tuning import trials
 def run(config: StatusConfig) -> dict[str, Any]:
     """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "initial", "trials", "soups"}`.
 
-    `state` is finished, running (a live driver owns it), failed or interrupted; trials may be stopped too. `epochs`
-    are those of a `train`, or of all trials of a sweep; `initial` is the initial phase that these share, or None.
-    Trials have what `_progress` tells, too. Raises UserError where there is no run.
+    `state` is finished, running (a live driver owns the run), failed or interrupted; a trial may also be stopped.
+    `epochs` counts finished epochs, for a sweep those of all trials. `initial` is the initial phase that the trials
+    share, or None. Each trial also has the keys of `_progress`. Raises UserError if there is no run.
     """
     settings = run_directory.read_config(config.run)
     if settings is None:
@@ -57,9 +57,9 @@ def run(config: StatusConfig) -> dict[str, Any]:
 
 
 def _progress(run: str, state: State) -> dict[str, Any]:
-    """Reads `{"phase", "phase_seconds", "seconds_since_epoch"}` of a trial; None for what is not known.
+    """Reads `{"phase", "phase_seconds", "seconds_since_epoch"}` of a trial. Unknown values are None.
 
-    The seconds are the difference of two clocks: this machine's, and that of the machine which wrote the time.
+    The seconds compare the clock of this machine with that of the machine that wrote the time.
     """
     latest = next(reversed(phases.read(run)), None)
     history = run_directory.read_metrics(run)
@@ -72,7 +72,7 @@ def _progress(run: str, state: State) -> dict[str, Any]:
 
 
 def _progress_line(trial: dict[str, Any]) -> str:
-    """Says what a trial does now, and when its last epoch ended."""
+    """A sentence with the present phase of a trial and the time since its last epoch ended."""
     since = trial["phase_seconds"]
     doing = trial["phase"] or "phase unknown"
     doing += "" if since is None else f" for {minutes(since)} min"
@@ -82,6 +82,7 @@ def _progress_line(trial: dict[str, Any]) -> str:
 
 
 def summary(result: dict[str, Any]) -> str:
+    """The text of `status` for a terminal: a line for the run, a table of trials, the phases, cycles and soups."""
     best = "-" if result[VAL_MEAN_F1] is None else f"{100 * result[VAL_MEAN_F1]:.2f} %"
     lines = [
         f"{result['run']} ({result['command']}): {result['state']}, {result['epochs']} of {result['num_epochs']} "
@@ -91,8 +92,8 @@ def summary(result: dict[str, Any]) -> str:
         lines.append("run by process {pid} on {host}".format(**result["owner"]))
     if result["command"] == "tune":
         lines.append(trials.as_text(list(result["trials"].values())))
-    told = [result["initial"], *result["trials"].values()]
-    lines += [_progress_line(trial) for trial in told if trial and trial["state"] == "running"]
+    trials_and_initial = [result["initial"], *result["trials"].values()]
+    lines += [_progress_line(trial) for trial in trials_and_initial if trial and trial["state"] == "running"]
     for name, trial in result["trials"].items():
         if trial.get("students"):
             lines += _cycles(name, trial)
@@ -102,7 +103,7 @@ def summary(result: dict[str, Any]) -> str:
 
 
 def _cycles(name: str, trial: dict[str, Any]) -> list[str]:
-    """A table of one trial's cycles."""
+    """The lines of a table with the cycles of one trial."""
     lines = [f"trial {name}: {trial['state']}, {len(trial['ensembles'])} of {trial['num_cycles'] + 1} ensembles"]
     lines.append(f"  {'cycle':>5}{'taught by':>12}{'student %':>12}{'ensemble %':>12}  ensemble made of")
     for cycle, score in trial["students"].items():

@@ -1,1 +1,1 @@
-"""The run of a command: its session on a cluster, its output and who owns it, its log."""
+"""All that a running command needs: a Ray session, ownership of its output, the layout of the output, logs."""

@@ -1,8 +1,8 @@
 """`claim.json`: the command that an output belongs to, with its configuration and inputs.
 
-Every command that writes a folder claims it in one way: it looks whether the folder is free or its own, owns it (see
-`lock`), looks again, and only then writes. A claim is created once and says what an interrupted command continues with:
-the stored configuration, whatever the defaults of the present release are.
+Every command that writes a folder claims it in the same way. It checks that the folder is free or its own, takes
+ownership (see `lock`), checks again, and only then writes. A claim is created once. An interrupted command continues
+with the configuration stored there, even if the defaults of the present release differ.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class Claim(BaseModel):
-    """`command` with `config` (all values but `out`) made, or makes, this output; `inputs` holds digests by option."""
+    """The command that makes or made an output, its `config` without `out`, and its `inputs`: digests by option."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format_version: Literal[1, 2] = FORMAT_VERSION
@@ -32,7 +32,7 @@ class Claim(BaseModel):
 
 
 class Claimed(NamedTuple, Generic[ConfigT]):
-    """The configuration with which the command goes on, and whether it continues an earlier attempt."""
+    """The configuration that the command uses; `resumed` is True if it continues an earlier attempt."""
 
     config: ConfigT
     resumed: bool
@@ -63,11 +63,12 @@ def find_claim(
     inputs: Mapping[str, str] | None = None,
     may_differ: Sequence[str] = (),
 ) -> ConfigT | None:
-    """The configuration with which `command` goes on at `out`; None if `out` is free. Writes nothing.
+    """The configuration with which `command` continues at `out`; None if `out` is free. Writes nothing.
 
-    The stored configuration is read by the present model, which says what a missing value means. Only values that
-    `config` was given (not its defaults) are compared with it; those of the sections or fields `may_differ` replace it.
-    Raises OutputTakenError if `out` holds something else, or if a given value or an input differs.
+    The stored configuration is validated by the present model, whose defaults fill in missing values. Only values that
+    the user set in `config` (not its defaults) are compared with the stored ones. If they belong to the sections or
+    fields in `may_differ`, they replace the stored ones instead. Raises OutputTakenError if `out` holds something else,
+    or if a value that the user set or an input differs.
     """
     claim = _claim_of(command, out)
     if claim is None:
@@ -77,12 +78,13 @@ def find_claim(
     for name, digest in (inputs or {}).items():
         if claim.inputs.get(name) != digest:
             raise OutputTakenError(
-                f"{out} was made from another --{name} than {getattr(config, name)} holds now; choose another --out"
+                f"{out} was made from another --{name} than the present content of {getattr(config, name)}; "
+                "choose another --out"
             )
     if claim.format_version != FORMAT_VERSION and result_file.finished_result(out, command) is None:
         raise OutputTakenError(
             f"{out} holds an unfinished output of release 0.1 (format version {claim.format_version}), and this "
-            f"release continues those of format version {FORMAT_VERSION} only; choose another --out"
+            f"release only continues outputs of format version {FORMAT_VERSION}; choose another --out"
         )
     return _with_changes(stored, config, may_differ)
 
@@ -105,9 +107,9 @@ def claim_output(
     inputs: Mapping[str, str] | None = None,
     may_differ: Sequence[str] = (),
 ) -> Iterator[Claimed[ConfigT]]:
-    """Owns `out` for the time of a `with` block, claimed for this command. Raises what `find_claim` does.
+    """Claims `out` for this command and owns it during a `with` block. Raises the errors of `find_claim`.
 
-    It also raises OutputTakenError if another live driver owns `out`; the loser of two has written nothing.
+    Also raises OutputTakenError if another live driver owns `out`. In this case nothing was written.
     """
     find_claim(command, config, out, inputs, may_differ)
     with lock.ownership(out):
@@ -120,7 +122,7 @@ def claim_output(
 
 @contextmanager
 def claim_anew(command: str, config: Config, out: str) -> Iterator[None]:
-    """Owns `out` for a command that begins again each time: whatever it wrote there before is replaced."""
+    """Owns `out` during a `with` block, for a command that always starts anew and replaces its earlier output."""
     _claim_of(command, out)
     with lock.ownership(out):
         _claim_of(command, out)
@@ -130,27 +132,27 @@ def claim_anew(command: str, config: Config, out: str) -> Iterator[None]:
 
 
 def write_claim(command: str, config: Config, out: str, inputs: Mapping[str, str] | None = None) -> None:
-    """Writes the claim; the caller owns `out`."""
+    """Writes the claim. The caller must own `out`."""
     values = config.model_dump(mode="json", exclude={"out"})
     claim = Claim(command=command, config=values, inputs=inputs or {})
     storage.write_json(RunPaths(out).claim, claim.model_dump(mode="json"))
 
 
 def _stored_config(config: ConfigT, claim: Claim, out: str) -> ConfigT:
-    own_place = {"out": out} if "out" in type(config).model_fields else {}
+    location = {"out": out} if "out" in type(config).model_fields else {}
     try:
-        return type(config).model_validate({**claim.config, **own_place})
+        return type(config).model_validate({**claim.config, **location})
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise OutputTakenError(
-            f"{out} was begun with a configuration that this release does not read ({name}: {first['msg']}); "
+            f"{out} was begun with a configuration that this release cannot read ({name}: {first['msg']}); "
             "choose another --out"
         ) from error
 
 
 def _given(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted name, value) of every value that was given, in the order of the fields."""
+    """Yields (dotted name, value) of every value that the user set, in the order of the fields."""
     for name in type(config).model_fields:
         if name not in config.model_fields_set:
             continue
@@ -174,13 +176,13 @@ def _compare(config: Config, stored: Config, out: str, may_differ: Sequence[str]
             continue
         if (earlier := _value(stored, name)) != value:
             raise OutputTakenError(
-                f"{out} was begun with {name} = {earlier}, not {value}; choose another --out, or repeat the command "
-                "as it was"
+                f"{out} was begun with {name} = {earlier}, not {value}; choose another --out, or repeat the original "
+                "command"
             )
 
 
 def _with_changes(stored: ConfigT, config: ConfigT, may_differ: Sequence[str]) -> ConfigT:
-    """The stored configuration with what was given now of the sections and fields that may differ."""
+    """The stored configuration with the values that the user set in the sections and fields `may_differ`."""
     values = stored.model_dump(mode="json")
     for name, value in _given(config):
         *sections, leaf = name.split(".")

@@ -1,7 +1,7 @@
-"""What people see while a command works: this project's lines, and of a long piece of work one line of progress.
+"""Logging to the console: this project's log lines, and one progress line during long work.
 
-On a terminal the line of progress is rewritten in place; elsewhere it is printed now and then. Ray prints everything
-that any process of the cluster prints: without `--verbose` only what this project's workers say comes through.
+A terminal rewrites the progress line in place; any other stream gets one every PLAIN_SECONDS. By default Ray prints the
+output of every process of the cluster. Without `--verbose` only log lines of this project's workers are shown.
 """
 
 import logging
@@ -18,16 +18,17 @@ from typing import Any, TextIO
 from pipelines.run import ray_internals
 
 _MARK, _PROGRESS_MARK = "dmlcsr| ", "dmlcsr~ "
-"""Begin the lines of workers that are for people: those that stay, and progress."""
+"""Prefixes that mark a worker's log lines and progress lines in its output, so that the driver can find them."""
 PLAIN_SECONDS = 10.0
-"""Between two lines of progress where no terminal rewrites them."""
+"""Shortest time between two progress lines on a stream that is not a terminal."""
 PROGRESS_RECORD = {"progress": True}
-"""The `extra` of a log record that tells progress."""
+"""The `extra` argument that makes a log record a progress line."""
 LOG_LEVEL = "DMLCSR_LOG_LEVEL"
-"""The variable that holds the lowest level of this project's lines; processes of a cluster inherit it."""
+"""Environment variable with the lowest level of log lines that are shown. Processes of a cluster inherit it."""
 NATIVE_BYTES = 64 << 10
-"""Number of bytes of native code's output that are kept at least."""
+"""At least this many last bytes of native code's output are kept."""
 _NATIVE_SECONDS = 5.0
+"""Time between two cuts of the file with native code's output."""
 logger = logging.getLogger(__name__)
 
 
@@ -55,7 +56,7 @@ class Console(logging.StreamHandler[TextIO]):
             self._write(f"{text}\n")
 
     def end_progress(self) -> None:
-        """Nothing is left of the line of progress."""
+        """Removes the progress line from the terminal."""
         if self.line:
             self.line = ""
             self._write("")
@@ -69,13 +70,13 @@ _process_name = ""
 
 
 def name_process(name: str) -> None:
-    """Puts `[name]` before all lines of this process, so that those of trials at work at once can be told apart."""
+    """Puts `[name]` before all log lines of this process. It distinguishes the lines of trials that run in parallel."""
     global _process_name
     _process_name = name
 
 
 def add_origin(record: logging.LogRecord) -> bool:
-    """Filters nothing; gives a record its `origin`, the name of this process. Forwarded lines have theirs already."""
+    """Sets `origin`, the name of this process, on a record that has none yet. Returns True, so no record is dropped."""
     if not hasattr(record, "origin"):
         record.origin = f"[{_process_name}] " if _process_name else ""
     return True
@@ -89,7 +90,7 @@ class _Marked(logging.Formatter):
 
 @contextmanager
 def logging_to_console(verbose: bool) -> Iterator[None]:
-    """Within a `with` block log lines go to standard error: this project's, and only warnings of all others."""
+    """Sends log lines to standard error during a `with` block: all of this project, only warnings of other packages."""
     console = Console(sys.stderr, verbose)
     _log_to(console)
     try:
@@ -100,10 +101,10 @@ def logging_to_console(verbose: bool) -> Iterator[None]:
 
 
 def forward_logs_to_driver(name: str = "") -> None:
-    """Sends the log lines of this process, which get its name, to the console of the driver.
+    """Sends the log lines of this process to the console of the driver, with `name` before each.
 
-    Does nothing outside of Ray's workers. Every actor, every task and every training worker calls it first, so that an
-    outage of the storage is seen too.
+    Does nothing outside of Ray's workers. Every actor, task and training worker calls it before anything else, so that
+    the warning about a storage outage is shown too.
     """
     if not ray_internals.is_worker():
         return
@@ -120,14 +121,14 @@ def _log_to(handler: logging.Handler) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     level = logging.getLevelNamesMapping().get(os.environ.get(LOG_LEVEL, "").upper(), logging.INFO)
     logging.getLogger("pipelines").setLevel(level)
-    # Ray Data tells every execution of a data set on several lines, at every level.
+    # Ray Data logs several lines, at every level, for each execution of a data set.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def show_worker_logs() -> None:
-    """Of what Ray's processes print the console shows this project's lines; with `--verbose` Ray prints it all.
+    """Shows only this project's log lines from Ray workers; with `--verbose` Ray's handler stays and prints everything.
 
-    Called after Ray is started; does nothing in a process without a console.
+    Must be called after Ray is started. Does nothing in a process without a console.
     """
     console = next((handler for handler in logging.getLogger().handlers if isinstance(handler, Console)), None)
     if console is not None and not console.verbose:
@@ -135,7 +136,7 @@ def show_worker_logs() -> None:
 
 
 def _show(batch: dict[str, Any]) -> None:
-    """Logs the marked lines of what one process has printed; that process has left out those of a lower level."""
+    """Logs the marked lines of one process. That process has already dropped the lines below the chosen level."""
     level = max(logging.INFO, logger.getEffectiveLevel())
     for line in batch["lines"]:
         if line.startswith(_PROGRESS_MARK):
@@ -146,10 +147,11 @@ def _show(batch: dict[str, Any]) -> None:
 
 @contextmanager
 def native_output_kept() -> Iterator[None]:
-    """What Ray's C++ writes to standard error goes to a temporary file; Python's own errors still show.
+    """Redirects file descriptor 2 to a temporary file during a `with` block, to hide Ray's C++ messages.
 
-    The file is removed where a `with` block ends well, or by SystemExit with 0 (done) or 2 (wrong usage); else its name
-    is printed. A native abort lets nothing be printed: then the file is there all the same.
+    `sys.stderr` still writes to the console. The file is deleted if the block ends without an error, or by SystemExit
+    with 0 (done) or 2 (wrong usage). Otherwise its name is printed. If native code aborts the process, the name is not
+    printed, but the file remains.
     """
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
     handle, name = tempfile.mkstemp(prefix=f"dmlcsr-{os.getpid()}-", suffix=".stderr")
@@ -168,18 +170,18 @@ def native_output_kept() -> Iterator[None]:
         if code in (0, 2) or not os.fstat(file).st_size:
             Path(name).unlink()
         else:
-            print(f"what native code has said last is in {name}", file=sys.stderr)
+            print(f"the last output of native code is in {name}", file=sys.stderr)
 
 
 def _bound(file: int) -> None:
-    """Keeps the file short as long as the process lives: in append mode what is written next follows its new end."""
+    """Shortens the file again and again until the process ends. Append mode puts the next output at its new end."""
     while True:
         time.sleep(_NATIVE_SECONDS)
         keep_tail(file, NATIVE_BYTES)
 
 
 def keep_tail(file: int, num_bytes: int) -> None:
-    """Cuts a file that is twice as long as `num_bytes` to its end. What is written meanwhile may be lost."""
+    """Cuts a file of more than twice `num_bytes` bytes to its last `num_bytes`. Concurrent output may be lost."""
     size = os.fstat(file).st_size
     if size > 2 * num_bytes:
         tail = os.pread(file, num_bytes, size - num_bytes)

@@ -1,4 +1,4 @@
-"""`<run>/logs/driver-<start>-<process>.log`: the lines of a command, beside its output, one file per attempt."""
+"""`<run>/logs/driver-<start>-<process>.log`: the log lines of a command, stored in its output, one file per attempt."""
 
 import logging
 import os
@@ -13,15 +13,15 @@ from pipelines.run import console
 from pipelines.run.paths import RunPaths
 
 SECONDS = 30.0
-"""Between two writes: object storage cannot append, so the file is written whole."""
+"""Time between two writes. Each one rewrites the whole file, because object storage cannot append."""
 MAX_BYTES = 1 << 20
-"""The last lines, so many bytes of them, are kept."""
+"""Only the last lines, up to this size in total, are kept."""
 END_SECONDS = 5.0
-"""How long a command waits in the end for the last write."""
+"""Longest wait for the last write when a command ends."""
 
 
 class DriverLog(logging.Handler):
-    """Keeps the last lines, but for those of progress, and writes them to storage in a thread of its own."""
+    """Keeps the last log lines except progress lines; a thread writes them to storage."""
 
     def __init__(self, uri: str) -> None:
         super().__init__()
@@ -45,21 +45,21 @@ class DriverLog(logging.Handler):
                 self.num_bytes -= len(self.lines.popleft())
 
     def write_until(self, ended: threading.Event, seconds: float) -> None:
-        """Writes what has changed every so many seconds, and once more after the end."""
+        """Writes the lines every `seconds` if they have changed, and once more after `ended` is set."""
         written, is_over = b"", False
         while not is_over:
             is_over = ended.wait(seconds)
             with self.guard:
                 now = b"".join(self.lines)
             if now != written:
-                with suppress(Exception):  # whatever it is, the command goes on without its log
+                with suppress(Exception):  # no error may stop the command; it continues without its log
                     storage.write_bytes(self.uri, now)
                     written = now
 
 
 @contextmanager
 def driver_log(out: str, seconds: float = SECONDS) -> Iterator[None]:
-    """Keeps the log lines of a `with` block in `<out>/logs`. `out` is this command's already."""
+    """Writes the log lines of a `with` block to `<out>/logs`. The command must own `out`."""
     start = time.strftime("%Y%m%d-%H%M%S", time.gmtime(STARTED))
     log = DriverLog(storage.join(RunPaths(out).logs, f"driver-{start}-{os.getpid()}.log"))
     ended = threading.Event()

@@ -1,7 +1,8 @@
-"""One driver at a time owns an output: `<out>/owner.json` names it as long as it lives.
+"""One driver at a time owns an output: `<out>/owner.json` names it while it lives.
 
-A driver succeeds a dead one by creating `<out>/owner-after-<id of the dead one>.json` exclusively: of several that try,
-one does. From then on that record decides who the owner is, whatever a slow writer puts into `owner.json`.
+A driver succeeds a dead one by creating `<out>/owner-after-<id of the dead one>.json`. The file is created exclusively:
+if several drivers try, one succeeds. From then on this file decides who the owner is, even if a slow writer overwrites
+`owner.json`.
 """
 
 import hashlib
@@ -26,18 +27,19 @@ from pipelines.errors import OutputTakenError, UserError
 logger = logging.getLogger(__name__)
 OWNER = "owner.json"
 PREFIX = "owner"
-"""Begins the names of all files of this module."""
+"""The names of all files of this module begin with it."""
 HEARTBEAT_SECONDS = 10.0
+"""Time between two heartbeats of a driver."""
 TAKEOVER_SECONDS = 60.0
-"""A driver on another host counts as dead if its record has not changed for this long."""
+"""A driver on another host counts as dead if its record has not changed for this time: six heartbeats."""
 STATUS_WAIT_SECONDS = 25.0
-"""How long `status`, which decides nothing, waits for a heartbeat of a driver on another host."""
+"""Longest wait of `status` for a heartbeat of a driver on another host. It may be short: `status` only reports."""
 EXIT_SECONDS = 20.0
-"""How long a driver whose output was taken over may take to end by itself."""
+"""Time that a driver gets to end by itself after another one has taken over its output; then it is ended at once."""
 
 
 class Owner(NamedTuple):
-    """A driver: where it runs, since when, and its last heartbeat (Unix time of its own clock)."""
+    """A driver: its host and process, its start and its last heartbeat (both Unix times of its own clock)."""
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     host: str
@@ -52,7 +54,7 @@ class Owner(NamedTuple):
 
     @property
     def process_alive(self) -> bool:
-        """Whether its process lives; says something only on its own host."""
+        """True if its process is alive. Only valid if `on_this_host`."""
         return self.process_start == _process_start(self.pid)
 
 
@@ -60,21 +62,22 @@ _OWNER = TypeAdapter(Owner, config=ConfigDict(strict=True))
 
 
 def _process_start(pid: int) -> str:
-    """Start time of a process in clock ticks since boot, "" if it is not alive. Process ids are used again."""
+    """The start time of a process in clock ticks since boot, "" if it is not alive. Needed because pids are reused."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
-    is_dead = fields[0] in "ZX"  # killed, and its parent has not looked yet
+    is_dead = fields[0] in "ZX"  # zombie: killed, and its parent has not waited for it yet
     return "" if is_dead else fields[19]
 
 
 @contextmanager
 def ownership(out: str) -> Iterator[None]:
-    """Owns the output for the time of a `with` block.
+    """Owns the output during a `with` block.
 
-    If another driver takes it over meanwhile (this one was cut off from the storage, or asleep, for longer than
-    TAKEOVER_SECONDS), this process ends. Raises OutputTakenError, naming the other driver, if a live one owns it.
+    This process ends if another driver takes the output over in the meantime. That happens if this process could not
+    reach the storage, or was suspended, for longer than TAKEOVER_SECONDS. Raises OutputTakenError, which names the
+    other driver, if a live one owns the output.
     """
     now = time.time()
     me = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _process_start(os.getpid()), now, now)
@@ -93,9 +96,9 @@ def ownership(out: str) -> Iterator[None]:
 
 
 def _take(out: str, me: Owner) -> list[str]:
-    """Makes `me` the owner; returns the URIs of the records by which owners succeeded dead ones.
+    """Makes `me` the owner. Returns the URIs of all `owner-after-*.json` by which drivers succeeded dead ones.
 
-    Raises OutputTakenError if another driver owns the output, or was faster.
+    Raises OutputTakenError if another driver owns the output or takes it first.
     """
     owners = _succession(out)
     if owners and not _is_dead(out, owners[-1], TAKEOVER_SECONDS):
@@ -106,11 +109,11 @@ def _take(out: str, me: Owner) -> list[str]:
         )
     succeeded = [_successor_uri(out, owner) for owner in owners]
     uri = succeeded[-1] if owners else storage.join(out, OWNER)
-    # A connection may be cut before the answer: then the record was written, and the repetition finds it there.
+    # The return value is ignored: if the connection breaks after the write, the retry finds our own record.
     storage.create_bytes(uri, _as_bytes(me))
     if not _is_owner(out, me):
         if (found := _read(uri)) is not None and found.id == me.id:
-            storage.delete(uri)  # the dead owner's output was taken, finished and left meanwhile
+            storage.delete(uri)  # meanwhile another driver took the dead owner's output and finished it
         raise OutputTakenError(f"{out} has just been taken by another process; wait for it, or end it first")
     if owners:
         _write(out, me)
@@ -118,7 +121,7 @@ def _take(out: str, me: Owner) -> list[str]:
 
 
 def _succession(out: str) -> list[Owner]:
-    """The owner that `owner.json` names and those who succeeded it, one the other; the last one owns the output."""
+    """The owner in `owner.json`, its successor, the successor of that one, and so on. The last one owns the output."""
     owners: list[Owner] = []
     found = _read(storage.join(out, OWNER))
     while found is not None and found.id not in {owner.id for owner in owners}:
@@ -142,7 +145,7 @@ def _is_owner(out: str, me: Owner) -> bool:
 
 
 def _is_dead(out: str, other: Owner, seconds: float) -> bool:
-    """Whether a driver is dead.
+    """Returns True if a driver is dead.
 
     On this host the process table decides. A driver on another host counts as dead if its record does not change for
     `seconds`; its timestamps are not compared, because clocks differ.
@@ -163,7 +166,7 @@ def _is_dead(out: str, other: Owner, seconds: float) -> bool:
 
 def _beat(out: str, me: Owner, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
-        with suppress(UserError):  # storage that is away says so elsewhere
+        with suppress(UserError):  # the next heartbeat tries again
             if not _is_owner(out, me):
                 _end_process(out, ended)
                 return
@@ -171,11 +174,12 @@ def _beat(out: str, me: Owner, ended: threading.Event) -> None:
 
 
 def _end_process(out: str, ended: threading.Event) -> None:
-    """Ends this process, whatever its signal handlers: two drivers must not write to one output."""
+    """Ends this process, whatever its signal handlers do, because two drivers must not write to one output."""
     logger.error("%s has been taken over by another driver; this one ends", out)
-    # SIGINT is ignored in processes that a script starts with `&`, and under nohup: interrupting does nothing there.
+    # Processes that a script starts with `&` or nohup ignore SIGINT. There an interrupt would have no effect.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)  # wakes it, unlike `interrupt_main`
+        # Unlike `interrupt_main`, this also wakes a blocked thread.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
         if ended.wait(EXIT_SECONDS):
             return
     logging.shutdown()
@@ -197,17 +201,17 @@ def _read(uri: str) -> Owner | None:
         return _OWNER.validate_python(storage.read_json(uri))
     except (ValidationError, UserError):
         logger.warning("%s is damaged; its owner counts as dead", uri)
-        # Every driver that reads these bytes gets the same id, so one of them succeeds it. No process has number 0.
+        # All drivers derive the same id from `uri`, so only one of them succeeds this owner. No process has pid 0.
         return Owner(hashlib.sha256(uri.encode()).hexdigest()[:32], socket.gethostname(), 0, "damaged", 0.0, 0.0)
 
 
 def current_owner(out: str) -> Owner | None:
-    """The live driver of an output, or None. One on another host is given time for a heartbeat."""
+    """The live driver of an output, or None. Waits up to STATUS_WAIT_SECONDS for a driver on another host."""
     owner = _effective_owner(out)
     return None if owner is None or _is_dead(out, owner, STATUS_WAIT_SECONDS) else owner
 
 
 def last_heartbeat(out: str) -> float:
-    """Time of the owner's last heartbeat by its own clock; 0 if there is no owner."""
+    """The Unix time of the owner's last heartbeat by its own clock; 0 if there is no owner."""
     owner = _effective_owner(out)
     return owner.heartbeat if owner else 0.0

@@ -1,36 +1,36 @@
-"""What a run directory holds, and where."""
+"""The files and folders of a run directory."""
 
 from dataclasses import dataclass
 
 from pipelines import storage
 
 INITIAL_TRIAL = "initial"
-"""The name in the ledger, and below the sweep, of the run that all trials start from."""
+"""Name of the run that all trials of a sweep start from: in the ledger, and as a folder of the sweep."""
 
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Names the places below a run directory; docs/run-directory.md shows the tree and who writes what.
+    """The URIs of all files in a run directory; docs/run-directory.md shows the tree and what writes each file.
 
-    A trial of a sweep is a run directory too, `trials/<five digits>/`; the sweep holds its ledger and its weights of
-    cycles.
+    A trial of a sweep has a run directory too, `trials/<five digits>/`. Its ledger and the weights of its cycles are in
+    the directory of the sweep.
     """
 
     run: str
 
     @property
     def claim(self) -> str:
-        """Command, configuration and inputs; created before all else."""
+        """The command, its configuration and its inputs. It is the first file that a command creates."""
         return storage.join(self.run, "claim.json")
 
     @property
     def config(self) -> str:
-        """The configuration as YAML, for people and `--config`."""
+        """The configuration as YAML, for readers and for `--config`."""
         return storage.join(self.run, "config.yaml")
 
     @property
     def environment(self) -> str:
-        """Versions of the software, and the digest of the data set."""
+        """Versions of the software and the digest of the data set."""
         return storage.join(self.run, "environment.json")
 
     @property
@@ -40,7 +40,7 @@ class RunPaths:
 
     @property
     def events(self) -> str:
-        """The same for TensorBoard."""
+        """The metrics as TensorBoard events."""
         return storage.join(self.run, "tensorboard", "events.out.tfevents.0.run")
 
     @property
@@ -55,22 +55,22 @@ class RunPaths:
 
     @property
     def result(self) -> str:
-        """How the command ended."""
+        """The exit code, message and result of the command."""
         return storage.join(self.run, "result.json")
 
     @property
     def stopped(self) -> str:
-        """Exists if a sweep stopped this trial early."""
+        """Exists only if a sweep stopped this trial early."""
         return storage.join(self.run, "stopped.json")
 
     @property
     def checkpoints(self) -> str:
-        """Ray Train's: the latest, and the best validated one."""
+        """The checkpoints that Ray Train keeps: the latest and the one with the best validation score."""
         return storage.join(self.run, "checkpoints")
 
     @property
     def ledger(self) -> str:
-        """Records of the orchestrator, `<trial>/<kind>-<cycle>.json`."""
+        """Records of the orchestrator: `<trial>/<kind>-<cycle>.json`."""
         return storage.join(self.run, "ledger")
 
     @property
@@ -80,7 +80,7 @@ class RunPaths:
 
     @property
     def evaluations(self) -> str:
-        """A folder for each `<data>-<split>` that was scored."""
+        """A folder with one subfolder for each `<data>-<split>` that was evaluated."""
         return storage.join(self.run, "evaluation")
 
     @property
@@ -90,12 +90,12 @@ class RunPaths:
 
     @property
     def best_config(self) -> str:
-        """The configuration of a sweep's best trial, for `train --config`."""
+        """The configuration of the best trial of a sweep, for `train --config`."""
         return storage.join(self.run, "best.yaml")
 
     @property
     def trials_table(self) -> str:
-        """The trials of a finished sweep with their scores."""
+        """The trials of a finished sweep with their states and scores."""
         return storage.join(self.run, "trials.json")
 
     def trial(self, number: int) -> str:
@@ -103,7 +103,7 @@ class RunPaths:
         return storage.join(self.run, "trials", trial_name(number))
 
     def weights(self, trial: str, cycle: int, kind: str) -> str:
-        """Where weights of a cycle go, up to `-<digest>.safetensors`."""
+        """The URI of weights of a cycle without its end `-<digest>.safetensors`."""
         return storage.join(self.run, "cycles", trial, f"{cycle:03d}-{kind}")
 
 

@@ -1,7 +1,7 @@
-"""`phases.json`: what a run has been doing since when, for people who look at it from outside.
+"""`phases.json`: the phases of a run and when each began, shown by `status`.
 
-Its writers take turns: the controller of the training before the workers begin, rank 0 as long as they work, the driver
-after them. The times are those of their clocks: they are shown, and nothing is decided by them.
+Only one process writes at a time: first the controller of the training, then rank 0 while the workers run, at last the
+driver. Each writes times of its own clock. They are only displayed; no decision depends on them.
 """
 
 import time
@@ -16,7 +16,7 @@ from pipelines.errors import UserError
 from pipelines.run.paths import RunPaths
 
 MAX_PHASES = 1000
-"""The last ones are kept."""
+"""Only the last phases, up to this number, are kept, so that the file stays small."""
 Kind = Literal[
     "waiting for workers", "waiting for the first batch", "training", "averaging", "re-estimating BatchNorm",
     "validating", "exporting",
@@ -24,7 +24,7 @@ Kind = Literal[
 
 
 class Phase(NamedTuple):
-    """What begins, in which cycle (0: the initial phase; None: a run without cycles, or before), and the Unix time."""
+    """A phase of a run, its cycle (0: initial phase, None: before or without cycles) and its start as Unix time."""
 
     kind: Kind
     cycle: int | None
@@ -41,7 +41,7 @@ _PHASES = TypeAdapter(list[Phase], config=ConfigDict(strict=True))
 
 
 def enter(out: str, kind: Kind, cycle: int | None = None) -> None:
-    """Notes that a phase begins, unless it is the present one. Storage that cannot take it stops no training."""
+    """Records that a phase begins, unless it is the present one. Ignores errors of the storage, so training goes on."""
     with suppress(UserError):
         phases = read(out)
         if not phases or phases[-1][:2] != (kind, cycle):
@@ -50,7 +50,7 @@ def enter(out: str, kind: Kind, cycle: int | None = None) -> None:
 
 
 def read(out: str) -> Sequence[Phase]:
-    """All phases, the present one last; empty where there are none, or what is there is damaged."""
+    """All phases, the present one last. Empty if there is no `phases.json` or if it is damaged."""
     uri = RunPaths(out).phases
     if not storage.exists(uri):
         return []
@@ -61,5 +61,5 @@ def read(out: str) -> Sequence[Phase]:
 
 
 def ago(began: float) -> float:
-    """Seconds since then by this machine's clock, which may differ from the one that was looked at."""
+    """Seconds since `began` by the clock of this machine. The clock that measured `began` may differ."""
     return max(0.0, time.time() - began)

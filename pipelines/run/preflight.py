@@ -1,4 +1,4 @@
-"""What must be there before any work begins; each thing that is missing is one sentence that says what to do."""
+"""Checks before any work begins: CPUs, GPUs, memory and disks. Each problem is one sentence that says what to do."""
 
 import math
 import os
@@ -14,32 +14,32 @@ from pipelines.run import ray_internals, ray_settings
 from pipelines.run.ray_internals import AutoscalerLimits
 
 _FULL = 0.95
-"""Share of a disk from which on Ray writes no objects there (its `local_fs_capacity_threshold`)."""
+"""Used share of a disk from which on Ray writes no objects to it (Ray's `local_fs_capacity_threshold`)."""
 
 
 class Needs(NamedTuple):
-    """What a command needs at once to make progress."""
+    """Resources that a command needs at the same time to make progress."""
 
     cpus: float
     gpus: float = 0
     process_bytes: int = 0
-    """Memory of its largest process; 0 where it is not known. Compared on the CPU only: what a GPU has is not known
-    before a worker sits on it."""
+    """Bytes of memory of its largest process; 0 if unknown. Only checked for CPU training: GPU memory is unknown until
+    a worker runs there."""
 
 
 class Capacity(NamedTuple):
-    """What the cluster has, or the autoscaler may make of it."""
+    """Resources of the cluster, including those that its autoscaler may add."""
 
     cpus: float
     gpus: float
     node_bytes: int
-    """Memory of the largest node."""
+    """Memory of the largest node in bytes; 0 if unknown."""
     autoscales: bool = False
-    """Whether there is an autoscaler that may add nodes."""
+    """True if an autoscaler may add nodes."""
 
 
 def check(needs: Needs) -> None:
-    """Raises UserError with the first thing that the connected cluster lacks: Ray itself would wait for ever."""
+    """Raises UserError with the first shortfall of the connected cluster. Without this check Ray would wait forever."""
     present = capacity()
     for problem in shortfalls(needs, present) + disk_problems():
         raise UserError(problem)
@@ -48,10 +48,10 @@ def check(needs: Needs) -> None:
 
 
 def shortfalls(needs: Needs, present: Capacity) -> list[str]:
-    """What is needed and not present."""
+    """One sentence for each resource that is needed but not present."""
     found = [
-        f"this command needs {needed:g} {name}s at once and the cluster has {there:g}, with all that its "
-        "autoscaler may add; ask for fewer workers or decode tasks, or add nodes"
+        f"this command needs {needed:g} {name}s at once and the cluster has {there:g}, including those "
+        "that its autoscaler may add; ask for fewer workers or decode tasks, or add nodes"
         for name, needed, there in (("CPU", needs.cpus, present.cpus), ("GPU", needs.gpus, present.gpus))
         if there < needed
     ]
@@ -64,7 +64,7 @@ def shortfalls(needs: Needs, present: Capacity) -> list[str]:
 
 
 def capacity() -> Capacity:
-    """Of the connected cluster."""
+    """The capacity of the connected cluster, including nodes that its autoscaler may add."""
     now = ray.cluster_resources()
     memories = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
     limits = ray_internals.autoscaler_limits()
@@ -78,12 +78,12 @@ def capacity() -> Capacity:
 
 
 def local_capacity() -> Capacity:
-    """Of a local cluster on this machine. Its CPUs are logical ones, as many as are asked for."""
+    """The capacity of a local cluster. CPUs are unlimited because Ray's CPU count is only a number."""
     return Capacity(math.inf, torch.cuda.device_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
 def disk_problems() -> list[str]:
-    """Of the folders where this node's logs go, and its objects when its memory is full."""
+    """Problems of two folders of this node: the one with its logs, and the one to which Ray spills objects."""
     if not ray.is_initialized():
         return []
     context = ray.get_runtime_context()
@@ -101,8 +101,9 @@ def _disk_problem(folder: str) -> str | None:
     if usage.used < _FULL * usage.total:
         return None
     return (
-        f"the disk of {folder} is {usage.used / usage.total:.0%} full and Ray spills nothing to it from {_FULL:.0%} "
-        "on; free some space, or start Ray with --temp-dir or --object-spilling-directory on another disk"
+        f"the disk of {folder} is {usage.used / usage.total:.0%} full and Ray spills no objects to a disk that is "
+        f"{_FULL:.0%} full; free some space, or start Ray with --temp-dir or --object-spilling-directory on another "
+        "disk"
     )
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work, for people."""
+"""Progress lines for long work: an epoch of training, and passes over many rows."""
 
 import logging
 import time
@@ -9,11 +9,11 @@ from pipelines.run.console import PROGRESS_RECORD
 
 logger = logging.getLogger(__name__)
 LOG_SECONDS = 1.0
-"""Between two looks at the device; the console decides what is shown."""
+"""Shortest time between two progress records. Each one waits for the device; the console may show fewer."""
 
 
 class Progress:
-    """Tells, now and then, how far the epoch is, how fast, and how long the training will still take."""
+    """Logs the step of an epoch, images per second and the time left for the training, at most once per LOG_SECONDS."""
 
     def __init__(self, epoch: int, num_epochs: int, num_steps: int, rank: int, best_f1: float | None) -> None:
         self.epoch, self.num_epochs, self.num_steps = epoch, num_epochs, num_steps
@@ -26,7 +26,7 @@ class Progress:
         return time.monotonic() - self.begin
 
     def log(self, step: int, images_per_step: int, loss: Tensor) -> None:
-        """`loss`: a scalar, which stays on the device but for the steps that are told."""
+        """Logs a step. `loss`, a scalar on the device, is only copied to the CPU if the step is logged."""
         if self.silent or time.monotonic() - self.last_logged < LOG_SECONDS:
             return
         self.last_logged = time.monotonic()
@@ -47,12 +47,12 @@ class Progress:
 
 
 def log_count(text: str, done: int, num_all: int) -> None:
-    """A line of progress; the last one stays."""
+    """Logs a progress line. The one of the last item is an ordinary log line, which stays on the console."""
     logger.info("%s", text, extra=PROGRESS_RECORD if done < num_all else None)
 
 
 class RowProgress:
-    """Tells, now and then, how many rows are done, how fast, and how long the rest will take."""
+    """Logs the number of finished rows, images per second and the time left, at most once per LOG_SECONDS."""
 
     def __init__(self, verb: str, num_rows: int) -> None:
         self.verb, self.num_rows = verb, num_rows
@@ -65,7 +65,7 @@ class RowProgress:
         return (self.done - self.kept) / (time.monotonic() - self.begin)
 
     def add(self, num_rows: int, is_kept: bool) -> None:
-        """Counts rows; those of an earlier attempt say nothing about the rate."""
+        """Counts finished rows. Those that an earlier attempt finished (`is_kept`) are left out of the rate."""
         self.done += num_rows
         self.kept += num_rows * is_kept
         if time.monotonic() - self.last_logged < LOG_SECONDS and self.done < self.num_rows:

@@ -11,9 +11,9 @@ from pipelines.run.waiting import waiting
 
 
 def get_result(reference: Any, what: str = "a result", level: int = logging.DEBUG) -> Any:
-    """Returns what the method or task behind an ObjectRef returns. Raises its UserError as it was raised there.
+    """Returns the result of the method or task behind an ObjectRef. Raises its UserError without a remote traceback.
 
-    `what` names the result in the lines about the wait, the first of which has `level`; see `waiting`.
+    `what` names the result in the log lines about the wait. `level` is the level of the first of them; see `waiting`.
     """
     try:
         with waiting(what, "no limit; Ray repeats the call if its process dies", level):

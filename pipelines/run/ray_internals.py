@@ -1,7 +1,7 @@
-"""All that this project uses of Ray beyond what Ray documents, each behind a function that says what for.
+"""The undocumented parts of Ray that this project uses. Each is wrapped in a function that states its purpose.
 
-Ray may change any of it in any version. The tests named `test_ray_internals.py` tell when it has; then this module
-is the only one to mend. It is loaded by every command: what belongs to a slow part of Ray is imported where it is used.
+Ray may change any of them in any version. The tests named `test_ray_internals.py` fail if it does; then only this
+module must be changed. Every command loads it, so the functions import slow parts of Ray only when they are called.
 """
 
 import os
@@ -23,45 +23,45 @@ if TYPE_CHECKING:
     from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 PROMETHEUS_FILE: str = ray_constants.PROMETHEUS_SERVICE_DISCOVERY_FILE
-"""In the folder for Ray's temporary files: the list of nodes that a head writes for Prometheus. Without its name our
-configuration of Prometheus, which repeats it, would watch a file that nobody writes."""
+"""Name of the list of nodes that a head writes for Prometheus into the folder for Ray's temporary files. Our
+configuration of Prometheus repeats the name. If Ray changed it, Prometheus would watch a file that does not exist."""
 _PRINTER = "ray_print_logs"
-"""Ray's name for the handler that prints all that the cluster's processes print."""
+"""Ray's name for the handler that prints the output of all processes of the cluster."""
 
 
 def is_worker() -> bool:
-    """Whether Ray runs this process for a driver.
+    """True if this process is a Ray worker: one that Ray runs for a driver.
 
-    The documented `get_task_id()` tells the same, but warns in every driver that asks. Without it, a driver's own lines
-    would be marked as a worker's, or no worker's line would be shown.
+    The documented `get_task_id()` gives the same answer, but logs a warning in every driver that calls it. Without this
+    function a driver's own lines would be marked as lines of a worker, or no line of a worker would be shown.
     """
     return ray.is_initialized() and bool(ray.get_runtime_context().worker.mode == ray.WORKER_MODE)
 
 
 def show_worker_output(show: Callable[[dict[str, Any]], None]) -> None:
-    """Gives `show` what the cluster's processes print, line by line in its `lines`, and Ray itself prints none of it.
+    """Calls `show` with the output of the cluster's processes, as a list of lines under "lines". Ray prints none of it.
 
-    Called after Ray is started. Ray can only print all of it or nothing. Without it people would see the chatter of
-    all processes, or not the progress of their training.
+    Must be called after Ray is started. The documented option of Ray prints all output or none. Without this function
+    the console would show all messages of all processes, or no progress of the training.
     """
     global_worker_stdstream_dispatcher.remove_handler(_PRINTER)
     global_worker_stdstream_dispatcher.add_handler(_PRINTER, show)
 
 
 class AutoscalerLimits(NamedTuple):
-    """What an autoscaler may make of the cluster."""
+    """The largest resources that an autoscaler may give the cluster."""
 
     cpus: float
     gpus: float
     node_bytes: int
-    """Memory of the largest node that it may add."""
+    """Memory in bytes of the largest node that it may add; 0 if unknown."""
 
 
 def autoscaler_limits() -> AutoscalerLimits | None:
-    """Of the connected cluster; None where nothing adds nodes to it.
+    """Limits of the autoscaler of the connected cluster; None if nothing adds nodes to it.
 
-    The documented `cluster_resources()` counts only nodes that are there. Without it a command would refuse to start
-    on a cluster that has scaled down to its head.
+    The documented `cluster_resources()` only counts present nodes. Without this function a command would refuse to
+    start on a cluster that has scaled down to its head.
     """
     config = state.state.get_cluster_config()
     grown = state.state.get_max_resources_from_cluster_config()
@@ -72,10 +72,10 @@ def autoscaler_limits() -> AutoscalerLimits | None:
 
 
 def rest_between_steps(context: "DataContext", seconds: float) -> None:
-    """Lets the scheduling loop of a Ray Data stream rest after each step.
+    """Makes the scheduling loop of a Ray Data stream sleep for `seconds` after each step.
 
-    The loop waits for running tasks, and where enough is decoded ahead there are none: without rest it would spin, in
-    the process and on the core of the training that it serves.
+    The loop only waits for running tasks. If enough batches are decoded ahead, no task runs. Without the sleep the loop
+    would then spin in the training process and take CPU time from the training.
     """
     from ray.data._internal.execution.execution_callback import ExecutionCallback
 
@@ -114,17 +114,19 @@ def worker_start_seconds() -> float:
 
 
 def latest_cluster_file() -> Path:
-    """Where a machine notes the address of its latest cluster.
+    """The path of the file in which a machine keeps the address of its latest cluster.
 
-    Nothing documented removes the note. Without that, whoever starts Ray after the cluster has gone would wait for it.
+    No documented call removes the file. If it stayed after the cluster has ended, the next start of Ray would wait for
+    that cluster.
     """
     return Path(get_ray_address_file(None))
 
 
 def prepared_cluster_file(config: dict[str, Any]) -> dict[str, Any]:
-    """What `ray up` makes of a cluster file before it starts machines. Raises what it raises where it refuses one.
+    """The configuration that `ray up` derives from a cluster file before it starts machines.
 
-    Whatever is documented begins to start them. Without it nothing but an account at a cloud could test our file.
+    Raises the same errors as `ray up` if the file is refused. Every documented call also starts the machines. Without
+    this function the cluster file could only be tested with an account at a cloud provider.
     """
     from ray.autoscaler._private.util import prepare_config, validate_config
 

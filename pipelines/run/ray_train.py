@@ -1,7 +1,8 @@
-"""The names of `ray.train` whose types are others than type checkers see there.
+"""Names of `ray.train` for which type checkers would see the wrong types.
 
-`ray.train` exports the classes of its version 2 and, for programs that switch it off, those of version 1; it chooses
-when it is imported, and a type checker sees version 1. Only here, and only for types, is the inner path named.
+`ray.train` exports the classes of its version 2, or those of version 1 if a program switches version 2 off. It chooses
+when it is imported, and a type checker sees version 1. For type checkers this module imports the classes of version 2
+from their internal path. No other module uses that path.
 """
 
 from typing import TYPE_CHECKING

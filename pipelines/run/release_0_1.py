@@ -1,4 +1,4 @@
-"""Reads what release 0.1 wrote: claims by other files, and options by other names."""
+"""Reads outputs of release 0.1, which had other files in place of `claim.json` and other names of some options."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,13 +26,14 @@ _RENAMED: Mapping[str, str] = {
     "search.binary_attention": "search.binary_edge_attention",
     "search.category_attention": "search.category_edge_attention",
 }
-"""Options of `train` and `tune`: dotted names in 0.1 and now."""
+"""Renamed options of `train` and `tune`: dotted name in release 0.1 to present dotted name."""
 
 
 def claim_values(out: str) -> dict[str, Any] | None:
-    """The values of the claim that an output of 0.1 amounts to; None if it is no such output.
+    """The values of a claim for an output of release 0.1; None if `out` holds no such output.
 
-    Raises OutputTakenError if it is damaged, or a data set: those are read, but no command continues one.
+    Raises OutputTakenError if the output is damaged or a data set. This release reads data sets of release 0.1, but
+    does not continue them.
     """
     config, result = storage.join(out, "config.yaml"), storage.join(out, "result.json")
     if storage.exists(storage.join(out, "unfinished.json")):
@@ -41,7 +42,7 @@ def claim_values(out: str) -> dict[str, Any] | None:
             "version 2) does not continue; choose another --out"
         )
     if storage.exists(storage.join(out, "dataset.json")):
-        raise OutputTakenError(f"{out} already holds a data set, of release 0.1; choose another --out")
+        raise OutputTakenError(f"{out} already holds a data set of release 0.1; choose another --out")
     if storage.exists(config):
         values = run_config(config)
         command = "tune" if "num_trials" in values else "train"
@@ -60,9 +61,9 @@ def _json(uri: str) -> dict[str, Any]:
 
 
 def run_config(uri: str) -> dict[str, Any]:
-    """The values of a `config.yaml` of 0.1 but for `out`, under their present names.
+    """The values of a `config.yaml` of release 0.1, without `out`, under their present names.
 
-    Raises OutputTakenError if it is damaged.
+    Raises OutputTakenError if the file is damaged.
     """
     try:
         values = plain_yaml.load(storage.read_bytes(uri).decode())
@@ -82,7 +83,7 @@ def run_config(uri: str) -> dict[str, Any]:
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """(dotted name, value) of all values; sections are mappings."""
+    """(dotted name, value) of every value in nested mappings."""
     found: list[tuple[str, Any]] = []
     for name, value in values.items():
         found += _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]

@@ -1,6 +1,6 @@
-"""`result.json`: how a command ended, committed to its output.
+"""`result.json`: the exit code, message and result of a command, stored in its output.
 
-`ray job submit` merges the streams and turns every failure into exit code 1, so scripts read this file.
+`ray job submit` merges standard output and error and returns exit code 1 for every failure, so scripts read this file.
 """
 
 import logging
@@ -24,7 +24,7 @@ def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], Resul
     try:
         result = run(config)
     except OutputTakenError:
-        raise  # the output belongs to something else: nothing is written there
+        raise  # `out` belongs to another command or configuration: write nothing there
     except (UserError, RunFailedError) as error:
         _commit_failure(command, config, 2 if isinstance(error, UserError) else 1, str(error))
         raise
@@ -36,14 +36,14 @@ def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], Resul
 
 
 def read(out: str) -> dict[str, Any]:
-    """The `result.json` of `out`; empty where there is none."""
+    """The content of `result.json` in `out`; empty if there is no such file."""
     uri = RunPaths(out).result
     content: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {}
     return content
 
 
 def finished_result(out: str, command: str) -> dict[str, Any] | None:
-    """The result that this command left at `out` when it finished, or None."""
+    """The result that `command` stored in `out`, or None if it has not finished there."""
     content = read(out)
     result = content.get("result")
     is_done = content.get("command") == command and content.get("exit_code") == 0
@@ -51,7 +51,7 @@ def finished_result(out: str, command: str) -> dict[str, Any] | None:
 
 
 def earlier_result(out: str, command: str) -> dict[str, Any] | None:
-    """What `finished_result` returns; says so if there is nothing left to do."""
+    """Returns what `finished_result` returns. If there is a result, logs that nothing is left to do."""
     result = finished_result(out, command)
     if result is not None:
         logger.info("%s is finished; nothing to do", out)
@@ -61,14 +61,14 @@ def earlier_result(out: str, command: str) -> dict[str, Any] | None:
 def _commit_failure(command: str, config: Config, exit_code: int, message: str) -> None:
     out = getattr(config, "out", None)
     try:
-        # A failed attempt never hides an earlier success, and never makes a folder that was not begun.
+        # A failed attempt neither replaces an earlier success nor creates a folder.
         if out is None or storage.is_empty(out) or finished_result(out, command) is not None:
             return
         if read(out).get("command", command) != command:
-            return  # what is there belongs to another command
+            return  # the existing result belongs to another command
         write(command, out, None, exit_code, message)
     except UserError:
-        return  # the storage itself is what failed; the message is on standard error
+        return  # the storage itself failed; the message is on standard error anyway
 
 
 def mark_unfinished(command: str, out: str) -> None:
@@ -77,6 +77,6 @@ def mark_unfinished(command: str, out: str) -> None:
 
 
 def write(command: str, out: str, result: Mapping[str, Any] | None, exit_code: int | None, message: str) -> None:
-    """Commits a `result.json`."""
+    """Writes `result.json` atomically. `exit_code` is None until the command has ended."""
     content = {"command": command, "exit_code": exit_code, "message": message, "result": result}
     storage.write_json(RunPaths(out).result, content)

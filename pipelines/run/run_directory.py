@@ -1,4 +1,4 @@
-"""A run's directory on storage: what it was started with, and what has been measured so far."""
+"""Reads and writes a run directory: its configuration, its software versions and the metrics of its epochs."""
 
 import json
 import logging
@@ -22,14 +22,14 @@ from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
 EpochMetrics = Mapping[str, float]
-"""What was measured in one epoch."""
+"""The metrics of one epoch by name."""
 _HISTORY = TypeAdapter(list[dict[str, int | float]], config=ConfigDict(strict=True))
 _REQUIRED_KEYS = {"epoch", "time", VAL_MEAN_F1}
-"""Of every epoch, whatever else."""
+"""Keys that every epoch record must have."""
 
 
 def read_config(out: str) -> TrainConfig | None:
-    """The configuration of the run at `out`, a TuneConfig for a sweep; None if there is no run.
+    """The configuration of the run at `out`, a TuneConfig if it is a sweep; None if there is no run.
 
     Raises UserError if it cannot be read.
     """
@@ -52,16 +52,16 @@ def read_config(out: str) -> TrainConfig | None:
 
 
 def describe(config: TrainConfig, data_digest: str) -> None:
-    """Writes what people and `--config` read about a run: `config.yaml` and `environment.json`."""
+    """Writes `config.yaml`, which `--config` can read, and `environment.json`."""
     values = plain_yaml.dump(config.model_dump(mode="json"))
     storage.write_bytes(RunPaths(config.out).config, values.encode())
     environment = RunPaths(config.out).environment
-    if not storage.exists(environment):  # the first attempt's: it decides the initial weights
+    if not storage.exists(environment):  # keep that of the first attempt, whose software made the initial weights
         storage.write_json(environment, software() | {"data_digest": data_digest})
 
 
 def software() -> dict[str, Any]:
-    """Versions of what decides results."""
+    """Versions of the software that can change results."""
     packages = ("ray", "torch", "numpy", "opencv-python-headless", "pyarrow")
     return {
         "python": platform.python_version(),
@@ -73,7 +73,7 @@ def software() -> dict[str, Any]:
 def write_metrics(out: str, history: Sequence[EpochMetrics]) -> None:
     """Rewrites `metrics.jsonl` and the TensorBoard events from all epochs so far.
 
-    Object storage cannot append; written whole, an epoch that is done twice after a crash appears once.
+    Object storage cannot append. Because the files are rewritten, an epoch that is repeated after a crash appears once.
     """
     lines = "".join(json.dumps(record) + "\n" for record in history)
     storage.write_bytes(RunPaths(out).metrics, lines.encode())
@@ -81,7 +81,7 @@ def write_metrics(out: str, history: Sequence[EpochMetrics]) -> None:
 
 
 def read_metrics(out: str) -> list[EpochMetrics]:
-    """What `write_metrics` wrote; empty before the first epoch is done. Raises UserError where it is damaged."""
+    """The epochs that `write_metrics` wrote; empty before the first is done. Raises UserError if they are damaged."""
     uri = RunPaths(out).metrics
     if not storage.exists(uri):
         return []
@@ -92,7 +92,7 @@ def read_metrics(out: str) -> list[EpochMetrics]:
 
 
 def as_history(values: object) -> list[EpochMetrics]:
-    """The records that `values` hold. Raises ValueError where they hold something else."""
+    """The epoch records in `values`, a list. Raises ValueError if `values` is anything else."""
     history = _HISTORY.validate_python(values)
     if missing := [name for record in history for name in _REQUIRED_KEYS - record.keys()]:
         raise ValueError(f"an epoch lacks {missing[0]}")

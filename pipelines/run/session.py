@@ -1,4 +1,4 @@
-"""The Ray cluster a command runs on: the one that is given, or a local one for the time of the command."""
+"""The Ray cluster of a command: the given cluster, or a local one that ends with the command."""
 
 import logging
 import math
@@ -19,11 +19,11 @@ from pipelines.run.preflight import Needs
 
 @contextmanager
 def ray_session(needs: Needs) -> Iterator[None]:
-    """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster, and ends what it started.
+    """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster; disconnects or stops it at the end.
 
-    Raises UserError where the cluster has less than is needed (see `preflight`), or runs other versions.
+    Raises UserError if the cluster has too few resources (see `preflight`), or runs other versions of Ray or Python.
     """
-    if ray.is_initialized():  # a caller's cluster: a notebook, or the tests' own
+    if ray.is_initialized():  # the caller, a notebook or a test, has started a cluster
         with _original_errors():
             preflight.check(needs)
             yield
@@ -45,8 +45,8 @@ def ray_session(needs: Needs) -> Iterator[None]:
         if "Version mismatch" in str(error):
             versions = " ".join(str(error).removeprefix("Version mismatch:").split())
             raise UserError(
-                f"the cluster at RAY_ADDRESS={address} runs other versions ({versions}); install the same here, or let "
-                "`ray job submit` start the command there"
+                f"the cluster at RAY_ADDRESS={address} runs other versions ({versions}); install the same versions "
+                "here, or let `ray job submit` start the command there"
             ) from error
         raise UserError(
             f"no Ray cluster answers at RAY_ADDRESS={address} ({_first_line(error)}); use host:port of its head, "
@@ -62,16 +62,17 @@ def ray_session(needs: Needs) -> Iterator[None]:
 
 
 def _inherited_variables() -> dict[str, Any] | None:
-    """The runtime environment of workers on a given cluster; those of a local one inherit all variables."""
+    """The runtime environment of workers on a given cluster. Workers of a local one inherit all variables anyway."""
     level = os.environ.get(console.LOG_LEVEL)
     return None if level is None else {"env_vars": {console.LOG_LEVEL: level}}
 
 
 def start_local(num_cpus: int, **options: Any) -> Any:
-    """`ray.init` of a new cluster whose own processes find it, whatever other clusters this machine has, or had.
+    """Starts a new local cluster with `ray.init`. Its processes find it even if this machine has other clusters.
 
-    Ray's processes look for their cluster by RAY_ADDRESS, and without it by a file that all clusters of a machine
-    share. Ray Train's cleaner then asks another one, and the CPUs and GPUs of a stopped trial are never free again.
+    Ray's processes look for their cluster in RAY_ADDRESS, or else in a file that all clusters of a machine share.
+    Without RAY_ADDRESS Ray Train's cleaner would ask another cluster, and the CPUs and GPUs of a stopped trial would
+    never be freed.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -91,9 +92,9 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def _original_errors() -> Iterator[None]:
-    """A UserError of a task is raised here as it was there: one sentence, not a remote traceback."""
+    """Raises the UserError of a task itself instead of a RayTaskError with a remote traceback."""
     ray.data.DataContext.get_current().raise_original_map_exception = True
-    # Ray Data warns whenever progress bars are off.
+    # Ray Data logs a warning if progress bars are off.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield

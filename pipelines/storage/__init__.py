@@ -1,6 +1,6 @@
 """Storage by URI: local folders and s3://, with atomic commits.
 
-Credentials and endpoint come from the standard AWS variables and profiles, never from here.
+Credentials and endpoint come from the standard AWS variables and profiles. This package never sets them.
 """
 
 from pipelines.storage.files import (

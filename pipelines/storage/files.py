@@ -1,4 +1,4 @@
-"""Objects on storage: local files and s3:// through s3fs, read whole or in ranges, written atomically."""
+"""Objects on storage: local files, and s3:// through s3fs. They are read whole or in ranges and written atomically."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from pipelines.storage.uris import explained, filesystem, user_errors
 
 
 def open_input(uri: str) -> pa.NativeFile:
-    """The object, open for random reads.
+    """The object, opened for random reads.
 
-    Not by way of `arrow_filesystem`: pyarrow asks fsspec first whether there is such a file, and fsspec answers no
-    to every error, also where the server is away.
+    Does not use `arrow_filesystem`: pyarrow first asks fsspec if the file exists, and fsspec answers no after any
+    error, even if the server cannot be reached.
     """
     fs, path = filesystem(uri)
     if uri.startswith("s3://"):
@@ -28,13 +28,14 @@ def open_input(uri: str) -> pa.NativeFile:
 
 
 def exists(uri: str) -> bool:
+    """True if there is an object or folder at `uri`. Raises UserError if the storage fails."""
     fs, path = filesystem(uri)
     with user_errors("look at", uri):
         return bool(fs.exists(path))
 
 
 def read_bytes(uri: str) -> bytes:
-    """The whole object. Raises UserError where there is none or it cannot be read."""
+    """The whole object. Raises UserError if it does not exist or cannot be read."""
     fs, path = filesystem(uri)
     with user_errors("read", uri):
         data: bytes = fs.cat_file(path)
@@ -42,9 +43,9 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
-    """The whole objects, read concurrently on S3; in place of one that is missing or forbidden, why.
+    """The whole objects, read concurrently on S3. A missing or forbidden object is replaced by a UserError.
 
-    Raises UserError where the storage itself fails: that says nothing about the object.
+    Raises UserError if the storage itself fails, because then it is unknown whether the object exists.
     """
     if not uris:
         return []
@@ -61,9 +62,9 @@ def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
 
 
 def list_files(uri: str) -> list[str]:
-    """The URIs of all objects below a folder, or of the one object `uri` is, sorted.
+    """The sorted URIs of all objects below the folder `uri`; only `uri` itself if it is an object.
 
-    Raises UserError where there is no such place.
+    Raises UserError if `uri` does not exist.
     """
     fs, path = filesystem(uri)
     with user_errors("list", uri):
@@ -76,18 +77,18 @@ def list_files(uri: str) -> list[str]:
 
 
 def _local_files(path: Path) -> list[str]:
-    """fsspec would ask for the status of each file, which takes several times as long as the names."""
+    """Lists names only. fsspec would also query the status of each file, which takes several times as long."""
     if path.is_dir():
         return sorted(f"{folder}/{name}" for folder, _, names in os.walk(path) for name in names)
-    path.stat()  # raises where there is no such file
+    path.stat()  # raises FileNotFoundError if there is no such file
     return [str(path)]
 
 
 def is_empty(uri: str, ignored: str = "") -> bool:
-    """Returns True if nothing is stored below `uri`.
+    """True if nothing is stored below `uri`.
 
-    What a kill left of an unfinished write does not count, nor do names that begin with `ignored`, if it is given.
-    Raises UserError if the bucket does not exist: some servers would make one out of a mistyped name.
+    Ignores names that begin with a dot, which killed writes leave behind, and names that begin with `ignored`. Raises
+    UserError if the bucket does not exist, because some servers would create one for a mistyped name.
     """
     fs, path = filesystem(uri)
     with user_errors("list", uri):
@@ -102,9 +103,9 @@ def is_empty(uri: str, ignored: str = "") -> bool:
 
 
 def check_writable(uri: str) -> None:
-    """Raises UserError where nothing can be written at `uri`; leaves nothing behind."""
+    """Raises UserError if `uri` is not writable. Leaves nothing behind."""
     fs, path = filesystem(uri)
-    is_empty(uri)  # knows of buckets that are not there
+    is_empty(uri)  # raises if the bucket does not exist
     with user_errors("write", uri):
         if uri.startswith("s3://"):
             probe = f"{path}.probe-{uuid.uuid4().hex}"
@@ -117,7 +118,7 @@ def check_writable(uri: str) -> None:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Commits the object atomically: a reader sees the old content, the new one, or none, never a part."""
+    """Writes the object atomically: a reader sees the old content, the new content or no object, but never a part."""
     fs, path = filesystem(uri)
     with user_errors("write", uri):
         if uri.startswith("s3://"):
@@ -129,7 +130,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 @contextmanager
 def _written_beside(target: Path, data: bytes) -> Iterator[Path]:
-    """A hidden file with the data in the folder of `target`, for the time of a `with` block."""
+    """Writes the data to a hidden file in the folder of `target` and deletes that file after the `with` block."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
     try:
@@ -140,7 +141,7 @@ def _written_beside(target: Path, data: bytes) -> Iterator[Path]:
 
 
 def create_bytes(uri: str, data: bytes) -> bool:
-    """Commits the object if there is none, else leaves what is there and says False; of several writers one wins."""
+    """Creates the object and returns True; returns False if it exists already. If several writers try, one succeeds."""
     fs, path = filesystem(uri)
     with user_errors("write", uri):
         try:
@@ -159,17 +160,18 @@ def create_bytes(uri: str, data: bytes) -> bool:
 
 
 def _code(error: OSError) -> str | None:
-    """S3's own name of an error that s3fs has translated."""
+    """The error code of S3 behind an OSError of s3fs; None if S3 did not cause it."""
     cause = error.__cause__
     return cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
 
 
 def write_json(uri: str, value: Any) -> None:
+    """Writes a value as JSON, atomically. Raises ValueError if it holds NaN or infinity."""
     write_bytes(uri, json.dumps(value, indent=2, allow_nan=False).encode() + b"\n")
 
 
 def read_json(uri: str) -> dict[str, Any]:
-    """The JSON object at `uri`. Raises UserError where it is missing or is not one."""
+    """The JSON object at `uri`. Raises UserError if the file is missing or holds anything else."""
     try:
         value = json.loads(read_bytes(uri))
     except (ValueError, RecursionError) as error:
@@ -180,14 +182,14 @@ def read_json(uri: str) -> dict[str, Any]:
 
 
 def delete_folder(uri: str) -> None:
-    """Removes everything below `uri`; a folder that is not there is no error."""
+    """Removes everything below `uri`. Does nothing if the folder does not exist."""
     fs, path = filesystem(uri)
     with user_errors("delete", uri), suppress(FileNotFoundError):
         fs.rm(path, recursive=True)
 
 
 def delete(uri: str) -> None:
-    """Removes one object; one that is not there is no error."""
+    """Removes one object. Does nothing if it does not exist."""
     fs, path = filesystem(uri)
     with user_errors("delete", uri):
         if fs.exists(path):

@@ -1,8 +1,8 @@
-"""The one S3 client of the project: pyarrow's reads and Ray Train's uploads go through it too.
+"""The only S3 client of the project. The reads of pyarrow and the uploads of Ray Train use it too.
 
-A request that fails because the server is away, or in trouble, is tried again until the server has been away for
-PATIENCE_SECONDS. Retries are s3fs' alone: botocore's standard ones share a quota among all requests of a client,
-which concurrent reads use up within the first seconds of an outage.
+A request that fails because the server is unreachable or overloaded is retried until the outage has lasted for
+PATIENCE_SECONDS. Only s3fs retries. Retries of botocore are switched off, because they share a quota among all requests
+of a client, which concurrent reads use up in the first seconds of an outage.
 """
 
 import logging
@@ -17,12 +17,13 @@ from s3fs.core import set_custom_error_handler
 
 logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 90.0
+"""Length of an outage after which its requests fail."""
 _LONGEST_WAIT = 15.0
-"""Between two tries of s3fs, whose waits grow from 0.1 s by a factor of 1.7."""
+"""Longest pause of s3fs between two tries. The pauses grow from 0.1 s by a factor of 1.7."""
 _OPTIONS: Mapping[str, Any] = {
-    # Listings change under us: other workers write to the same folders.
+    # Cached listings would be outdated, because other workers write to the same folders.
     "use_listings_cache": False,
-    # Row groups are read one by one in a shuffled order: a read-ahead would fetch many times what is used.
+    # Row groups are read one by one in a shuffled order. A read-ahead would fetch many times the bytes that are used.
     "default_cache_type": "none",
     "config_kwargs": {
         "retries": {"total_max_attempts": 1},
@@ -34,24 +35,25 @@ _OPTIONS: Mapping[str, Any] = {
 
 
 class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
-    """s3fs with enough tries to outlast PATIENCE_SECONDS; `_may_pass` decides when to give up."""
+    """s3fs with more retries than PATIENCE_SECONDS allow. `_is_retryable` decides when to give up."""
 
     retries = 16
+    """The pauses of this many tries add up to 119 s, which is more than PATIENCE_SECONDS."""
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
-        """The connected client."""
+        """The connected client, with a handler that logs SlowDown responses."""
         connected = await super().set_session(*args, **kwargs)
         connected.meta.events.register("after-call.s3", _log_slow_down, unique_id="slow-down")
         return connected
 
 
 class _Outage:
-    """When the server was last found away, and since when; errors that are far apart are different outages."""
+    """The first and the last error of the present outage. Errors that are far apart belong to different outages."""
 
     began = ended = -1e9
 
     def seconds(self) -> float:
-        """How long it has lasted, with this moment's error."""
+        """Adds an error at this moment and returns the seconds since the first error of the outage."""
         now = time.monotonic()
         if now - self.ended > 2 * _LONGEST_WAIT:
             self.began = now
@@ -63,7 +65,7 @@ _outage = _Outage()
 
 
 def _is_retryable(error: Exception) -> bool:
-    """Whether s3fs should try a failed request again."""
+    """True if s3fs should try a failed request again."""
     if isinstance(error, ClientError):
         if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) < 500:
             return False
@@ -73,14 +75,14 @@ def _is_retryable(error: Exception) -> bool:
 
 
 def _log_slow_down(parsed: Mapping[str, Any], **_: Any) -> None:
-    """s3fs tries again after SlowDown, without asking and without a word."""
+    """Logs a SlowDown response. After it s3fs retries without a call of `_is_retryable` and without a log line."""
     error = parsed.get("Error", {})
     if error.get("Code") == "SlowDown":
         _outage_seconds(f"SlowDown: {error.get('Message')}")
 
 
 def _outage_seconds(error: object) -> float:
-    """Tells of the first error of an outage; how long it has lasted."""
+    """Adds an error to the outage and returns its length in seconds. Logs a warning at its first error."""
     seconds = _outage.seconds()
     if seconds == 0:
         logger.warning("the object store does not answer (%s); trying again for %.0f s", error, PATIENCE_SECONDS)
@@ -91,5 +93,5 @@ set_custom_error_handler(_is_retryable)
 
 
 def filesystem() -> s3fs.S3FileSystem:
-    """The client; credentials and endpoint come from the standard AWS variables and profiles."""
+    """The S3 client. Credentials and endpoint come from the standard AWS variables and profiles."""
     return PatientS3FileSystem(**_OPTIONS)

@@ -1,4 +1,4 @@
-"""URIs of storage, the file systems behind them, and their errors as sentences."""
+"""Storage URIs, their file systems, and errors of storage as UserError."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from pipelines.storage import s3
 
 
 def absolute(uri: str) -> str:
-    """`uri` with a local path made absolute; s3:// URIs lose only a trailing slash.
+    """An absolute local path, or an s3:// URI without trailing slash.
 
-    Raises UserError for an unknown scheme, an empty URI, or a relative path inside a submitted Ray job, where
-    the working directory is a temporary copy that is deleted with the job.
+    Raises UserError for an unknown scheme or an empty URI. Inside a submitted Ray job it also raises UserError for a
+    relative path, because the working directory of a job is a temporary copy that is deleted with the job.
     """
     scheme, separator, rest = uri.partition("://")
     is_known = (scheme == "s3" and rest.strip("/")) or (scheme == "file" and rest.startswith("/"))
@@ -26,16 +26,17 @@ def absolute(uri: str) -> str:
         raise UserError(f"cannot use {uri!r} as storage: give a local path, file:///path or s3://bucket/key")
     if separator and scheme == "s3":
         return uri.rstrip("/")
-    path = Path(os.path.expanduser(rest if separator else uri))  # noqa: PTH111 (Path's raises for unknown users)
+    path = Path(os.path.expanduser(rest if separator else uri))  # noqa: PTH111 (`Path.expanduser` raises for unknown users)
     if not path.is_absolute() and "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         raise UserError(
-            f"{uri!r} is a relative path, and a submitted job's folder is deleted after it; "
+            f"{uri!r} is a relative path, and the folder of a submitted job is deleted when the job ends; "
             "give an absolute path or s3://bucket/key"
         )
     return os.path.normpath(path.absolute())
 
 
 def join(uri: str, *parts: str) -> str:
+    """`uri` and the parts below it, joined by slashes."""
     return "/".join([uri.rstrip("/"), *parts])
 
 
@@ -48,7 +49,7 @@ def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
 
 
 def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
-    """The same as a pyarrow file system, as Ray Train takes it."""
+    """The pyarrow file system of `uri`, which Ray Train needs, and the path inside it."""
     fs, path = filesystem(uri)
     if uri.startswith("s3://"):
         return pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(fs)), path
@@ -56,11 +57,11 @@ def arrow_filesystem(uri: str) -> tuple[pyarrow.fs.FileSystem, str]:
 
 
 _ERRORS = (BotoCoreError, ClientError, OSError, ValueError, pa.ArrowException)
-"""What storage, and the readers of what is stored, raise."""
+"""Errors that storage, and readers of stored files, raise."""
 
 
 def explained(action: str, uri: str, error: Exception) -> UserError:
-    """What storage answered as one sentence: only the user can change it."""
+    """A UserError that describes an error of the storage in one sentence. Only the user can remove its cause."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"cannot {action} {uri}: it does not exist")
     if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):
@@ -71,7 +72,7 @@ def explained(action: str, uri: str, error: Exception) -> UserError:
 
 @contextmanager
 def user_errors(action: str, uri: str) -> Iterator[None]:
-    """Turns what storage raises into UserError."""
+    """Raises errors of storage as UserError. `action` is the verb of the sentence: "cannot <action> <uri>: ..."."""
     try:
         yield
     except _ERRORS as error:

@@ -56,7 +56,7 @@ def test_a_disk_that_is_full_before_the_command_is_one_sentence(disk, data, tmp_
     (disk / "filler").open("r+b").truncate(int(0.96 * DISK_BYTES))  # Ray itself needs some kilobytes to start
     done = run_command(*TRAIN, "--data", data, "--out", tmp_path / "run", RAY_TMPDIR=str(disk))
     assert done.code == 2
-    assert "full and Ray spills nothing to it from 95% on; free some space" in done.stderr.splitlines()[-1]
+    assert "full and Ray spills no objects to a disk that is 95% full; free some space" in done.stderr.splitlines()[-1]
 
 
 # As little memory for objects as Ray allows: less than the decoding would like to keep ready.

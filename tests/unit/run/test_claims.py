@@ -29,7 +29,7 @@ def test_a_run_belongs_to_one_configuration_and_one_data_set(tmp_path):
     assert claim(config(out)).resumed
     with pytest.raises(OutputTakenError, match=r"was begun with optimizer.lr = 0.002, not 0.1"):
         claim(config(out, optimizer={"lr": 0.1}))
-    with pytest.raises(OutputTakenError, match="was made from another --data than /data holds now"):
+    with pytest.raises(OutputTakenError, match="was made from another --data than the present content of /data"):
         claim(config(out), {"data": "another"})
     with pytest.raises(OutputTakenError, match="holds the output of `train`"):
         claims.find_claim("tune", TuneConfig(data="/data", out=str(out)), str(out), DATA)
@@ -78,7 +78,7 @@ def test_a_new_option_and_a_changed_default_leave_what_was_begun_before_as_it_is
 def test_an_option_that_is_gone_is_one_sentence(tmp_path):
     out = str(tmp_path)
     claims.write_claim("synth", After(out=out), out)
-    with pytest.raises(OutputTakenError, match=r"a configuration that this release does not read \(mode: "):
+    with pytest.raises(OutputTakenError, match=r"a configuration that this release cannot read \(mode: "):
         claims.find_claim("synth", Before(out=out), out)
 
 

@@ -57,7 +57,7 @@ def test_a_wait_that_fails_ends_its_lines(lines):
         assert lines.reached.wait(DEADLINE)
         raise ValueError("gone")
     assert lines.lines[-1][1] == "waited 0:00 min for the train"
-    assert not any("tell" in thread.name for thread in threading.enumerate())
+    assert not any("log_while_waiting" in thread.name for thread in threading.enumerate())
 
 
 def test_of_many_items_the_wait_for_the_first_is_told_and_that_for_another_if_it_lasts(lines):
