@@ -1,1 +1,1 @@
-"""Packed data sets: their manifest and files, the way into them, and the streams that read them on a cluster."""
+"""Packed data sets: manifest, packing, access to row groups, and the streams that decode rows on a cluster."""

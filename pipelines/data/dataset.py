@@ -1,7 +1,7 @@
 """The packed data set: `<uri>/{train,val,test}/*.parquet` and `dataset.json`, which is written last.
 
-A data set is immutable once its `dataset.json` exists. Images and labels stay encoded; row groups are small so
-that a shuffled epoch can read any of them on its own.
+A data set is immutable once its `dataset.json` exists. Images and labels are stored encoded. Row groups are
+small, so that a shuffled epoch can read each of them separately.
 """
 
 import hashlib
@@ -22,12 +22,13 @@ from pipelines.errors import UserError
 
 MANIFEST = "dataset.json"
 RECEIPTS = "receipts"
-"""Folder of what is known of each finished shard, as long as the build is not."""
+"""Folder of receipts, one per finished shard; deleted when the build is complete."""
 ROWS_PER_GROUP = 16
-"""At most; a few MB of 1024x1024 JPEGs. The unit that the shuffle of an epoch moves."""
+"""Maximum number of rows in a row group: a few MB of 1024x1024 JPEGs. An epoch is shuffled by row groups."""
 GROUPS_PER_FILE = 16
+"""Maximum number of row groups in a file. The task that writes a file holds the whole file in memory."""
 MAX_ROWS_PER_FILE = 10_000_000
-"""A manifest may claim any number, and some memory is needed for each row group."""
+"""Limit on the row counts in a manifest: a reader allocates memory for each row group before it opens a file."""
 
 SCHEMA = pa.schema(
     [
@@ -42,7 +43,7 @@ SCHEMA = pa.schema(
 
 
 class Row(TypedDict):
-    """One face crop. `label` is a PNG of uint8 ids (255 = ignore) or None; `meta` is a JSON object."""
+    """One face crop. `label` is a PNG of uint8 ids (255 = ignore), or None if unlabelled; `meta` is a JSON object."""
 
     id: str
     image: bytes
@@ -57,7 +58,7 @@ class _Strict(BaseModel):
 
 
 class DataFile(_Strict):
-    """One Parquet file; `path` is relative to the data set, and leads nowhere else."""
+    """One Parquet file. `path` is relative to the data set and cannot lead out of it."""
 
     path: Annotated[str, Field(pattern=r"^(train|val|test)/[\w-]+\.parquet$")]
     num_rows: Annotated[int, Field(gt=0, le=MAX_ROWS_PER_FILE)]
@@ -66,7 +67,7 @@ class DataFile(_Strict):
 
 
 class Manifest(_Strict):
-    """`dataset.json`: what the data set holds and where it came from."""
+    """The content of `dataset.json`: the classes, the files of each split, the rejected samples, and the lineage."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
@@ -80,7 +81,7 @@ class Manifest(_Strict):
     num_mirrored: NonNegativeInt = 0
     lineage: Mapping[str, Any] = {}
     relabelled: Mapping[str, Any] = {}
-    """What `relabel` did to the rows of `lineage["data"]`; empty for a data set of another command."""
+    """The changes that `relabel` made to the rows of `lineage["data"]`; empty for a data set of another command."""
     digest: str
 
     def num_rows(self) -> dict[Split, int]:
@@ -88,7 +89,7 @@ class Manifest(_Strict):
 
     @property
     def origin(self) -> str:
-        """The digest of the data set whose images these are; relabelled versions of one data set share it."""
+        """The digest of the data set that first held these images; its relabelled versions have the same origin."""
         return str(self.lineage.get("origin", self.digest))
 
     @cached_property
@@ -97,7 +98,7 @@ class Manifest(_Strict):
 
 
 def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
-    """sha256 over the names and contents of all files; equal digests mean equal rows in equal order."""
+    """The sha256 of the names and contents of all files: equal digests mean equal rows in equal order."""
     lines = sorted(f"{file.path} {file.sha256}\n" for files in splits.values() for file in files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -113,12 +114,12 @@ RELABELLED_SCHEMA = (
 
 
 class RelabelledRow(Row):
-    """A row with a new label, and what is known of the one before.
+    """A row with a new label, its previous label and the scores of both.
 
-    `quality` (0 wrong .. 1) and `class_quality` (K of them, None if the label before has no pixel of the class) score
-    the label before; both are None if there was none. `changed_fraction` is the fraction of pixels that changed.
-    `confidence` is the teacher's highest probability, as a mean over pixels. `rule` names what decided: the policy, or
-    `unlabelled`.
+    `quality` (0 wrong .. 1) and `class_quality` (K values, None if the previous label has no pixel of the class) score
+    the previous label; both are None if the row had no label. `changed_fraction` is the fraction of pixels that changed
+    (0..1). `confidence` is the teacher's highest probability, as a mean over pixels (0..1). `rule` is the name of the
+    policy that decided, or `unlabelled` if the row had no label.
     """
 
     label_previous: bytes | None
@@ -136,9 +137,9 @@ def write_file(
     rows_per_group: int = ROWS_PER_GROUP,
     schema: pa.Schema = SCHEMA,
 ) -> DataFile | None:
-    """Packs rows into one Parquet file `dataset/path`, atomically; without a row none is written.
+    """Writes rows to the Parquet file `dataset/path`, atomically. Writes no file and returns None if there are no rows.
 
-    The same rows give the same bytes. Memory is needed for the file and one row group.
+    Equal rows give equal bytes. The whole file and one row group are held in memory.
     """
     buffer, num_rows, remaining = io.BytesIO(), 0, iter(rows)
     # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
@@ -154,7 +155,7 @@ def write_file(
 
 
 def read_manifest(dataset: str) -> Manifest:
-    """The committed manifest. Raises UserError where the folder is no finished data set of this version."""
+    """Reads and checks the manifest. Raises UserError if the folder is not a finished data set of a known version."""
     uri = storage.join(dataset, MANIFEST)
     if not storage.exists(uri):
         raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
@@ -172,12 +173,12 @@ def read_manifest(dataset: str) -> Manifest:
     except ValueError as error:
         raise UserError(f"{uri}: {error}") from error
     if manifest.classes != taxonomy.classes:
-        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy_name!r} of this program")
+        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy_name!r}")
     return manifest
 
 
 def is_complete(out: str, marker: str = MANIFEST) -> bool:
-    """Returns True if the build at `out` is complete; deletes the receipts, which a kill may have left."""
+    """Returns True if the build at `out` is complete. Deletes receipts that a killed process left."""
     if not storage.exists(storage.join(out, marker)):
         return False
     storage.delete_folder(storage.join(out, RECEIPTS))

@@ -1,4 +1,4 @@
-"""Encoded images and labels, as they are stored, to and from pixels."""
+"""Decodes and encodes the images and labels that are stored in a data set."""
 
 import cv2
 import numpy as np
@@ -7,24 +7,22 @@ import numpy.typing as npt
 from dmlcsr.taxonomy import IGNORE
 
 Pixels = npt.NDArray[np.uint8]
-
-
 JPEG_MAGIC = b"\xff\xd8"
 _REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
-"""Flags for the size alone: OpenCV takes the colour's flag beside them."""
+"""OpenCV flags by factor. They only reduce the size: `decode_image` adds a flag that decides the colors."""
 
 
 def decode_image(data: bytes, factor: int = 1) -> Pixels:
-    """Encoded bytes -> (H, W, 3) uint8 RGB, turned upright by its EXIF tag. Raises ValueError for damaged bytes.
+    """Decodes an image to (H, W, 3) uint8 RGB, turned upright by its EXIF tag. Raises ValueError for damaged bytes.
 
-    With a factor of 2, 4 or 8 a JPEG is decoded at that part of its size, which saves time; others stay whole.
+    A factor of 2, 4 or 8 divides height and width of a JPEG, which saves time. Other formats keep their size.
     """
     is_reduced = factor > 1 and data.startswith(JPEG_MAGIC)
     return _decode(data, cv2.IMREAD_COLOR_RGB | (_REDUCED[factor] if is_reduced else 0))
 
 
 def decode_label(data: bytes | None) -> Pixels:
-    """PNG bytes -> (H, W) uint8 ids; an unlabelled row gives a single pixel of 255.
+    """Decodes a PNG to (H, W) uint8 ids. None, the label of an unlabelled row, gives (1, 1) with the id 255 (ignore).
 
     Raises ValueError for damaged bytes.
     """
@@ -34,10 +32,10 @@ def decode_label(data: bytes | None) -> Pixels:
 
 
 def _decode(data: bytes, flags: int) -> Pixels:
-    cv2.setNumThreads(1)  # a task has one core; OpenCV would take all
+    cv2.setNumThreads(1)  # OpenCV would use all cores, but a task has one
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:  # no bytes at all, or more pixels than OpenCV is allowed to decode
+    except cv2.error as error:  # there are no bytes, or more pixels than OpenCV may decode
         raise ValueError(f"{len(data)} bytes cannot be decoded as an image: {error.err}") from error
     if pixels is None:
         raise ValueError(f"{len(data)} bytes cannot be decoded as an image; the file is damaged")
@@ -45,11 +43,12 @@ def _decode(data: bytes, flags: int) -> Pixels:
 
 
 _LABEL_PNG = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3)
-"""Ids are no gradients: unfiltered they are as small as with OpenCV's defaults, and decode in a quarter of the time."""
+"""PNG filters are for gradients. Without them a label is as small as with OpenCV's defaults, and decodes in a quarter
+of the time."""
 
 
 def encode_png(image: Pixels) -> bytes:
-    """(H, W, 3) RGB, (H, W, 4) RGBA or (H, W) ids -> PNG."""
+    """Encodes (H, W, 3) RGB, (H, W, 4) RGBA or (H, W) ids, uint8, as PNG."""
     if image.ndim == 3:
         order = cv2.COLOR_RGB2BGR if image.shape[2] == 3 else cv2.COLOR_RGBA2BGRA
         return cv2.imencode(".png", cv2.cvtColor(image, order))[1].tobytes()

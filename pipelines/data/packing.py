@@ -1,6 +1,6 @@
-"""Writes data sets: shards of work become Parquet files on the workers of the cluster, then one manifest.
+"""Writes data sets: tasks on the cluster pack shards into Parquet files, then the driver writes the manifest.
 
-Each shard that is done leaves a receipt on storage, so that a build that was cut off does none of them again.
+Each finished shard leaves a receipt on storage. If a build was interrupted, the next attempt skips these shards.
 """
 
 import hashlib
@@ -26,14 +26,15 @@ from pipelines.run.progress import log_count
 
 logger = logging.getLogger(__name__)
 QUARANTINE, REMARKS = "quarantine", "remarks"
-"""Tables beside the data: samples that are not in it, and rows that are and may be wrong."""
+"""Tables beside the data: rejected samples, and remarks about accepted rows that may be wrong."""
 MIRRORED = "looks_mirrored"
+"""Reason of a remark about a row whose left and right ids look swapped."""
 RECEIPT_VERSION = 2
-"""Format of a receipt; the work of a receipt in another format is done again."""
+"""Version of a receipt; a shard whose receipt has another version is packed again."""
 
 
 class SampleProblem(TypedDict):
-    """What was found about a sample: the file or row it is about, the kind of finding, and the details."""
+    """A problem of a sample: its file or row, the reason (a key of the quarantine table), and details in words."""
 
     source: str
     reason: str
@@ -41,7 +42,7 @@ class SampleProblem(TypedDict):
 
 
 class PackedRows(NamedTuple):
-    """What became of some items: rows, those that were refused, and what is to be said about rows."""
+    """Result of packing some samples: rows, rejected samples, and remarks about accepted rows."""
 
     rows: list[Row]
     rejected: list[SampleProblem]
@@ -49,9 +50,9 @@ class PackedRows(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """What becomes one file: its split, its number inside the split, and the items to make rows from.
+    """The work that makes one file: its split, its number in the split, and the items that become rows.
 
-    It travels as JSON: a tuple among the items arrives as a list.
+    Ray tasks receive a shard as JSON, so a tuple among the items arrives as a list.
     """
 
     split: Split
@@ -70,7 +71,7 @@ MakeRows = Callable[[Sequence[Any]], PackedRows]
 
 
 def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
-    """Cuts each split's items into shards of one file each, in order."""
+    """Cuts each split's items, in order, into shards of at most `size` items."""
     return [
         Shard(split, start // size, values[start : start + size])
         for split, values in items.items()
@@ -81,9 +82,9 @@ def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
 def map_shards(
     out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]], verb: str = "packed"
 ) -> Iterator[dict[str, Any]]:
-    """Applies `work` to each shard in a Ray Data task of its own; yields the answers as they come.
+    """Applies `work` to each shard in a Ray Data task of its own; yields the results as the tasks finish.
 
-    The answer to a shard of the same items that an earlier attempt at `out` finished is taken from its receipt.
+    If an earlier attempt at `out` has finished a shard of the same items, the result is read from its receipt.
     """
     if not shards:
         return
@@ -97,7 +98,7 @@ def map_shards(
 
 
 def shard_rows(shards: Sequence[Shard]) -> ray.data.Dataset:
-    """One block for each shard: a task fetches its own only."""
+    """A Ray data set with one block for each shard, so that a task fetches only its own shard."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards))
 
@@ -105,7 +106,7 @@ def shard_rows(shards: Sequence[Shard]) -> ray.data.Dataset:
 def run_once(
     out: str, row: dict[str, Any], work: Callable[[Shard], dict[str, Any]], receipts: str = dataset.RECEIPTS
 ) -> dict[str, Any]:
-    """The answer to a shard, from `work` or, where an earlier attempt has finished it, from its receipt."""
+    """Returns the result of `work` for a shard, or the one in its receipt if an earlier attempt has finished it."""
     console.forward_logs_to_driver()
     shard = Shard(*json.loads(row["shard"]))
     receipt = storage.join(out, receipts, f"{shard.name}.json")
@@ -127,10 +128,10 @@ def pack(
     rejected: Sequence[SampleProblem] = (),
     rows_per_group: int = dataset.ROWS_PER_GROUP,
 ) -> Manifest:
-    """Makes a whole data set at `out`, which `dataset.begin` has claimed, and commits it.
+    """Packs all items into a data set at `out`, which the caller has claimed; writes the manifest last.
 
-    `make_rows` gets a row group's items at a time; `rejected` are samples that were refused before packing. Raises
-    UserError where no row at all is good.
+    `make_rows` gets the items of one row group per call. `rejected` are samples that were rejected before packing.
+    Raises UserError if no sample can be used.
     """
 
     def write(shard: Shard) -> dict[str, Any]:
@@ -167,9 +168,9 @@ def write_manifest(
     lineage: Mapping[str, Any],
     **more: Any,
 ) -> Manifest:
-    """Commits a data set whose files are written: its quarantine table, then its manifest with `more` fields.
+    """Completes a data set whose files are written: writes the quarantine table, then the manifest.
 
-    Raises UserError where no row at all is good.
+    `more` are further fields of the manifest. Raises UserError if there are no rows.
     """
     if not any(files.values()):
         reason = in_words(rejected[0]) if rejected else "the source is empty"
@@ -191,15 +192,15 @@ def write_manifest(
 
 
 def in_words(finding: SampleProblem) -> str:
-    """For a sentence."""
+    """A problem on one line: `<source>: <reason> (<detail>)`."""
     return printable("{source}: {reason} ({detail})".format(**finding))
 
 
 def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> None:
-    """Writes `<table>/part-00000.parquet`, sorted; none where there is nothing to say."""
+    """Writes `<table>/part-00000.parquet`, sorted. Deletes this file if there are no findings."""
     uri = storage.join(out, table, "part-00000.parquet")
     if not findings:
-        storage.delete(uri)  # an earlier, unfinished attempt may have left one
+        storage.delete(uri)  # an earlier, unfinished attempt may have written one
         return
     rows = sorted(findings, key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
     shown = [{name: printable(str(value)) for name, value in row.items()} for row in rows]
@@ -210,5 +211,5 @@ def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> N
 
 
 def printable(text: str) -> str:
-    """With control characters, and bytes of file names that are no text, as escapes."""
+    """The text, with escapes if it holds control characters or bytes of file names that are not text."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -1,4 +1,4 @@
-"""Reads any rows of a split: which row groups they are in, in the order of an epoch, and what is stored there."""
+"""Finds the row groups that hold given rows of an epoch, and reads these rows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Integers = npt.NDArray[np.int64]
 
 
 class RowRange(NamedTuple):
-    """Rows `start` to `stop` of a row group."""
+    """Rows `start` to before `stop` of the row group `group` (its number in the file) of file `file`, from 0."""
 
     file: int
     group: int
@@ -29,19 +29,19 @@ class RowRange(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """One split of a data set, with what is needed to find any row group of it.
+    """The files of one split of a data set, with the row counts that locate each row group.
 
-    Travels with every task, so it holds nothing for each row group: there may be hundreds of thousands of them.
+    Every Ray task receives it, so it stores nothing per row group: there may be hundreds of thousands of them.
     """
 
     files: tuple[str, ...]
     file_rows: tuple[int, ...]
     rows_per_group: int
-    """Rows of every row group but the last of its file."""
+    """Number of rows in every row group; the last one of a file may have fewer."""
     taxonomy_name: str
     digest: str
     held_out: tuple[int, int] | None = None
-    """(k, K), k from 1: every K-th row group from the k-th is not read."""
+    """(k, K) with k from 1: the row groups k, k + K, k + 2K, ..., counted from 1, are not read. None: all are read."""
 
     @property
     def num_rows(self) -> int:
@@ -49,7 +49,7 @@ class SplitFiles:
 
 
 def fold_of(group: Any, num_folds: int) -> Any:
-    """The folds, from 1, of row groups by their numbers in the split."""
+    """The folds, counted from 1, of row groups with these numbers in the split, counted from 0."""
     return group % num_folds + 1
 
 
@@ -61,7 +61,7 @@ def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, 
 
 
 class Groups(NamedTuple):
-    """Row groups of a split, in order, as arrays (G,): number of the file, number in the file, rows."""
+    """Row groups of a split, in order, as arrays (G,): number of the file, number in the file, number of rows."""
 
     file: Integers
     group: Integers
@@ -70,7 +70,7 @@ class Groups(NamedTuple):
 
 @lru_cache(maxsize=4)
 def list_groups(source: SplitFiles) -> Groups:
-    """All row groups of a split that are read."""
+    """All row groups of a split, without those of the held-out fold."""
     rows = np.array(source.file_rows, np.int64)
     counts = -(-rows // source.rows_per_group)
     file = np.repeat(np.arange(len(rows)), counts)
@@ -84,7 +84,7 @@ def list_groups(source: SplitFiles) -> Groups:
 
 @lru_cache(maxsize=4)
 def _sequence(source: SplitFiles, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
-    """The order of the groups (natural without a seed), and where each begins in the epoch's sequence of rows."""
+    """(G,) order of the row groups in an epoch, not shuffled if `seed` is None, and (G + 1,) bounds of their rows."""
     lengths = list_groups(source).num_rows
     order = np.arange(len(lengths))
     if seed is not None:
@@ -93,7 +93,7 @@ def _sequence(source: SplitFiles, seed: int | None, epoch: int) -> tuple[Integer
 
 
 def locate_rows(source: SplitFiles, seed: int | None, epoch: int, start: int, stop: int) -> list[RowRange]:
-    """The pieces of row groups that make rows `start` to `stop` of an epoch's sequence."""
+    """The parts of row groups that hold rows `start` to before `stop` of an epoch's sequence of rows."""
     order, begins = _sequence(source, seed, epoch)
     first = int(np.searchsorted(begins, start, side="right")) - 1
     last = int(np.searchsorted(begins, stop))
@@ -111,28 +111,33 @@ def locate_rows(source: SplitFiles, seed: int | None, epoch: int, start: int, st
 
 @lru_cache(maxsize=64)
 def _open(uri: str, digest: str) -> pq.ParquetFile:
-    """An open file of a data set; the digest tells apart two data sets that were at the same place in turn."""
+    """An open file of a data set, cached. `digest` distinguishes data sets that were at the same URI one after another.
+
+    Raises UserError if the file has other columns than a data set.
+    """
     file = pq.ParquetFile(storage.open_input(uri), pre_buffer=True)
     if not SCHEMA.equals(pa.schema(list(file.schema_arrow)[: len(SCHEMA)])):
-        raise UserError(f"{uri} is no file of a data set: it has other columns")
+        raise UserError(f"{uri} is not a file of a data set: it has other columns")
     return file
 
 
 def _read_group(file: pq.ParquetFile, piece: RowRange, columns: Sequence[str]) -> pa.Table:
-    """Rows of a row group. Raises ValueError where there are fewer, or where they are not stored as this program does:
-    a few compressed bytes could stand for any number."""
+    """Reads rows of a row group. Raises ValueError if it lacks rows or columns, or if it is compressed.
+
+    Data sets are not compressed, and a few compressed bytes could expand to any number of rows.
+    """
     group = file.metadata.row_group(piece.group)
     stored = [group.column(index) for index in range(group.num_columns)]
     if any(column.compression != "UNCOMPRESSED" or column.has_dictionary_page for column in stored):
-        raise ValueError(f"row group {piece.group} is compressed, and data sets are not")
+        raise ValueError(f"row group {piece.group} is compressed or has a dictionary; a data set has neither")
     table: pa.Table = file.read_row_group(piece.group, columns=list(columns))
     if table.num_rows < piece.stop or not set(columns) <= set(table.column_names):
-        raise ValueError(f"row group {piece.group} has not the rows and columns that the manifest promises")
+        raise ValueError(f"row group {piece.group} has fewer rows than in the manifest, or lacks a column")
     return table.slice(piece.start, piece.stop - piece.start)
 
 
 def read_rows(source: SplitFiles, pieces: Sequence[RowRange], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """The rows of the pieces, in order. Raises UserError where a file cannot be read."""
+    """Reads the rows of the pieces, in order. Raises UserError if a file cannot be read."""
     rows: list[dict[str, Any]] = []
     for piece in pieces:
         uri = source.files[piece.file]

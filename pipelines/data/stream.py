@@ -1,9 +1,10 @@
-"""Rows of a packed data set, decoded on Ray Data's workers, in an order that (seed, epoch) alone decides.
+"""Streams the rows of a packed data set, decoded on Ray Data's workers. Only seed and epoch decide their order.
 
-An epoch is a permutation of the row groups; each training worker gets a contiguous range of it, cut into chunks of
-whole batches whose rows are shuffled. A chunk is one Ray Data task, planned from its number alone, so the stream is
-the same whatever the number of tasks, and after any restart. Epochs are joined into one stream: the first batch of
-the next epoch is decoded while the last of this one is trained on. Long ones are cut between two chunks.
+An epoch is a permutation of the row groups. Each training worker gets a contiguous range of it, cut into chunks of
+whole batches; the rows of a chunk are shuffled. One Ray Data task decodes one chunk and needs only its number, so the
+stream does not depend on the number of tasks and is the same after a restart. All epochs form one stream: the first
+batch of the next epoch is decoded while the last batch of this epoch is trained on. A long stream is cut between two
+chunks (`MAX_CHUNKS`).
 """
 
 import math
@@ -27,11 +28,18 @@ from pipelines.run import console, ray_internals
 
 Columns = dict[str, npt.NDArray[Any]]
 MAX_CHUNKS = 2000
-"""Chunks of one Ray Data stream, which plans all its tasks before the first: time and memory stay bounded."""
+"""Maximum number of chunks in one Ray Data stream. Ray plans all tasks of a stream before it starts the first one, so
+this bounds the time and memory of planning."""
+_ORDERED_CHUNK = 16
+"""Number of rows in a chunk of `ordered_rows`: those of a full row group, so a task reads few row groups."""
+_CHUNKS_AHEAD = 4
+"""Number of chunks that may be decoded ahead of the consumer, for each task that may run, and as many more."""
+_REST_SECONDS = 0.01
+"""Pause of Ray Data's scheduling loop after each step: without it the loop would take a core from the training."""
 
 
 def _decoded(row: dict[str, Any], factor: int = 1) -> tuple[Pixels, Pixels]:
-    """Image and label of a row. Raises UserError, naming the row, where either is damaged."""
+    """Decodes image and label of a row. Raises UserError with the row's id if one of them is damaged."""
     try:
         return decode_image(row["image"], factor), decode_label(row["label"])
     except ValueError as error:
@@ -42,7 +50,8 @@ def _decoded(row: dict[str, Any], factor: int = 1) -> tuple[Pixels, Pixels]:
 class TrainStream:
     """The batches of one training worker: `batch_size` rows each, `num_batches` in every epoch.
 
-    Every epoch gives each row to one worker, but for the rows of an incomplete last batch, which differ by epoch.
+    In each epoch every row goes to exactly one worker. Each worker skips the rows of its last incomplete batch; these
+    are other rows in every epoch.
     """
 
     source: SplitFiles
@@ -53,9 +62,10 @@ class TrainStream:
     rank: int
     world_size: int
     batches_per_step: int = 1
-    """Epochs have a multiple of this many batches: the micro-batches of an optimiser step."""
+    """Number of micro-batches in an optimizer step. `num_batches` is rounded down to a multiple of it."""
     chunk_bytes: int = 64 << 20
-    """Decoded size of a chunk that is aimed at: large against the cost of a task, small against the object store."""
+    """Target size of a decoded chunk, in bytes: large enough to hide the cost of a Ray task, small compared with the
+    object store."""
 
     @property
     def num_batches(self) -> int:
@@ -68,7 +78,7 @@ class TrainStream:
 
     @property
     def _chunk_rows(self) -> int:
-        """Whole batches: a batch is a slice of one chunk, and a stream may end after any chunk."""
+        """The rows of whole batches: a batch is a slice of one chunk, and a stream may end after any chunk."""
         rows = min(max(self.chunk_bytes // (4 * self.size**2), 16), 64)
         return max(1, round(rows / self.batch_size)) * self.batch_size
 
@@ -77,16 +87,17 @@ class TrainStream:
         return math.ceil(self._num_rows / self._chunk_rows)
 
     def batches(self, first_epoch: int, last_epoch: int, num_tasks: int) -> Iterator[dict[str, Tensor]]:
-        """Batches of `image` and `label` on the worker's device: `num_batches` for each epoch, one after the other."""
+        """Yields the batches of the epochs `first_epoch` to before `last_epoch`: `image` and `label`, on the worker's
+        device."""
         first, last = (epoch * self.chunks_per_epoch for epoch in (first_epoch, last_epoch))
         for start in range(first, last, MAX_CHUNKS):
             rows = self.ray_dataset(start, min(start + MAX_CHUNKS, last), num_tasks)
             yield from rows.iter_torch_batches(batch_size=self.batch_size, prefetch_batches=2)
 
     def ray_dataset(self, first: int, last: int, num_tasks: int) -> ray.data.Dataset:
-        """Columns `image` (S, S, 3) and `label` (S, S), uint8, of the chunks `first` to before `last`.
+        """The chunks `first` to before `last`, counted from the beginning of epoch 0.
 
-        Chunks are counted from the beginning of epoch 0.
+        Columns: `image` (S, S, 3) and `label` (S, S), uint8.
         """
 
         def decode(number: int) -> Columns:
@@ -95,13 +106,13 @@ class TrainStream:
         return _one_task_per_chunk(last - first, decode, num_tasks, self._chunk_rows * self.size**2 * 4)
 
     def chunk_bounds(self, chunk: int) -> tuple[int, int]:
-        """Where a chunk of this worker begins and ends in the epoch's sequence of rows."""
+        """The first row of a chunk of this worker in the epoch's sequence of rows, and the row after its last."""
         first = self.rank * (self.source.num_rows // self.world_size)
         start = first + chunk * self._chunk_rows
         return start, min(start + self._chunk_rows, first + self._num_rows)
 
     def read_chunk(self, epoch: int, chunk: int, columns: Sequence[str]) -> list[dict[str, Any]]:
-        """The rows of one chunk in the order in which they are trained on."""
+        """Reads the rows of one chunk in the order in which they are trained on."""
         start, stop = self.chunk_bounds(chunk)
         rows = row_groups.read_rows(
             self.source, row_groups.locate_rows(self.source, self.seed, epoch, start, stop), columns
@@ -110,7 +121,7 @@ class TrainStream:
         return [rows[index] for index in order]
 
     def decode_chunk(self, epoch: int, chunk: int) -> Columns:
-        """Columns `image` and `label` of one chunk."""
+        """Decodes and augments the N rows of one chunk: `image` (N, S, S, 3) and `label` (N, S, S), uint8."""
         rows = self.read_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
         taxonomy = get_taxonomy(self.source.taxonomy_name)
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
@@ -125,9 +136,9 @@ class TrainStream:
 def ordered_rows(
     source: SplitFiles, size: int, num_tasks: int | None, rank: int = 0, world_size: int = 1
 ) -> ray.data.Dataset:
-    """Every row once, in order, not augmented; of a worker its share, complete to the last row.
+    """All rows of a split once, in order, without augmentation.
 
-    Each worker needs at least one row.
+    With `world_size` > 1 only the contiguous share of `rank`; no row is dropped. Each share needs at least one row.
 
     Columns: `row` (number in the split), `id`, `image` (S, S, 3) uint8 canvas, `label` (PNG bytes).
     """
@@ -142,7 +153,7 @@ def ordered_rows(
 
 
 def ordered_chunks(source: SplitFiles, size: int) -> Iterator[Columns]:
-    """The batches of `ordered_rows`, decoded in this process."""
+    """Yields the chunks of `ordered_rows`, decoded in this process."""
     for first in range(0, source.num_rows, _ORDERED_CHUNK):
         yield _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, source.num_rows))
 
@@ -157,15 +168,13 @@ def _ordered_chunk(source: SplitFiles, size: int, first: int, last: int) -> Colu
     }
 
 
-_ORDERED_CHUNK = 16
-
-
 def _one_task_per_chunk(
     num_chunks: int, decode: Callable[[int], Columns], num_tasks: int | None, chunk_bytes: int
 ) -> ray.data.Dataset:
-    """Chunk 0, 1, ... in order, each decoded by a task of its own; at most `num_tasks` at once where given.
+    """A Ray data set of the chunks 0, 1, ... in order. Each chunk is decoded by a task of its own.
 
-    Tasks of such a stream run ahead of who uses it by a few chunks each, not by as much as the object store holds.
+    If `num_tasks` is given, at most that many run at once, and decoding runs at most a few chunks per task ahead of the
+    consumer. Ray's default would fill the object store.
     """
 
     def call(batch: Columns) -> Columns:
@@ -178,13 +187,9 @@ def _one_task_per_chunk(
     chunks.context.execution_options.preserve_order = True
     if num_tasks is not None:
         ahead = _CHUNKS_AHEAD * (num_tasks + 1) * chunk_bytes
-        # Not `TaskPoolStrategy(size=...)`: it would keep Ray from fusing the two steps into one task per chunk.
+        # `TaskPoolStrategy(size=...)` would limit the tasks too, but keep Ray from fusing the two steps into one task.
         limits = ExecutionResources(cpu=num_tasks, object_store_memory=ahead)
         chunks.context.execution_options.resource_limits = limits
-        chunks.context.target_max_block_size = 2 * chunk_bytes  # what Ray expects of a task that has not answered yet
+        chunks.context.target_max_block_size = 2 * chunk_bytes  # the output that Ray expects of a task that is running
         ray_internals.rest_between_steps(chunks.context, _REST_SECONDS)
     return chunks
-
-
-_CHUNKS_AHEAD = 4
-_REST_SECONDS = 0.01

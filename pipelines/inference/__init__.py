@@ -1,1 +1,1 @@
-"""Exported models at work: scores of a split, label maps of loose images."""
+"""Applies exported models: scores of a split, and label maps of single images."""

@@ -1,4 +1,4 @@
-"""`evaluate`: an actor pool predicts a split at label resolution; counts are summed, no label map travels."""
+"""`evaluate` scores a model on a split. Actors predict at the labels' resolution and return counts, no label maps."""
 
 import csv
 import io
@@ -33,7 +33,7 @@ SCORES = "scores.json"
 
 
 class ImageScore(NamedTuple):
-    """Mean F1 of one image over the classes it shows; `row` is its number in the split."""
+    """The mean F1 of one image over the classes that it shows. `row` is its number in the split."""
 
     mean_f1: float
     row: int
@@ -41,25 +41,25 @@ class ImageScore(NamedTuple):
 
 
 class ScoreActor(ModelActor):
-    """Batch of decoded rows -> one row with the counts of the batch and each image's own score.
+    """Turns a batch of decoded rows into one row: the counts of the batch, and the score of each image.
 
-    Rows without a label count nowhere.
+    Rows without a label are skipped.
     """
 
     def __call__(self, batch: Columns) -> Columns:
         taxonomy = self.predictor.taxonomy
         total = Counts(taxonomy.num_classes)
         scored = []
-        for place, counts in scoring.image_counts(self.predictor, batch):
+        for index, counts in scoring.image_counts(self.predictor, batch):
             total += counts
-            row, name = int(batch["row"][place]), str(batch["id"][place])
+            row, name = int(batch["row"][index]), str(batch["id"][index])
             scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, row, name))
         answer = {"counts": total.to_dict(), "images": scored}
         return {"answer": np.array([json.dumps(answer)], object)}
 
 
 def run(config: EvaluateConfig) -> dict[str, Any]:
-    """Scores the split; `as_result` of it, and `out`."""
+    """Scores the split; returns the scores of `as_result` with `out`."""
     manifest = dataset.read_manifest(config.data)
     parser, card = model_directory.read_model(config.model)
     model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
@@ -78,7 +78,7 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
 
 
 def as_result(measured: Scores) -> dict[str, Any]:
-    """The scores under the names of the command line's contract: `boundary_iou` is the mean over the classes."""
+    """The scores under the names of `scores.json`, in which `boundary_iou` is the mean over the classes."""
     values: dict[str, Any] = measured.to_dict()
     values["boundary_iou_per_class"] = values.pop("boundary_iou")
     values["boundary_iou"] = values.pop("mean_boundary_iou")
@@ -86,14 +86,17 @@ def as_result(measured: Scores) -> dict[str, Any]:
 
 
 def default_out(config: EvaluateConfig) -> str:
-    """`<run>/evaluation/<data>-<split>`, beside the model directory; `-tta` is appended with test-time averaging."""
+    """The output without `--out`: `<run>/evaluation/<data>-<split>`, beside the model directory.
+
+    With test-time averaging `-tta` is appended.
+    """
     run_uri = model_directory.locate(config.model).removesuffix("/model")
     name = f"{PurePosixPath(config.data).name}-{config.split}{'-tta' if config.tta else ''}"
     return storage.join(RunPaths(run_uri).evaluations, name)
 
 
 def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard) -> tuple[Counts, list[ImageScore]]:
-    """Counts of the whole split, and each image's score, best first."""
+    """Returns the counts of the whole split, and the score of each image, best first."""
     rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
@@ -110,7 +113,7 @@ def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard) -> 
 def write_outputs(
     out: str, config: EvaluateConfig, result: dict[str, Any], counts: Counts, ranking: list[ImageScore]
 ) -> None:
-    """`scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
+    """Writes `scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
     header = {"model": config.model, "data": config.data, "split": config.split, "tta": config.tta}
     storage.write_json(storage.join(out, SCORES), header | result)
     names = list(result["f1"])
@@ -129,7 +132,7 @@ def _write_csv(uri: str, rows: list[list[str]]) -> None:
 
 
 def write_overlays(out: str, num: int, source: SplitFiles, predictor: Predictor, ranking: list[ImageScore]) -> None:
-    """`overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the best and worst images."""
+    """Writes `overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the `num` best and worst images."""
     best, worst = ranking[:num], ranking[::-1][:num]
     for kind, chosen in (("best", best), ("worst", worst)):
         for number, image in enumerate(chosen, start=1):
@@ -148,7 +151,7 @@ def _picture(source: SplitFiles, predictor: Predictor, number: int) -> bytes:
 
 
 def table(result: dict[str, Any]) -> str:
-    """Scores per class in percent, for the terminal."""
+    """Formats the scores per class, in percent, as a table for the terminal."""
     lines = [f"{'class':<16}{'F1 %':>8}{'IoU %':>8}{'boundary %':>12}"]
     for name in result["f1"]:
         values = (result["f1"][name], result["iou"][name], result["boundary_iou_per_class"][name])

@@ -1,4 +1,4 @@
-"""Pictures for people: a label map laid over its image."""
+"""Draws label maps for people: over their image, as cut-outs, and in comparison."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,13 @@ from dmlcsr.taxonomy import Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
 OPACITY = 0.5
+"""Weight of the class colors against the image, 0..1."""
 
 
 def overlay(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> Pixels:
-    """(H, W, 3) RGB image with the colours of its classes; background stays as it is.
+    """(H, W, 3) RGB: the image, mixed with the colors of its classes; the background is not changed.
 
-    A label of lower resolution is enlarged without mixing ids.
+    A label of another resolution is scaled to the image, without mixing ids.
     """
     size = (image.shape[1], image.shape[0])
     if label.shape != image.shape[:2]:
@@ -23,9 +24,9 @@ def overlay(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> Pixels:
 
 
 def cutouts(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> dict[str, Pixels]:
-    """The parts that a label map of the image's size shows, each cut out at its bounding box, (h, w, 4) RGBA, by class.
+    """The cut-out of each part in a label map of the image's size, by class: its bounding box, (h, w, 4) RGBA.
 
-    The background is no part.
+    The background is not a part.
     """
     found = {}
     for part, name in enumerate(taxonomy.classes[1:], start=1):
@@ -40,7 +41,7 @@ def cutouts(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> dict[str, Pixel
 def comparison(
     image: Pixels, before: Pixels, after: Pixels, differs: npt.NDArray[np.bool_], taxonomy: Taxonomy
 ) -> Pixels:
-    """(H, 4 W, 3) RGB: the image, two label maps over it, and in red the pixels that differ."""
+    """(H, 4 W, 3) RGB: the image, each label map over it, and the darkened image with the differing pixels in red."""
     wrong = cv2.resize(differs.astype(np.uint8), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
     errors = np.where(wrong[..., None] > 0, np.array([255, 0, 0], np.uint8), image // 3)
     return np.hstack([image, overlay(image, before, taxonomy), overlay(image, after, taxonomy), errors])

@@ -1,4 +1,4 @@
-"""`predict`: label maps, overlays and cut-outs for loose images."""
+"""`predict` writes label maps, overlays and cut-outs for images that are not in a data set."""
 
 import logging
 import math
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class LabelActor(ModelActor):
-    """Writes what is asked for of each image; one row per image, with the reason where it is bad."""
+    """Writes the pictures of each image; returns one row per image, with the reason if the image could not be read."""
 
     def __init__(self, out: str, with_cutouts: bool, **model: Any) -> None:
         super().__init__(**model)
@@ -57,8 +57,8 @@ class LabelActor(ModelActor):
             if self.with_cutouts:
                 parts = cutouts(image, label, self.predictor.taxonomy)
                 pictures |= {f"cutouts/{name}/{part}": picture for part, picture in parts.items()}
-            for place, picture in pictures.items():
-                storage.write_bytes(storage.join(self.out, f"{place}.png"), encode_png(picture))
+            for path, picture in pictures.items():
+                storage.write_bytes(storage.join(self.out, f"{path}.png"), encode_png(picture))
 
 
 class PredictResult(TypedDict):
@@ -74,9 +74,10 @@ class PredictResult(TypedDict):
 def run(config: PredictConfig) -> PredictResult:
     """Writes `labels/<name>.png` (uint8 ids at the image's size) and `overlays/<name>.png`.
 
-    With `cutouts` also `cutouts/<name>/<class>.png` for each part that is there: RGBA, at its bounding box.
+    With `cutouts` it also writes `cutouts/<name>/<class>.png` for each visible part: its bounding box, in RGBA.
 
-    Images that cannot be read are listed in `quarantine/` and do not stop the rest.
+    Images that cannot be read are listed in `quarantine/`, and the others are processed. Raises UserError if no image
+    can be read.
     """
     model_directory.read_model(config.model)
     uris = raw_files.list_images(config.images)
@@ -93,7 +94,7 @@ def run(config: PredictConfig) -> PredictResult:
 
 
 def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[SampleProblem]:
-    """Runs the actor pool over the images; returns those that could not be read."""
+    """Runs the actor pool over the images; returns the problems of those that could not be read."""
     names = output_names(config.images, uris)
     items = [{"uri": uri, "name": name} for uri, name in zip(uris, names, strict=True)]
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
@@ -113,11 +114,11 @@ def predict_all(config: PredictConfig, uris: Sequence[str]) -> list[SampleProble
 
 
 def output_names(root: str, uris: Sequence[str]) -> list[str]:
-    """The images' paths below `root` without suffix; with it where two images differ in nothing else."""
+    """The images' paths below `root` without suffix; the suffix is kept if two images differ only in it."""
     paths = [PurePosixPath(uri.removeprefix(root).lstrip("/") or PurePosixPath(uri).name) for uri in uris]
     counts = Counter(path.with_suffix("") for path in paths)
     names = [str(path if counts[path.with_suffix("")] > 1 else path.with_suffix("")) for path in paths]
-    # An object store's key may hold "..": it must not lead out of the output folder.
+    # Keys of an object store may hold "..", which must not lead out of the output folder.
     return [name.replace("..", "__") for name in names]
 
 

@@ -1,1 +1,1 @@
-"""Raw faces become packed data sets: published formats, paired folders, procedural faces."""
+"""Converts raw faces to packed data sets: published formats, folders of images and labels, procedural faces."""

@@ -1,4 +1,4 @@
-"""Checks of raw images and labels before they are packed. Nothing is decoded whose header claims too much."""
+"""Checks of raw images and labels before they are packed. A file whose header states too many pixels is not decoded."""
 
 import io
 
@@ -10,15 +10,15 @@ from PIL import Image
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 MAX_PIXELS = 100_000_000
-"""Larger images are refused before they are decoded: a small file can claim any size."""
+"""Limit on height x width. Larger images are rejected before they are decoded: a small file can state any size."""
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""Pillow reads no others, whatever a file's name says: for some it would start other programs."""
+"""The only formats that Pillow may read, whatever a file's name says: for some others it starts external programs."""
 _EXIF_ORIENTATION = 0x0112
 _COLOR_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
 
 
 class BadSampleError(ValueError):
-    """A sample that cannot be used; `reason` is the key of the quarantine table."""
+    """A sample that cannot be used; `reason` is its key in the quarantine table."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -26,9 +26,9 @@ class BadSampleError(ValueError):
 
 
 def open_image(data: bytes) -> Image.Image:
-    """Decodes a whole file, after a look at its header.
+    """Checks the header of a file, then decodes all of it.
 
-    Raises BadSampleError for an empty, damaged or cut off file and for one that claims more than MAX_PIXELS.
+    Raises BadSampleError if the file is empty, damaged or cut off, or if its header states more than MAX_PIXELS.
     """
     if not data:
         raise BadSampleError("empty_file", "no content")
@@ -48,14 +48,14 @@ def open_image(data: bytes) -> Image.Image:
 
 
 def check_image(data: bytes) -> tuple[int, int]:
-    """(height, width) as decoded, that is after EXIF rotation.
+    """(height, width) of an image as decoded, that is after EXIF rotation.
 
-    Raises BadSampleError for what `open_image` refuses, and for colours that are not 8-bit RGB or grey: without
-    its profile a CMYK image has no certain colours, and 16 bits would be cut to 8.
+    Raises BadSampleError if `open_image` or OpenCV cannot decode the file, or if its colors are not 8-bit RGB or gray:
+    the colors of a CMYK image depend on its profile, and 16 bits would be cut to 8.
     """
-    image = open_image(data)  # unlike cv2, Pillow refuses a truncated JPEG
+    image = open_image(data)  # unlike OpenCV, Pillow rejects a truncated JPEG
     if image.mode not in _COLOR_MODES or (image.format == "PNG" and _bit_depth(data) == 16):
-        raise BadSampleError("color_mode", f"{image.format} of mode {image.mode}; expected 8-bit RGB or grey")
+        raise BadSampleError("color_mode", f"{image.format} of mode {image.mode}; expected 8-bit RGB or gray")
     if image.format != "JPEG" and not opencv_decodes(data):
         raise BadSampleError("undecodable", f"OpenCV cannot decode this {image.format} of mode {image.mode}")
     turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -63,7 +63,7 @@ def check_image(data: bytes) -> tuple[int, int]:
 
 
 def opencv_decodes(data: bytes) -> bool:
-    """Whether training, which decodes with OpenCV, can read what Pillow could."""
+    """True if OpenCV, with which training decodes, can decode the file."""
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
 
 
@@ -72,28 +72,30 @@ def _bit_depth(png: bytes) -> int:
 
 
 def decode_ids(data: bytes) -> npt.NDArray[np.uint8]:
-    """(H, W) uint8 ids of a grey or palette PNG; of a palette PNG the indices.
+    """Decodes a gray or palette PNG to (H, W) uint8 ids; the ids of a palette PNG are its indices.
 
-    Raises BadSampleError for anything else: colours and lossy files hold no ids.
+    Raises BadSampleError for any other file: color images and lossy formats hold no ids.
     """
     image = open_image(data)
     if image.format != "PNG" or image.mode not in ("L", "P"):
         raise BadSampleError(
-            "label_not_ids", f"{image.format} of mode {image.mode}; expected an 8-bit grey or palette PNG"
+            "label_not_ids", f"{image.format} of mode {image.mode}; expected an 8-bit gray or palette PNG"
         )
     values = np.asarray(image, np.uint8)
-    # Grey of 2 or 4 bits is stretched to 0..255 when it is read; the ids are the unstretched values.
+    # Pillow stretches gray of 2 or 4 bits to 0..255 when it reads a file; the ids are the original values.
     return values if image.mode == "P" else values // np.uint8(255 // (2 ** _bit_depth(data) - 1))
 
 
 def is_plain_png(data: bytes) -> bool:
-    """8-bit grey: what the packed data set holds. A palette PNG is not: OpenCV would read its colours."""
+    """True if a PNG is 8-bit gray, as in a packed data set. A palette PNG is not: OpenCV would read its colors."""
     return data[24:26] == b"\x08\x00"
 
 
 def check_label(label: npt.NDArray[np.uint8], image_size: tuple[int, int], taxonomy: Taxonomy) -> None:
-    """Raises BadSampleError unless a (H, W) label is as large as the image, or an exact fraction of it, and its ids
-    are of the taxonomy."""
+    """Raises BadSampleError if a (H, W) label does not fit the image, or holds an id that is not in the taxonomy.
+
+    The height and width of the image must be those of the label, times the same integer.
+    """
     height, width = image_size
     factor = height // label.shape[0]
     if not factor or (label.shape[0] * factor, label.shape[1] * factor) != image_size:

@@ -1,4 +1,4 @@
-"""The raw formats: all that is special about one stands here, in one table. docs/extending.md tells how to add one.
+"""The raw formats: one table holds everything that is specific to a format. docs/extending.md says how to add one.
 
 Sources: LaPa (AAAI 2020), CelebAMask-HQ (CVPR 2020), Helen as relabelled by Smith et al. (CVPR 2013), Face Synthetics
 (ICCV 2021), and folders of images and labels.
@@ -20,7 +20,7 @@ IMAGE = "image"
 
 
 class FileRole(NamedTuple):
-    """Which sample a file belongs to, and as what: IMAGE, or one of the label's parts."""
+    """The sample that a file belongs to, and the role of the file: IMAGE, or one of the label's parts."""
 
     id: str
     role: str
@@ -28,31 +28,31 @@ class FileRole(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RawFormat:
-    """All that a format is. Nothing has a default: each format decides everything, or does not pass the type check."""
+    """The definition of a raw format. No field has a default, so that the type check finds a field that is left out."""
 
     locate: Callable[[PurePosixPath], FileRole | None]
-    """What a path below the source says; None for files that are no business of ours. Reads names only, no pixels."""
+    """Returns sample and role of a path below the source; None if the file is ignored. Reads names only, no pixels."""
     expected: str
-    """What a user should have there, for the message that it is not."""
+    """The files that a source of this format holds, for the error message if no sample is found."""
     taxonomy: Taxonomy | None
-    """Classes of its labels; None where each user names them with `--taxonomy`."""
+    """Classes of its labels; None if the user names them with `--taxonomy`."""
     parts: tuple[str, ...]
-    """What a label may be made of; (LABEL,) where it is a single file of ids."""
+    """Names of the parts that a label may be made of; (LABEL,) if a label is a single file of ids."""
     all_parts_required: bool
-    """False where a missing part means that the face does not show it."""
+    """True if a sample that lacks a part is rejected; False if a missing part means that the face does not show it."""
     compose: Callable[[IngestConfig, Mapping[str, bytes]], Label]
-    """(H, W) ids of the contents of a sample's parts. Raises BadSampleError where they make no label."""
+    """Makes (H, W) ids from the file contents of a sample's parts. Raises BadSampleError if they make no label."""
     splits: Callable[[IngestConfig, Sequence[str]], Mapping[str, Split]]
-    """The split of each id, without `--split-file`; ids that are not in the answer belong to none.
+    """Returns the split of each id; used if there is no `--split-file`. An id that is not in the result has no split.
 
-    Raises UserError where a file that says so is missing or damaged.
+    Raises UserError if a file that defines the splits is missing or damaged.
     """
     has_split_lists: bool
-    """Whether a `<split>_list.txt` beside the folder `<split>` decides what is in that split."""
+    """True if a file `<split>_list.txt` beside the folder `<split>` may list the samples of that split."""
 
 
 def _in_splits(path: PurePosixPath) -> FileRole | None:
-    """`<split>/{images,labels}/<name>`; the id is `<split>/<name>`."""
+    """Locates `<split>/{images,labels}/<name>`; the id is `<split>/<name>`."""
     if len(path.parts) < 3 or path.parts[0] not in SPLITS or path.parts[1] not in ("images", "labels"):
         return None
     split, kind, *name = path.with_suffix("").parts
@@ -60,7 +60,7 @@ def _in_splits(path: PurePosixPath) -> FileRole | None:
 
 
 def _flat(path: PurePosixPath) -> FileRole | None:
-    """`<frame>.png` and `<frame>_seg.png`."""
+    """Locates `<frame>.png` and `<frame>_seg.png`; the id is `<frame>`."""
     if len(path.parts) != 1:
         return None
     return FileRole(path.stem.removesuffix("_seg"), LABEL if path.stem.endswith("_seg") else IMAGE)
@@ -70,7 +70,10 @@ _PART = re.compile(r"(\d+)_(\w+)")
 
 
 def _celebamask_hq(path: PurePosixPath) -> FileRole | None:
-    """`CelebA-HQ-img/<n>.jpg` and `CelebAMask-HQ-mask-anno/<folder>/<n, five digits>_<part>.png`."""
+    """Locates `CelebA-HQ-img/<n>.jpg` and `CelebAMask-HQ-mask-anno/<folder>/<n, five digits>_<part>.png`.
+
+    The id is n in five digits.
+    """
     if path.parts[0] == "CelebA-HQ-img" and len(path.parts) == 2:
         return FileRole(path.stem.zfill(5), IMAGE)
     found = _PART.fullmatch(path.stem)
@@ -83,7 +86,7 @@ _MAP = re.compile(r"(.+)_lbl(\d\d)")
 
 
 def _helen(path: PurePosixPath) -> FileRole | None:
-    """`images/<n>.jpg` and `labels/<n>/<n>_lblXX.png`."""
+    """Locates `images/<n>.jpg` and `labels/<n>/<n>_lblXX.png`; the id is `<n>`."""
     if path.parts[0] == "images" and len(path.parts) == 2:
         return FileRole(path.stem, IMAGE)
     found = _MAP.fullmatch(path.stem)
@@ -120,7 +123,7 @@ def _of_helen(config: IngestConfig, ids: Sequence[str]) -> Mapping[str, Split]:
     return splits.helen(config.source)
 
 
-_PAIRS = "<split>/images/<name>.jpg or .png and <split>/labels/<name>.png, split one of train, val, test"
+_PAIRS = "<split>/images/<name>.jpg or .png and <split>/labels/<name>.png, with train, val or test as <split>"
 FORMATS: Mapping[RawFormatName, RawFormat] = {
     "pairs": RawFormat(
         locate=_in_splits,

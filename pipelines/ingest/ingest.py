@@ -1,4 +1,4 @@
-"""`ingest`: raw faces become a packed data set; what cannot be used goes to the quarantine table."""
+"""`ingest` packs raw faces into a data set and lists the samples that cannot be used in the quarantine table."""
 
 import json
 import logging
@@ -33,7 +33,10 @@ logger = logging.getLogger(__name__)
 
 
 class LabelReader(NamedTuple):
-    """How labels are read: composed of their files, checked against `taxonomy`, rewritten by `lut` if there is one."""
+    """Rules for labels: `compose` makes ids from files; the ids are checked against `taxonomy` and remapped by `lut`.
+
+    None as `lut` leaves the ids as they are.
+    """
 
     taxonomy: Taxonomy
     compose: Callable[[Mapping[str, bytes]], Label]
@@ -53,7 +56,7 @@ class IngestResult(TypedDict):
 
 
 def run(config: IngestConfig) -> IngestResult:
-    """Packs the source."""
+    """Packs the source into `config.out`, or returns the result of an earlier run with this configuration."""
     config = claims.find_claim("ingest", config, config.out) or config
     if not dataset.is_complete(config.out):
         build(config)
@@ -68,10 +71,10 @@ def run(config: IngestConfig) -> IngestResult:
 
 
 def build(config: IngestConfig) -> None:
-    """Lists the source, claims the output and packs it. A source that cannot be used leaves the output free."""
+    """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
     rules, target = label_reader(config), _target_taxonomy(config)
     listing = raw_files.list_source(config)
-    logger.info("%d samples found in %s", sum(map(len, listing.samples.values())), config.source)
+    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), config.source)
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
         return pack_samples([RawSample(*item) for item in items], rules)
@@ -88,16 +91,16 @@ def summary(result: IngestResult) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
     lines = [f"packed {counts} rows into {result['out']}"]
     if result["num_quarantined"]:
-        lines.append(f"{result['num_quarantined']} bad samples are in {result['out']}/{packing.QUARANTINE}:")
+        lines.append(f"{result['num_quarantined']} rejected samples; see {result['out']}/{packing.QUARANTINE}:")
         lines += [f"  {count} {reason}" for reason, count in result["reasons"].items()]
     if result["num_mirrored"]:
-        where = f"{result['out']}/{packing.REMARKS}"
-        lines.append(f"{result['num_mirrored']} rows look mirrored: left/right ids not swapped; see {where}")
+        table = f"{result['out']}/{packing.REMARKS}"
+        lines.append(f"{result['num_mirrored']} rows look mirrored, with left and right ids not swapped; see {table}")
     return "\n".join(lines)
 
 
 def label_reader(config: IngestConfig) -> LabelReader:
-    """Of the configured format. It is sent to the tasks, which look nothing up in the table of formats."""
+    """Makes the rules for labels of the configured format. They are sent to the tasks, which do not read FORMATS."""
     source = _source_taxonomy(config)
     compose = partial(FORMATS[config.format].compose, config)
     return LabelReader(source, compose, _lut(source, _target_taxonomy(config)))
@@ -110,9 +113,9 @@ def _target_taxonomy(config: IngestConfig) -> Taxonomy:
 def _source_taxonomy(config: IngestConfig) -> Taxonomy:
     own = FORMATS[config.format].taxonomy
     if own is None and config.taxonomy is None:
-        raise UserError(f"--taxonomy is required for --format {config.format}: what do the label ids mean?")
+        raise UserError(f"--taxonomy is required for --format {config.format}: it says what the label ids mean")
     if own is not None and config.taxonomy not in (None, own.name):
-        raise UserError(f"--taxonomy {config.taxonomy}: the labels of {config.format} have a taxonomy of their own")
+        raise UserError(f"--taxonomy {config.taxonomy}: --format {config.format} has the taxonomy {own.name}; omit it")
     return own or get_taxonomy(str(config.taxonomy))
 
 
@@ -126,11 +129,13 @@ def _lut(source: Taxonomy, target: Taxonomy) -> npt.NDArray[np.uint8] | None:
 
 
 _SAMPLED = 32
+"""Number of images per split that are read to estimate the mean size of an image."""
 _GROUP_BYTES = 8 << 20
+"""Target size of the images in a row group, in bytes."""
 
 
 def rows_per_group(listing: raw_files.Listing) -> int:
-    """Rows of a row group: a few MB of images, judged by the first few samples of the shuffled order."""
+    """The number of rows in a row group: about 8 MiB of images, estimated from the first samples in shuffled order."""
     first = [sample.image for samples in listing.samples.values() for sample in samples[:_SAMPLED]]
     sizes = [len(data) for data in storage.read_many(first) if isinstance(data, bytes)]
     mean = sum(sizes) / len(sizes) if sizes else 0
@@ -138,7 +143,7 @@ def rows_per_group(listing: raw_files.Listing) -> int:
 
 
 def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows:
-    """Reads a few samples, all their files at once, and checks and packs each."""
+    """Reads all files of a few samples at once, then checks and packs each sample."""
     cv2.setNumThreads(1)
     uris = [uri for sample in samples for uri in (sample.image, *(part for _, part in sample.label))]
     files = dict(zip(uris, storage.read_many(uris), strict=True))
@@ -157,10 +162,10 @@ def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows
 
 
 def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | UserError]) -> tuple[Row, bool]:
-    """Checks one sample and packs it; whether its label looks mirrored.
+    """Checks and packs one sample; returns its row, and True if its label looks mirrored.
 
-    Image bytes stay untouched; labels are re-encoded only where they are composed, or changed. Raises BadSampleError
-    with the reason where the sample cannot be used.
+    Image bytes are not changed. A label file is packed unchanged if it is a plain PNG of the final ids, and else
+    encoded again. Raises BadSampleError, with the reason, if the sample cannot be used.
     """
     image = _content(files, sample.image)
     size = checks.check_image(image)
@@ -176,9 +181,9 @@ def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | Use
 
 
 def _holds(encoded: bytes, label: Label) -> bool:
-    """Whether a file is packed as it is: a plain PNG in which training finds what was composed.
+    """True if a label file can be packed unchanged: it is a plain PNG that training decodes to `label`.
 
-    Raises BadSampleError where training could not decode it.
+    Raises BadSampleError if training could not decode it.
     """
     if not checks.is_plain_png(encoded):
         return False

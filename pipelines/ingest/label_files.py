@@ -1,4 +1,4 @@
-"""Label maps from what data sets publish: one file of ids, masks to paint over each other, or probability maps."""
+"""Makes label maps from published files: one file of ids, masks that are painted in order, or probability maps."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -13,7 +13,7 @@ from pipelines.ingest.checks import BadSampleError, decode_ids, open_image
 
 Label = npt.NDArray[np.uint8]
 LABEL = "label"
-"""The one part of a label that is a single file of ids."""
+"""Name of the part if a label is a single file of ids."""
 PaintOrder = Literal["ids", "accessories_last"]
 PAINT_ORDERS: Mapping[PaintOrder, tuple[str, ...]] = {
     "ids": CELEBAMASK_HQ.classes[1:],
@@ -22,18 +22,18 @@ PAINT_ORDERS: Mapping[PaintOrder, tuple[str, ...]] = {
         "l_lip", "hair", "eye_g", "hat", "ear_r", "neck_l",
     ),
 }  # fmt: skip
-"""Two published orders; later paints over earlier. Scores of accessories differ by tens of points between them."""
+"""Two published orders; a later part covers earlier ones. The order changes scores of accessories by tens of points."""
 
 
 def single(files: Mapping[str, bytes]) -> Label:
-    """(H, W) ids of the one file. Raises BadSampleError where it holds none."""
+    """Decodes the only file of a label to (H, W) ids. Raises BadSampleError if it holds no ids."""
     return decode_ids(files[LABEL])
 
 
 def paint_parts(masks: Mapping[str, bytes], order: PaintOrder) -> Label:
-    """(H, W) CelebAMask-HQ ids of the encoded masks of its parts; a mask pixel above 0 belongs to the part.
+    """Paints the encoded masks of a face's parts in the given order; returns (H, W) CelebAMask-HQ ids.
 
-    Raises BadSampleError where a mask is damaged or the masks differ in size.
+    A mask pixel above 0 belongs to the part. Raises BadSampleError if a mask is damaged or the masks differ in size.
     """
     label: Label | None = None
     for part in PAINT_ORDERS[order]:
@@ -43,16 +43,18 @@ def paint_parts(masks: Mapping[str, bytes], order: PaintOrder) -> Label:
         if label is None:
             label = np.zeros(mask.shape, np.uint8)
         if mask.shape != label.shape:
-            raise BadSampleError("label_size", f"mask {part} has {mask.shape}, the others {label.shape} rows, columns")
+            raise BadSampleError("label_size", f"mask {part} is {mask.shape}, the others {label.shape} (rows, columns)")
         label[mask] = CELEBAMASK_HQ.classes.index(part)
     assert label is not None
     return label
 
 
 def most_probable(maps: Mapping[str, bytes]) -> Label:
-    """(H, W) ids of encoded 8-bit probability maps, one for each class in order; the lowest id wins a tie.
+    """(H, W) ids of the most probable classes in encoded 8-bit probability maps; of equal classes the lowest id.
 
-    Raises BadSampleError where a map is damaged or the maps differ in size.
+    The maps, sorted by name, are those of ids 0, 1, 2 and so on.
+
+    Raises BadSampleError if a map is damaged or the maps differ in size.
     """
     pixels = [np.asarray(_open(maps, name).convert("L")) for name in sorted(maps)]
     if len({values.shape for values in pixels}) > 1:

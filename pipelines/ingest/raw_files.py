@@ -1,4 +1,4 @@
-"""Lists a raw data set once: which files make which sample, and in which split. Reads names only, no pixels."""
+"""Lists the samples of a raw data set, with their files and splits. Reads names and lists only, no pixels."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
 class RawSample(NamedTuple):
-    """One face before packing: the URI of its image, and (role, URI) of what its label is made of."""
+    """One face before packing: the URI of its image, and (part, URI) of each file of its label."""
 
     id: str
     image: str
@@ -26,21 +26,21 @@ class RawSample(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What a source holds; `rejected` are files without a partner, ids that occur twice, names that cannot be used."""
+    """The samples of a source, and its rejected files: without a partner, with a duplicate id, or with a bad name."""
 
     samples: Mapping[Split, list[RawSample]]
     rejected: list[SampleProblem]
 
 
 def list_images(uri: str) -> list[str]:
-    """All image files at or below `uri`, sorted. Raises UserError where there is no such place."""
+    """All image files at or below `uri`, sorted. Raises UserError if `uri` does not exist."""
     return [name for name in storage.list_files(uri) if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES]
 
 
 def list_source(config: IngestConfig) -> Listing:
-    """All samples of the source by split, in an order that only the seed decides.
+    """Lists all samples of the source by split, in an order that only ids and seed decide.
 
-    Raises UserError, with what was expected and what was found, where the folder does not look like the format.
+    Raises UserError if the source holds no sample of the format; the message names the expected and the found files.
     """
     raw_format = FORMATS[config.format]
     files = storage.list_files(config.source)
@@ -57,7 +57,7 @@ def list_source(config: IngestConfig) -> Listing:
         split_of: Mapping[str, Split] = splits.from_file(config.split_file)
     else:
         split_of = raw_format.splits(config, [sample.id for sample in samples])
-    # The data set's order is a shuffle of its own, so that a row group holds no neighbours of the source.
+    # Rows are packed in shuffled order, so that neighbors in the source are not in the same row group.
     samples.sort(key=lambda sample: splits.rank(sample.id, config.seed))
     by_split: dict[Split, list[RawSample]] = {split: [] for split in SPLITS}
     for sample in samples:
@@ -71,7 +71,7 @@ def list_source(config: IngestConfig) -> Listing:
 
 
 def _found(root: str, files: Sequence[str]) -> str:
-    """The kinds of files and a few names, for somebody who gave the wrong folder."""
+    """The kinds of files in a source and a few of their names, for the message about a wrong folder."""
     if not files:
         return "nothing"
     kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files)
@@ -84,7 +84,7 @@ def _below(root: str, file: str) -> PurePosixPath:
 
 
 def _match(root: str, raw_format: RawFormat, files: Sequence[str]) -> tuple[list[RawSample], list[SampleProblem]]:
-    """Joins the files of each sample."""
+    """Groups the files by sample; returns the samples and the rejected files."""
     found: dict[str, dict[str, list[str]]] = {}
     rejected = []
     for file in files:
@@ -93,17 +93,17 @@ def _match(root: str, raw_format: RawFormat, files: Sequence[str]) -> tuple[list
             continue
         if _is_bad(path):
             rejected.append(
-                SampleProblem(source=file, reason="bad_name", detail="`..` or a control character in its name")
+                SampleProblem(source=file, reason="bad_name", detail="its name holds `..` or a control character")
             )
             continue
-        place = raw_format.locate(path)
-        if place is None:
+        located = raw_format.locate(path)
+        if located is None:
             continue
-        if place.role not in (IMAGE, *raw_format.parts):
-            detail = f"{place.role!r} is no part of a label; parts are {', '.join(raw_format.parts)}"
+        if located.role not in (IMAGE, *raw_format.parts):
+            detail = f"{located.role!r} is not a part of a label; parts are {', '.join(raw_format.parts)}"
             rejected.append(SampleProblem(source=file, reason="unknown_part", detail=detail))
             continue
-        found.setdefault(place.id, {}).setdefault(place.role, []).append(file)
+        found.setdefault(located.id, {}).setdefault(located.role, []).append(file)
     samples = []
     for name, roles in found.items():
         problem = _problem(raw_format, name, roles)
@@ -117,14 +117,14 @@ def _match(root: str, raw_format: RawFormat, files: Sequence[str]) -> tuple[list
 
 
 def _is_bad(path: PurePosixPath) -> bool:
-    """A name that could lead out of a folder, or that no table or terminal can show."""
+    """True if a name could lead out of a folder, or holds characters that no table or terminal can show."""
     return ".." in path.parts or not str(path).isprintable()
 
 
 def _problem(
     raw_format: RawFormat, name: str, roles: Mapping[str, Sequence[str]]
 ) -> tuple[str, str, Sequence[str]] | None:
-    """Why the files of one id make no sample: reason, detail, and the files to list; None where they make one."""
+    """The reason why the files of an id make no sample, with details and the files to list; None if they make one."""
     twice = [file for files in roles.values() if len(files) > 1 for file in files]
     if twice:
         return "duplicate_id", f"several files have id {name}", twice
@@ -142,7 +142,7 @@ def _problem(
 def _apply_lists(
     root: str, files: Sequence[str], samples: list[RawSample], rejected: list[SampleProblem]
 ) -> tuple[list[RawSample], list[SampleProblem]]:
-    """Where `<split>_list.txt` is there, the split is what its lines name and nothing else."""
+    """Replaces the samples of each split that has a file `<split>_list.txt` by those that its lines name."""
     for split in SPLITS:
         uri = storage.join(root, f"{split}_list.txt")
         if uri in files:
@@ -154,7 +154,7 @@ def _apply_lists(
 
 
 def _read_list(uri: str, folder: str, split: Split) -> tuple[list[RawSample], list[SampleProblem]]:
-    """Lines `images/x.jpg labels/x.png`; the same pair twice is one sample."""
+    """Reads lines `images/x.jpg labels/x.png`. A pair that occurs twice is one sample."""
     samples: dict[str, RawSample] = {}
     rejected = []
     for number, line in enumerate(storage.read_bytes(uri).decode(errors="replace").splitlines(), start=1):

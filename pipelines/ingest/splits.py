@@ -1,6 +1,6 @@
-"""Which sample is in which split: by its folder, by published lists, by a split file, or by shares.
+"""Assigns samples to splits: by folder, by published lists, by a split file, or by shares.
 
-Ids that are not in an answer belong to no split.
+An id that is not in a result has no split.
 """
 
 import hashlib
@@ -14,23 +14,24 @@ from pipelines.errors import UserError
 
 CELEBA_MAPPING, CELEBA_PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
 CELEBA_FIRST_VAL, CELEBA_FIRST_TEST = 162770, 182637
-"""Where CelebA's validation and test images begin, by their 0-based number."""
+"""Numbers of CelebA's first validation image and first test image, from 0."""
 CELEBA_COUNTS = {"train": 24183, "val": 2993, "test": 2824}
+"""Published number of images in each split of CelebAMask-HQ."""
 HELEN_LISTS: Mapping[str, Split] = {"exemplars.txt": "train", "tuning.txt": "val", "testing.txt": "test"}
 
 
 def rank(name: str, seed: int) -> bytes:
-    """A place in a shuffle that only the name and the seed decide."""
+    """A sort key for a shuffle that only names and seed decide."""
     return hashlib.sha256(f"{seed}/{name}".encode(errors="backslashreplace")).digest()
 
 
 def by_folders(ids: Iterable[str]) -> dict[str, Split]:
-    """The split that the first folder of an id names."""
+    """The split of each id: the name of its first folder."""
     return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
 
 
 def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:
-    """Exact shares of a shuffle by hash, so that the split depends on ids and seed alone."""
+    """Splits the ids by exact shares, in an order by hash, so that the result depends only on ids, shares and seed."""
     parts = [shares.get(split, 0.0) for split in SPLITS]
     ordered = sorted(ids, key=lambda name: rank(name, seed + 1))
     bounds = [round(len(ordered) * sum(parts[: i + 1]) / sum(parts)) for i in range(3)]
@@ -41,13 +42,13 @@ def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, S
 
 
 def _lines(uri: str) -> Iterable[tuple[int, str]]:
-    """Numbered lines that are not blank."""
+    """Reads the lines that are not blank, with their numbers from 1."""
     text = storage.read_bytes(uri).decode(errors="replace")
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
 def from_file(uri: str) -> dict[str, Split]:
-    """Lines `<id> <train|val|test>`. Raises UserError where the file is missing or damaged."""
+    """Reads lines `<id> <train|val|test>`. Raises UserError if the file is missing or damaged."""
     named: Mapping[str, Split] = {split: split for split in SPLITS}
     splits: dict[str, Split] = {}
     for number, line in _lines(uri):
@@ -59,9 +60,9 @@ def from_file(uri: str) -> dict[str, Split]:
 
 
 def helen(source: str) -> dict[str, Split]:
-    """Lines `<number> , <name>` of exemplars.txt, tuning.txt and testing.txt. An image in two of them is in none.
+    """Reads lines `<number> , <name>` of exemplars.txt, tuning.txt and testing.txt. An image in two lists has no split.
 
-    Raises UserError where a list is missing or damaged.
+    Raises UserError if a list is missing or damaged.
     """
     found: dict[str, set[Split]] = {}
     for file, split in HELEN_LISTS.items():
@@ -75,9 +76,9 @@ def helen(source: str) -> dict[str, Split]:
 
 
 def celeba(source: str) -> dict[str, Split]:
-    """The official split: CelebA's own of the image that each one was made from.
+    """The official split: each image has the split of the CelebA image that it was made from.
 
-    Raises UserError where the mapping is not there or gives other counts than the published ones for the full set.
+    Raises UserError if a file is missing or damaged, or if the counts of a full set are not the published ones.
     """
     mapping = storage.join(source, CELEBA_MAPPING)
     if not storage.exists(mapping):
@@ -96,7 +97,7 @@ def celeba(source: str) -> dict[str, Split]:
             raise UserError(f"{mapping}, line {number}: cannot be read ({error!r}): {line[:80]!r}") from error
     counts = Counter(splits.values())
     if len(splits) == sum(CELEBA_COUNTS.values()) and counts != CELEBA_COUNTS:
-        raise UserError(f"{mapping} gives {dict(counts)}; the published split has {CELEBA_COUNTS}: it is damaged")
+        raise UserError(f"{mapping} is damaged: it gives {dict(counts)}, but the published split has {CELEBA_COUNTS}")
     return splits
 
 
@@ -105,7 +106,7 @@ def _celeba_split(number: int) -> Split:
 
 
 def _celeba_partition(uri: str) -> dict[str, Split]:
-    """Lines `<file> <0|1|2>` of CelebA's own list; empty where it is not there."""
+    """Reads lines `<file> <0|1|2>` of CelebA's own list; returns {} if there is no such file."""
     if not storage.exists(uri):
         return {}
     try:

@@ -1,1 +1,1 @@
-"""Networks on storage: model directories, checkpoints, weights, what a training starts from, actors that run them."""
+"""Networks on storage: model directories, checkpoints, weights, the setup of a training, and actors that run models."""

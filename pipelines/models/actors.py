@@ -14,28 +14,28 @@ from pipelines.run.preflight import Needs
 
 
 class ModelActor:
-    """Loads a model once; subclasses say what is done with a batch."""
+    """An actor that loads a model once; subclasses process batches with it."""
 
     def __init__(self, model: str, use_gpu: bool, tta: bool) -> None:
         self.predictor = load_predictor(model, use_gpu, tta)
 
 
 def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
-    """Loads the model of an actor."""
+    """Loads the model of an actor, which may then use one thread."""
     console.forward_logs_to_driver()
-    # One thread each: actors share the cores with the tasks that decode.
+    # Actors share the cores with the tasks that decode.
     torch.set_num_threads(1)
     parser, card = model_directory.read_model(model)
     return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
 
 
 def needs(config: ActorsConfig) -> Needs:
-    """What a pool needs at once, with one CPU to read and decode."""
+    """The CPUs and GPUs that the smallest pool needs at once, with one CPU to read and decode."""
     return Needs(cpus=config.min_actors + 1, gpus=config.min_actors * config.use_gpu)
 
 
 def map_options(config: ActorsConfig) -> Mapping[str, Any]:
-    """Arguments of `map` for an actor pool that grows between the configured bounds."""
+    """Arguments of Ray Data's `map` for an actor pool that grows between the configured bounds."""
     return {
         "compute": ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
         "num_cpus": 1,
@@ -44,5 +44,5 @@ def map_options(config: ActorsConfig) -> Mapping[str, Any]:
 
 
 def map_batches_options(config: ActorsConfig) -> Mapping[str, Any]:
-    """The same of `map_batches`, with batches as large as configured."""
+    """Arguments of Ray Data's `map_batches` for such a pool, with the configured batch size."""
     return {**map_options(config), "batch_size": config.batch_size, "batch_format": "numpy"}

@@ -1,6 +1,6 @@
-"""Training checkpoints as safetensors and JSON: reading one never unpickles.
+"""Saves and loads training checkpoints as safetensors and JSON; loading never unpickles.
 
-File names are fixed: two attempts that write the same checkpoint write the same files.
+File names are fixed, so two attempts that write the same checkpoint write the same files.
 """
 
 import json
@@ -20,11 +20,11 @@ from pipelines.run.run_directory import EpochMetrics
 
 NETWORK, OPTIMIZER, HISTORY_FILE = "network.safetensors", "optimizer.safetensors", "progress.json"
 FORMAT_VERSION = 2
-"""Of `progress.json`; release 0.1 wrote none, which reads as 1."""
+"""Version of `progress.json`. Release 0.1 wrote no version; such a file counts as version 1."""
 
 
 def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequence[EpochMetrics]) -> None:
-    """Writes weights, optimiser state and what was measured in each epoch into an existing local folder."""
+    """Writes weights, optimizer state and the metrics of each epoch into an existing local folder."""
     save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / NETWORK)
     tensors = {
         f"{index}.{name}": torch.as_tensor(value).contiguous()
@@ -37,9 +37,9 @@ def save(folder: Path, network: nn.Module, optimizer: Optimizer, history: Sequen
 
 
 def load(folder: Path, network: nn.Module, optimizer: Optimizer) -> list[EpochMetrics]:
-    """Restores both in place, on the device of the network's parameters; returns the history.
+    """Restores network and optimizer in place, on the device of the parameters; returns the metrics of each epoch.
 
-    Raises UserError where a file is missing, damaged, or of another network.
+    Raises UserError if a file is missing, damaged, of another network, or of an unknown version.
     """
     with _user_errors():
         network.load_state_dict(load_file(folder / NETWORK))
@@ -64,12 +64,16 @@ def _restore(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _laid_out_like(parameter: Tensor, value: Tensor) -> Tensor:
-    """Files hold plain tensors; a fused optimiser pairs numbers by their place in memory, so channels_last matters."""
+    """Returns the value of a parameter's state in the memory layout of the parameter.
+
+    Files hold contiguous tensors. A fused optimizer pairs the numbers of both by their position in memory, which
+    differs if the parameter is in channels_last.
+    """
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 def load_network(folder: Path) -> dict[str, Tensor]:
-    """The weights of the training network alone, with the same errors."""
+    """Loads the weights of the training network alone. Raises UserError if they are missing or damaged."""
     with _user_errors():
         return load_file(folder / NETWORK)
 
@@ -80,4 +84,4 @@ def _user_errors() -> Iterator[None]:
         yield
     except (SafetensorError, OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        raise UserError(f"a checkpoint of the run is damaged or of another network ({reason[:200]})") from error
+        raise UserError(f"a checkpoint of the run is damaged or belongs to another network ({reason[:200]})") from error

@@ -1,4 +1,4 @@
-"""`export`: one deployable file of a model, checked against it before it is written."""
+"""`export` writes a model as one deployable file, after comparing the outputs of both."""
 
 from typing import TypedDict
 
@@ -16,11 +16,11 @@ class ExportResult(TypedDict):
 
     out: str
     max_abs_error: float
-    """Largest absolute difference of the file's logits from the model's."""
+    """Largest absolute difference between the logits of the file and those of the model."""
 
 
 def run(config: ExportConfig) -> ExportResult:
-    """Writes the file; nothing is written if it is not the model."""
+    """Writes the file. Raises UserError, and writes nothing, if its logits are not those of the model."""
     storage.check_writable(config.out)
     parser, card = model_directory.read_model(config.model)
     try:

@@ -1,4 +1,4 @@
-"""`import-weights`: the authors' checkpoint, or an ImageNet ResNet, becomes a model directory."""
+"""`import-weights` converts the authors' checkpoint, or an ImageNet ResNet, to a model directory."""
 
 import logging
 from typing import TypedDict
@@ -20,7 +20,7 @@ class ImportResult(TypedDict):
 
     out: str
     loaded: int
-    """Number of weights."""
+    """Number of weights that were loaded."""
     missing: list[str]
     """Names of weights that the file lacks."""
     unexpected: list[str]
@@ -28,7 +28,7 @@ class ImportResult(TypedDict):
 
 
 def run(config: ImportWeightsConfig) -> ImportResult:
-    """Writes the model."""
+    """Writes the model directory. Raises UserError if the checkpoint cannot be read or converted."""
     try:
         state = read_checkpoint(storage.read_bytes(config.checkpoint))
         network, card, report = import_checkpoint(state, get_taxonomy(config.taxonomy))

@@ -1,6 +1,6 @@
-"""What a network gets right on labelled rows, and the BatchNorm pass that an average of weights needs before it.
+"""Scores a network on labelled rows, and re-estimates the BatchNorm statistics that averaged weights need before that.
 
-Everyone scores by it: `evaluate` wants the counts of each image, a training those of all its workers, a soup its own.
+`evaluate` uses the counts of each image, a training the sum over all its workers, and a soup those of one process.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,28 +25,28 @@ Reduce = Callable[[Tensor], None]
 
 
 def image_counts(predictor: Predictor, batch: Columns) -> Iterator[tuple[int, Counts]]:
-    """(place in the batch, its counts) of each labelled row of a batch of `stream.ordered_rows`.
+    """Yields (index in the batch, counts) for each labelled row of a batch of `stream.ordered_rows`.
 
-    Each is counted at its label's own resolution. Rows without a label count nowhere.
+    Pixels are counted at the resolution of the row's label. Rows without a label are skipped.
     """
-    places = [place for place, data in enumerate(batch["label"]) if data is not None]
-    if not places:
+    labelled = [index for index, data in enumerate(batch["label"]) if data is not None]
+    if not labelled:
         return
-    labels = [decode_label(batch["label"][place]) for place in places]
-    predictions = predictor.label_maps(batch["image"][places], [label.shape for label in labels])
-    for place, label, prediction in zip(places, labels, predictions, strict=True):
+    labels = [decode_label(batch["label"][index]) for index in labelled]
+    predictions = predictor.label_maps(batch["image"][labelled], [label.shape for label in labels])
+    for index, label, prediction in zip(labelled, labels, predictions, strict=True):
         counts = Counts(predictor.taxonomy.num_classes)
         counts.add(label, prediction)
-        yield place, counts
+        yield index, counts
 
 
 def validation_metrics(
     network: DMLCSR, card: ModelCard, device: torch.device, batches: Iterable[Columns], reduce: Reduce | None = None
 ) -> EpochMetrics:
-    """What is kept of a validation, under the names it is stored with; a further metric is one more entry here.
+    """The metrics of a validation, under the names with which they are stored; a further metric is one more entry here.
 
-    `batches`: those of `stream.ordered_rows`; with `reduce` they are this worker's, and the metrics those of all.
-    A score that is not defined, as no class has a pixel, is 0.
+    `batches` are those of `stream.ordered_rows`. With `reduce` each worker gives its own batches, and the metrics are
+    those of all workers. A score that is undefined because no class has a pixel is 0.
     """
     predictor = Predictor(network.decoupled(), card, str(device))
     counts = Counts(predictor.taxonomy.num_classes)
@@ -59,7 +59,7 @@ def validation_metrics(
 
 
 def _reduce_counts(counts: Counts, device: torch.device, reduce: Reduce) -> None:
-    """Makes them the counts of all workers, in place."""
+    """Replaces the counts by their sums over all workers, in place."""
     for array in (counts.confusion, counts.boundary_intersection, counts.boundary_union):
         values = torch.tensor(array, device=device)
         reduce(values)
@@ -72,14 +72,14 @@ def _reduce_counts(counts: Counts, device: torch.device, reduce: Reduce) -> None
 def reestimate_batch_norm(
     network: nn.Module, batches: Iterable[Tensor], max_batches: int | None = None, reduce: Reduce | None = None
 ) -> None:
-    """Gives the network fresh BatchNorm statistics from one pass over normalised batches (B, 3, S, S).
+    """Replaces the network's BatchNorm statistics by those of one pass over normalized batches (B, 3, S, S).
 
-    Takes `max_batches` of them at most, on each worker. Raises ValueError if there are none.
+    Each worker takes at most `max_batches` batches, or all if it is None. Raises ValueError if there are none.
     """
     reestimate(network, islice(batches, max_batches), reduce)
 
 
 def sum_over_workers(value: Tensor) -> None:
-    """Sums a tensor over the workers of a training, in place; outside of one there is nothing to sum."""
+    """Sums a tensor over the workers of a training, in place. Outside of a training the tensor is not changed."""
     if torch.distributed.is_initialized():
         torch.distributed.all_reduce(value)

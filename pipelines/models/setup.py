@@ -1,4 +1,4 @@
-"""What a training starts from: the network with its first weights, its card, its optimiser, its batches."""
+"""Builds the parts of a training: the network with its first weights, its card, the optimizer, and the batches."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from pipelines.run.ray_train import Result
 
 
 def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
-    """The training network with the weights it starts from: the same on every worker."""
+    """The training network with its first weights, which are equal on all workers."""
     torch.manual_seed(config.seed)
     network = DMLCSR(model_card(config, taxonomy).architecture)
     if config.init is not None:
@@ -33,7 +33,7 @@ def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
 
 
 def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
-    """Weights of a model directory; of one for other classes without its classifier, whose outputs mean others."""
+    """Weights of a model directory. If it was trained on another taxonomy, the classifier is left out."""
     parser, card = model_directory.read_model(uri)
     state = parser.state_dict()
     if card.taxonomy == taxonomy.name:
@@ -44,7 +44,7 @@ def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
 def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
     """The card of the exported model, without metrics and lineage.
 
-    With `--init` the pixels are prepared, and the residuals activated, as those weights were trained for.
+    With `--init`, residual activation and preprocessing, except the size, are taken from that model.
     """
     architecture = Architecture(num_classes=taxonomy.num_classes, **config.model.model_dump())
     preprocessing = Preprocessing(size=config.input.size)
@@ -63,7 +63,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
 
 
 def loss_weights(config: LossConfig) -> LossWeights:
-    """The weights of the loss terms: all that the configuration holds but for the radius of the edges."""
+    """The weights of the loss terms: the configuration of the loss without the edge radius."""
     return LossWeights(**config.model_dump(exclude={"edge_radius"}))
 
 
@@ -82,7 +82,7 @@ def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size:
 
 
 def check_initial_run(config: TrainConfig, taxonomy: Taxonomy) -> None:
-    """Raises UserError if `csr.initial_run` is no finished run of the same network, classes and initial phase."""
+    """Raises UserError if `csr.initial_run` is not a finished run of the same network, classes and initial phase."""
     uri = config.csr.initial_run
     assert uri is not None
     initial = run_directory.read_config(uri)
@@ -100,17 +100,17 @@ def check_initial_run(config: TrainConfig, taxonomy: Taxonomy) -> None:
     if not same or initial.optimizer.name != config.optimizer.name:
         raise UserError(
             f"--csr.initial-run {uri} was trained with another `model`, `input.size`, `init`, `optimizer.name`, "
-            "or on other classes: give it the same"
+            "or on other classes; use the same values in both runs"
         )
 
 
 def initial_run_checkpoint(config: TrainConfig) -> Checkpoint | None:
-    """The last checkpoint of the run that `csr.initial_run` names, if it names one."""
+    """The last checkpoint of the run that `csr.initial_run` names; None if it names none."""
     return last_checkpoint(config.csr.initial_run) if config.csr.initial_run is not None else None
 
 
 def last_checkpoint(run: str) -> Checkpoint:
-    """Of a run's last epoch. Raises UserError where it has none."""
+    """The checkpoint of a run's last epoch. Raises UserError if the run has none."""
     fs, path = storage.arrow_filesystem(RunPaths(run).checkpoints)
     try:
         last = Result.from_path(path, fs).checkpoint

@@ -1,4 +1,4 @@
-"""Networks that teach: the ensemble of the cycles before, or an exported model (docs/method.md, section 6)."""
+"""Teacher networks: the ensemble of the previous cycles, or an exported model (docs/method.md, section 6)."""
 
 from typing import NamedTuple
 
@@ -15,15 +15,17 @@ from pipelines.models import model_directory
 
 
 class TeacherNetwork(NamedTuple):
-    """A frozen network in eval mode; `label_weight` is the share of the hard label in what it teaches."""
+    """A frozen network in eval mode; `label_weight` is the share of the hard label in its targets (0..1)."""
 
     network: nn.Module
     preprocessing: Preprocessing
     label_weight: float
 
     def targets(self, batch: dict[str, Tensor], edge_radius: int) -> DistillationTargets:
-        """Of `image` (B, S, S, 3) and `label` (B, S, S), uint8; an exported model, without edge heads, teaches the
-        parsing only."""
+        """The targets for a batch of `image` (B, S, S, 3) and `label` (B, S, S), uint8.
+
+        An exported model has no edge heads, so it gives targets for the parsing only.
+        """
         with torch.no_grad():
             logits = self.network(normalize(batch["image"], self.preprocessing))
         tasks = logits if isinstance(logits, TaskLogits) else (logits, None, None)
@@ -31,13 +33,13 @@ class TeacherNetwork(NamedTuple):
 
 
 def freeze(network: nn.Module, device: torch.device) -> nn.Module:
-    """In eval mode, without gradients, laid out as the student is."""
+    """Moves a network to the device, in eval mode, without gradients, and in the memory layout of the student."""
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network.eval().requires_grad_(False)
 
 
 def configured_teacher(config: TrainConfig, device: torch.device) -> TeacherNetwork | None:
-    """The teacher that `--teacher` names, if it names one."""
+    """The teacher that `--teacher` names; None if it names none."""
     if config.teacher is None:
         return None
     parser, card = model_directory.read_model(config.teacher)

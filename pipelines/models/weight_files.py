@@ -1,4 +1,4 @@
-"""Weights of training networks as safetensors on storage, and their average."""
+"""Writes, reads and averages weights of training networks, as safetensors files on storage."""
 
 import hashlib
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from pipelines.models.weights_reference import WeightsReference
 
 
 def write_weights(prefix: str, state: Mapping[str, Tensor]) -> WeightsReference:
-    """Commits a state dict to `<prefix>-<digest>.safetensors`: what a record names is never written over.
+    """Writes a state dict to `<prefix>-<digest>.safetensors`, so that a file that a record names is never overwritten.
 
-    Raises UserError where a value is not finite: it must teach nobody.
+    Raises UserError if a value is not finite, because such weights must not teach.
     """
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
@@ -29,15 +29,18 @@ def write_weights(prefix: str, state: Mapping[str, Tensor]) -> WeightsReference:
 
 
 def read_weights(weights: WeightsReference) -> dict[str, Tensor]:
-    """Raises UserError where the file is missing or is not the one that was committed."""
+    """Reads a file of weights. Raises UserError if it is missing or is not the file that was written."""
     data = storage.read_bytes(weights.uri)
     if hashlib.sha256(data).hexdigest() != weights.sha256:
-        raise UserError(f"{weights.uri} is damaged: its digest is not the one in the ledger")
+        raise UserError(f"{weights.uri} is damaged: its digest differs from the one in the ledger")
     return safetensors.torch.load(data)
 
 
 def average(ensemble: WeightsReference, student: WeightsReference, cycle: int, prefix: str) -> WeightsReference:
-    """W_n of W_{n-1} and w_n, as a task: the same inputs give the same file."""
+    """Writes the ensemble's weights W_n, the average of W_{n-1} and the student's w_n; runs in a Ray task.
+
+    Equal inputs give the same file. Raises UserError if the two differ in architecture.
+    """
     torch.set_num_threads(1)
     try:
         return write_weights(prefix, update_ensemble(read_weights(ensemble), read_weights(student), cycle))
