@@ -1,4 +1,4 @@
-"""What the controller of a training tells while it waits for the workers' resources."""
+"""Log lines of a training's controller while it waits for the workers' resources."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from pipelines.run.waiting import waiting
 
 
 class PlacementLog(WorkerGroupCallback):
-    """Runs in the controller, whenever workers start: the first ones, and those that replace lost ones."""
+    """Logs the wait for workers. It runs in the controller whenever workers start, also to replace lost ones."""
 
     def __init__(self, out: str, trial_ref: TrialRef, workers: WorkersConfig) -> None:
         self.out, self.trial_ref, self.workers = out, trial_ref, workers
