@@ -1,8 +1,9 @@
 """The loss of DML-CSR (CVPR 2022): from logits at any stride to the terms of one differentiable scalar.
 
-docs/method.md, section 4, has their formulas. Edge targets, class weights and means become weights of pixels here;
-`softmax_terms` evaluates them, with the gradient in closed form. A term without such a gradient can simply be added to
-`total`: `weight * term`, made by ordinary PyTorch operations on the logits. Nothing waits for a CUDA device.
+The formulas are in docs/method.md, section 4. This module turns edge targets, class weights and means into one weight
+per pixel; `softmax_terms` evaluates the terms and their gradient in closed form. A term without such a gradient can be
+added to `total` as `weight * term`, computed by ordinary PyTorch operations on the logits. No function of this module
+waits for a CUDA device.
 """
 
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ class LossWeights:
     parsing: float
     """0.5 Lovasz-softmax + 0.5 cross-entropy (or distillation) of the parsing."""
     binary_edge: float
-    """Cross-entropy of the binary edge."""
+    """Cross-entropy (or distillation) of the binary edge."""
     category_edge: float
-    """Cross-entropy of the category edge."""
+    """Cross-entropy (or distillation) of the category edge."""
     binary_edge_attention: float
     """Parsing cross-entropy on edge pixels."""
     category_edge_attention: float
@@ -35,13 +36,13 @@ class LossWeights:
 PAPER_WEIGHTS = LossWeights(
     parsing=1.0, binary_edge=1.0, category_edge=0.1, binary_edge_attention=4.0, category_edge_attention=1.0
 )
-"""As published."""
+"""The weights of the paper."""
 _CROSS_ENTROPY = "cross_entropy"
-"""Of the parsing: one half of its term; Lovasz-softmax is the other."""
+"""Name of the parsing cross-entropy, one half of the parsing term; Lovasz-softmax is the other half."""
 
 
 class LossTerms(NamedTuple):
-    """Scalars on the device. Only `total` is differentiable; the others are its terms before weighting."""
+    """Scalars on the device of the label. Only `total` is differentiable; the others are its terms before weighting."""
 
     total: Tensor
     parsing: Tensor
@@ -52,7 +53,7 @@ class LossTerms(NamedTuple):
 
 
 class DistillationTargets(NamedTuple):
-    """Probabilities (B, C, H, W) at label size per task; a task without them keeps its hard label."""
+    """Probabilities (B, C, H, W) of each task at label size. A task whose target is None learns from its label."""
 
     parsing: Tensor | None = None
     binary_edge: Tensor | None = None
@@ -67,13 +68,13 @@ def dml_loss(
     edge_radius: int = 1,
     targets: tuple[Tensor | None, Tensor | None, Tensor | None] | None = None,
 ) -> LossTerms:
-    """The loss of a batch (with self-distillation where `targets` are given).
+    """The loss of a batch, with self-distillation if `targets` are given.
 
-    `logits`: parsing (B, C, h, w), binary edge (B, 2, h, w), category edge (B, C, h, w), any float type; they are
-    upsampled to the label's size (bilinear, align_corners) and reduced in float32 at least, also under autocast.
-    `label`: (B, H, W) uint8, below C or 255 = ignore. `targets`: see `DistillationTargets`; a given one replaces
-    the cross-entropy of its task by KL(target || softmax), a mean over valid pixels without class weights.
-    A term without any pixel is a finite zero. Raises ValueError for shapes that do not belong together.
+    `logits`: parsing (B, C, h, w), binary edge (B, 2, h, w), category edge (B, C, h, w), any float type. They are
+    upsampled to the label's size (bilinear, align_corners) and reduced in float32 or float64, also under autocast.
+    `label`: (B, H, W) uint8, below C or 255 = ignore. `targets`: see `DistillationTargets`. The target of a task
+    replaces its cross-entropy by KL(target || softmax), a mean over valid pixels without class weights.
+    A term without any pixel is zero and its gradient is finite. Raises ValueError if the shapes do not fit together.
     """
     _check(logits, label)
     soft = DistillationTargets(*(targets or ()))
@@ -95,7 +96,7 @@ def dml_loss(
 
 
 def _parsing_terms(label: Tensor, binary: Tensor, category: Tensor, weights: LossWeights) -> list[CrossEntropyTerm]:
-    """The cross-entropies on the parsing logits; the attention to edges keeps its hard label."""
+    """The cross-entropy terms of the parsing logits. The two attention terms always use the label, never a target."""
     edge = binary == 1
     everywhere, on_edges = _mean(label != IGNORE), _mean_per_image(edge)
     on_foreground_edges = _mean_per_image(edge & (category != 0))
@@ -115,21 +116,24 @@ def _check(logits: tuple[Tensor, Tensor, Tensor], label: Tensor) -> None:
             raise ValueError(f"{name} logits must be (B, C, h, w) with the labels' batch size, got {shapes}")
 
 
-# Planes: what each pixel's cross-entropy is multiplied with. float32; zero on ignored pixels.
+# A plane holds the factor of each pixel's cross-entropy: float32, zero on ignored pixels.
 
 
 def _mean(mask: Tensor) -> Tensor:
-    """Mean over the pixels of a (B, H, W) mask, zero if there is none."""
+    """The plane (B, H, W) that takes the mean over the pixels of a mask; zeros if the mask is empty."""
     return mask / mask.sum().clamp(min=1)
 
 
 def _mean_per_image(mask: Tensor) -> Tensor:
-    """Mean over each image's pixels in the mask (0 where it has none), then over all images."""
+    """The plane (B, H, W) that takes the mean over each image's pixels in the mask, then over all images.
+
+    An image without a pixel in the mask contributes 0.
+    """
     return mask / (mask.sum((1, 2), keepdim=True).clamp(min=1) * len(mask))
 
 
 def _edge_weights(edge: Tensor, class_weights: Tensor, target: Tensor | None) -> Tensor:
-    """(B, H, W): mean weighted by class, or the plain mean over valid pixels for a distilled task."""
+    """The plane (B, H, W) that takes a mean over valid pixels: class-weighted, or unweighted if a target is given."""
     if target is not None:
         return _mean(edge != IGNORE)
     table = class_weights.new_zeros(256)
@@ -140,23 +144,23 @@ def _edge_weights(edge: Tensor, class_weights: Tensor, target: Tensor | None) ->
 
 
 def binary_weights(binary: Tensor) -> Tensor:
-    """(2,) weights that give edges and the rest the same share: [pos, neg] / (pos + neg)."""
+    """(2,) weights [pos, neg] / (pos + neg) of non-edge and edge pixels, which give both the same total weight."""
     counts = _count_classes(binary, 2)
     return counts.flip(0) / counts.sum().clamp(min=1)
 
 
 def category_weights(category: Tensor, num_classes: int) -> Tensor:
-    """(C,) weights 1 - n_k / n, which fall as a class's share of the pixels rises."""
+    """(C,) weights 1 - n_k / n: a class with more pixels has a smaller weight."""
     counts = _count_classes(category, num_classes)
     return 1 - counts / counts.sum().clamp(min=1)
 
 
 def _count_classes(label: Tensor, num_classes: int) -> Tensor:
-    """(C,) float32 pixel counts. On CUDA by comparison, since torch.bincount waits for the device."""
+    """(C,) float32 pixel counts. On CUDA, classes are compared, because torch.bincount waits for the device."""
     if label.is_cuda:
         ids = torch.arange(num_classes, device=label.device, dtype=label.dtype)
         return (label.flatten() == ids[:, None]).sum(1).float()
-    rest = label[label != 0]  # long runs of one value, as of "no edge", are slow to count one by one
+    rest = label[label != 0]  # bincount is slow on long runs of one value, and most pixels are "no edge"
     counts = torch.bincount(rest, minlength=256)
     counts[0] = label.numel() - len(rest)
     return counts[:num_classes].float()

@@ -2,12 +2,12 @@
 
 For one class with G foreground pixels the errors (1 - p on the foreground, p elsewhere) are sorted from large
 to small and weighted with the increments of the Jaccard loss J = 1 - (G - m) / (G + n) after m foreground and n
-background pixels. The increments, and so the gradient with respect to p, are known without differences of J:
+background pixels. The increments, and so the gradient with respect to p, have closed forms:
 
     foreground pixel: 1 / (G + n)          background pixel: (G - m) / ((G + n) (G + n - 1))
 
-so one sort gives the loss and its gradient. The increments are zero below the smallest foreground error
-(m = G), which is why most background pixels need no sorting early in a training.
+So one sort gives the loss and its gradient. The increments are zero below the smallest foreground error
+(m = G). Therefore most background pixels need no sorting early in a training.
 """
 
 from collections.abc import Iterator
@@ -26,14 +26,16 @@ from dmlcsr.taxonomy import IGNORE
 _Floats = npt.NDArray[Any]
 _Mask = npt.NDArray[np.bool_]
 _FOREGROUND = np.int64(1 << 31)
+"""Bit of a sort key that marks a foreground pixel."""
 _PIXEL = np.int64((1 << 31) - 1)
+"""Bits of a sort key that hold the pixel's index."""
 
 
 def lovasz_softmax(logits: Tensor, label: Tensor, ignore: int = IGNORE) -> Tensor:
-    """Scalar Lovasz-softmax loss, averaged over the classes present, pooled over the batch.
+    """The scalar Lovasz-softmax loss, pooled over the batch and averaged over the classes present.
 
-    `logits`: (B, C, H, W) float, softmax is taken here; `label`: (B, H, W) integer, `ignore` counts nowhere.
-    Zero, with a zero gradient, where every pixel is ignored. Differentiable once.
+    `logits`: (B, C, H, W) float, before the softmax. `label`: (B, H, W) integer; pixels with the label `ignore` are
+    left out. If every pixel is ignored, the loss and its gradient are zero. Differentiable once.
     """
     probs = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     return cast(Tensor, _LovaszOfProbabilities.apply(probs.softmax(1), label, ignore))  # type: ignore[no-untyped-call]
@@ -55,11 +57,11 @@ class _LovaszOfProbabilities(torch.autograd.Function):
 def lovasz_and_gradient(
     probs: Tensor, label: Tensor, ignore: int = IGNORE, out: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """(loss, d loss / d probs) for `probs` (B, C, H, W) in 0..1 and `label` (B, H, W); neither needs autograd.
+    """(loss, d loss / d probs) for `probs` (B, C, H, W) in 0..1 and `label` (B, H, W), computed without autograd.
 
-    The loss is a scalar, the gradient a new tensor shaped like `probs` but laid out class by class; on the CPU it
-    may be in the memory of `out`, contiguous (C, B, H, W). On a CUDA device this never waits for the device; on the
-    CPU it uses as many threads as torch does.
+    The loss is a scalar. The gradient has the shape of `probs` and is laid out class by class. It is a new tensor, or
+    on the CPU a view of `out`, contiguous (C, B, H, W), if that is given. On CUDA this never waits for the device; on
+    the CPU it uses as many threads as torch does.
     """
     probs = probs.detach()
     if probs.is_cuda:
@@ -68,7 +70,7 @@ def lovasz_and_gradient(
 
 
 def lovasz_by_batched_sort(probs: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
-    """All classes in one sort of (C, B*H*W) errors. The fastest way on a GPU."""
+    """Sorts the (C, B*H*W) errors of all classes in one call, which is the fastest way on a GPU."""
     batch, num_classes, height, width = probs.shape
     flat, ids = probs.transpose(0, 1).flatten(1), torch.arange(num_classes, device=probs.device)
     foreground = label.flatten() == ids[:, None]
@@ -88,7 +90,7 @@ def lovasz_by_batched_sort(probs: Tensor, label: Tensor, ignore: int) -> tuple[T
 
 
 def lovasz_by_class(probs: Tensor, label: Tensor, ignore: int, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """One class at a time with NumPy, whose vectorised sort of int64 is several times faster than torch's."""
+    """Sorts one class at a time with NumPy, whose vectorized sort of int64 is several times faster than torch's."""
     batch, num_classes, height, width = probs.shape
     values, labels = probs.numpy(), label.numpy()
     ignored = np.flatnonzero(labels == ignore)
@@ -109,7 +111,7 @@ def lovasz_by_class(probs: Tensor, label: Tensor, ignore: int, out: Tensor | Non
 
 @contextmanager
 def _mapper(num_threads: int) -> Iterator[Any]:
-    """`map`, over a pool of threads if more than one is asked for; NumPy releases the interpreter lock."""
+    """`map`, over a pool of threads if `num_threads` > 1. Threads help because NumPy releases the interpreter lock."""
     if num_threads <= 1:
         yield map
         return
@@ -118,17 +120,17 @@ def _mapper(num_threads: int) -> Iterator[Any]:
 
 
 def _class_loss(errors: _Floats, mask: _Mask, scale: float, gradient: _Floats) -> float:
-    """`scale` times the loss of one class; writes its derivative by p into `gradient` (P,), which holds zeros.
+    """`scale` times the loss of one class. Writes its derivative by p into `gradient` (P,), which must hold zeros.
 
-    `errors` (P,) holds p, 0 on ignored pixels, and is overwritten. `mask` (P,): the class's pixels.
+    `errors` (P,) holds p, and 0 on ignored pixels; it is overwritten. `mask` (P,) is True on the class's pixels.
     """
     foreground = np.flatnonzero(mask)
     errors[foreground] = 1.0 - errors[foreground]
     key = _sort_keys(errors, mask, errors[foreground].min())
     key.sort()
     hit = (key & _FOREGROUND) != 0
-    # From small to large errors, `remaining` counts the foreground up to here: G - m, on the foreground
-    # G - m + 1. `union` is G + n, on the foreground G + n + 1.
+    # Errors are sorted from small to large. `remaining` counts the foreground up to a pixel: G - m, or G - m + 1 if the
+    # pixel itself is foreground. `union` is G + n, or G + n + 1 if the pixel is foreground.
     remaining = np.cumsum(hit, dtype=np.int32).astype(errors.dtype)
     union = np.arange(len(key), 0, -1, dtype=errors.dtype)
     union += remaining
@@ -145,11 +147,11 @@ def _class_loss(errors: _Floats, mask: _Mask, scale: float, gradient: _Floats) -
 def _sort_keys(errors: _Floats, mask: _Mask, smallest: Any) -> npt.NDArray[np.int64]:
     """(Q,) int64 keys in the order of the errors: float32 bits, a foreground bit, then 31 bits of pixel index.
 
-    Bits of non-negative floats sort like the floats. Background below `smallest`, the smallest foreground error, is
-    left out: it has no loss. On a tie the foreground comes after it in this order, so ignored pixels have none either.
+    Bits of non-negative floats sort like the floats. Background pixels below `smallest`, the smallest foreground error,
+    are left out, because they have no loss. On a tie the foreground comes last, so ignored pixels have no loss either.
     """
     needed = errors >= smallest
-    few = np.count_nonzero(needed) < 0.9 * len(errors)  # otherwise picking them costs more than sorting them all
+    few = np.count_nonzero(needed) < 0.9 * len(errors)  # otherwise selecting them costs more than sorting all
     pixel = np.flatnonzero(needed) if few else np.arange(len(errors))
     some = pixel if few else slice(None)
     key = errors[some].astype(np.float32, copy=False).view(np.int32).astype(np.int64)

@@ -1,13 +1,15 @@
 """Weighted sums of per-pixel cross-entropies and the Lovasz-softmax loss, with one softmax for all of them.
 
-A cross-entropy term is described by its plane: (B, H, W) weights of the pixels, which already hold class
-weights and means, so that the term is sum_i plane_i * nll_i. The softmax of the upsampled logits s exists only to
-be reduced to a few scalars, so the gradient is computed beside the values and no graph of full-size tensors is
-kept. With p = softmax(s), g = d Lovasz / d p and the planes times the weights of their terms:
+A cross-entropy term is described by its plane: (B, H, W) weights of the pixels, which already include class
+weights and the division of a mean, so that the term is sum_i plane_i * nll_i. The softmax of the upsampled logits s is
+only needed for a few scalars. Therefore the gradient is computed together with the values, and no graph of full-size
+tensors is kept. With p = softmax(s), g = a d Lovasz / d p (a: the weight of Lovasz) and each plane multiplied by the
+weight of its term:
 
     d total / d s = p * sum(planes) - onehot(label) * sum(planes) + p * (g - <p, g>)
 
-A term whose gradient has no such form needs no place here: added to the total, it has its gradient by autograd.
+A term whose gradient has no such form does not belong here: it is added to the total, and autograd computes its
+gradient.
 """
 
 import math
@@ -24,26 +26,26 @@ from dmlcsr.losses.upsample import BilinearResize
 from dmlcsr.taxonomy import IGNORE
 
 _CHUNK = 1 << 20
-"""Values at label size that are evaluated together; smaller chunks cost calls, larger ones miss the cache."""
+"""Number of values at label size that are evaluated together. Smaller chunks need more calls; larger chunks do not fit
+in the cache."""
 
 _SAFE = 32.0
-"""Logits between minus this and zero need no maximum subtracted: no exponential of them vanishes in float32."""
-
+"""If all logits are between -_SAFE and 0, no maximum is subtracted: exp(-32) is far above the smallest float32."""
 
 LOVASZ = "lovasz"
 """The name of the Lovasz-softmax loss among the terms."""
 
 
 class CrossEntropyTerm(NamedTuple):
-    """The sum over the pixels of their weight times their cross-entropy."""
+    """A loss term: the sum over the pixels of `pixel_weights` times their cross-entropy."""
 
     name: str
     pixel_weights: Tensor
-    """(B, H, W), any float type, zero on ignored pixels."""
+    """Plane (B, H, W) of any float type, zero on ignored pixels."""
     weight: float
-    """Of the term in the total."""
+    """Weight of the term in the total."""
     is_distilled: bool = False
-    """Whether it is of KL(target || softmax) instead, where there is a target."""
+    """True if KL(target || softmax) replaces the cross-entropy when a target is given."""
 
 
 def weighted_terms(
@@ -56,18 +58,18 @@ def weighted_terms(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """(differentiable total, detached scalars by name): total = sum of weight * term.
 
-    `logits` (B, C, h, w) are upsampled to `label` (B, H, W), uint8 with 255 = ignore, in float32 at least. `target`:
-    probabilities (B, C, H, W). With a `lovasz_weight` the Lovasz-softmax loss is one more term, named LOVASZ.
-    Raises ValueError where two terms have one name.
+    `logits` (B, C, h, w) are upsampled in float32 or float64 to the size of `label` (B, H, W), uint8 with 255 = ignore.
+    `target`: probabilities (B, C, H, W). If `lovasz_weight` is given, the Lovasz-softmax loss is another term, named
+    LOVASZ. Raises ValueError if two terms have the same name.
     """
     weights = {term.name: term.weight for term in terms} | ({} if lovasz_weight is None else {LOVASZ: lovasz_weight})
     if len(weights) != len(terms) + (lovasz_weight is not None):
-        raise ValueError(f"terms must have names of their own, got {[term.name for term in terms]}")
+        raise ValueError(f"terms must have different names, got {[term.name for term in terms]}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     pixel_weights = _stack([term.pixel_weights for term in terms], label).to(logits.dtype)
     target = target if any(term.is_distilled for term in terms) else None
     with_gradient = torch.is_grad_enabled() and logits.requires_grad
-    # Lovasz pools the batch; without it fewer images at a time take less memory and stay in the cache.
+    # Lovasz pools the batch. Without it, chunks of fewer images need less memory and stay in the cache.
     size = len(label) if lovasz_weight is not None else max(1, _CHUNK // (logits.shape[1] * label[0].numel()))
     chunks = [slice(start, start + size) for start in range(0, len(label), size)]
     with torch.no_grad():
@@ -86,7 +88,7 @@ def weighted_terms(
 
 
 def _stack(planes: Sequence[Tensor], label: Tensor) -> Tensor:
-    """(K, B, H, W), without a copy of a single plane."""
+    """(K, B, H, W) stack of the planes; a single plane is not copied."""
     if len(planes) == 1:
         return planes[0][None]
     return torch.stack(list(planes)) if planes else torch.empty(0, *label.shape, device=label.device)
@@ -107,7 +109,7 @@ class _WithGradient(torch.autograd.Function):
 
 
 def _weighted_sum(weights: Iterable[float], values: Tensor) -> Tensor:
-    """Sum of weight * value over the first axis; the weights stay on the host."""
+    """The sum of weight * value over the first axis. The weights are not copied to the device."""
     total = values.new_zeros(values.shape[1:])
     for weight, value in zip(weights, values, strict=True):
         total += weight * value
@@ -115,9 +117,9 @@ def _weighted_sum(weights: Iterable[float], values: Tensor) -> Tensor:
 
 
 class _Chunk:
-    """Images that are evaluated together; arguments as of `weighted_terms`. Used once: it works in place.
+    """Images that are evaluated together, with the arguments of `weighted_terms`. Works in place, so it is used once.
 
-    The pixel weights are those of these images, (K, B, H, W) in the order of the terms.
+    `pixel_weights`: those of these images, (K, B, H, W) in the order of the terms.
     """
 
     def __init__(
@@ -130,17 +132,20 @@ class _Chunk:
         target: Tensor | None,
     ) -> None:
         (batch, classes), (height, width) = logits.shape[:2], label.shape[1:]
-        # Less the maximum at each source pixel, which changes no softmax, logits are mostly in the range of exp.
+        # Subtracting the maximum at each source pixel changes no softmax and keeps most logits in the range of exp.
         logits = logits - logits.amax(1, keepdim=True)
         self.bounded = logits.device.type == "cpu" and logits.min().item() > -_SAFE
         self.resize, self.label, self.terms, self.pixel_weights = resize, label, terms, pixel_weights
         self.values = resize(logits, _scratch("values", (batch, height, classes, width), logits)).transpose(1, 2)
-        """(B, H, C, W), contiguous: logits, then exponentials, at last the gradient."""
+        """(B, H, C, W), contiguous: first the logits, then their exponentials, finally the gradient."""
         self.target = None if target is None else target.transpose(1, 2).to(self.values.dtype)
         self.index = _flat_index(label, logits.shape[1])
 
     def evaluate(self, lovasz_weight: float | None, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """((K,) terms or (K + 1,) with Lovasz at the end, gradient with respect to the logits given, if asked for)."""
+        """(terms, gradient): (K,) terms, or (K + 1,) with Lovasz last, and their gradient by the logits, or None.
+
+        The gradient is that of the weighted sum of the terms. It is None unless `with_gradient`.
+        """
         terms, total = self._exponentials()
         if lovasz_weight is None:
             return terms, self._gradient(total, None) if with_gradient else None
@@ -152,7 +157,7 @@ class _Chunk:
         return terms, self._gradient(None, gradient.transpose(1, 2), lovasz_weight) if with_gradient else None
 
     def _exponentials(self) -> tuple[Tensor, Tensor]:
-        """(K,) cross-entropy terms and (B, H, W) sums of the exponentials, which replace the logits."""
+        """(K,) cross-entropy terms and (B, H, W) sums of exponentials. Replaces the logits by their exponentials."""
         values = self.values
         if not self.bounded:
             values -= values.amax(2, keepdim=True)
@@ -164,9 +169,9 @@ class _Chunk:
         return (self.pixel_weights * (nll + total.log())).flatten(1).sum(1), total
 
     def _gradient(self, total: Tensor | None, lovasz_gradient: Tensor | None, lovasz_weight: float = 0.0) -> Tensor:
-        """Gradient with respect to the logits before upsampling; replaces the values.
+        """The gradient with respect to the logits before upsampling. Overwrites `self.values`.
 
-        They are exponentials with the sum `total`, or probabilities where there is a `lovasz_gradient` (B, H, C, W).
+        The values are exponentials with the sum `total`, or probabilities if `lovasz_gradient` (B, H, C, W) is given.
         """
         values, plane = self.values, _weighted_sum([term.weight for term in self.terms], self.pixel_weights)
         hard = self._of_hard_labels(plane)
@@ -182,7 +187,7 @@ class _Chunk:
         return self.resize.transposed(values.transpose(1, 2))
 
     def _of_hard_labels(self, plane: Tensor) -> Tensor:
-        """The plane (B, H, W) of all terms without that of the distilled ones."""
+        """The plane (B, H, W) of the terms that use the label: `plane` minus the planes of the distilled terms."""
         if self.target is not None:
             for term, pixel_weights in zip(self.terms, self.pixel_weights, strict=True):
                 plane = plane - term.weight * pixel_weights if term.is_distilled else plane
@@ -193,7 +198,10 @@ _kept = threading.local()
 
 
 def _scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Uninitialised memory for this step. A CPU thread keeps and reuses it: fresh pages cost more than the sums."""
+    """A tensor of uninitialized memory for this step, of the dtype and device of `like`.
+
+    A CPU thread reuses its memory, because new pages cost more time than the sums.
+    """
     if like.device.type != "cpu":
         return like.new_empty(*shape)
     size, buffer = math.prod(shape), cast(Tensor | None, getattr(_kept, name, None))
@@ -205,7 +213,10 @@ def _scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
 
 
 def _flat_index(label: Tensor, num_classes: int) -> Tensor:
-    """(B * H * W,) positions of each pixel's class, 0 if ignored, in contiguous (B, H, C, W). Faster than gather."""
+    """(B * H * W,) positions of each pixel's class in contiguous (B, H, C, W); faster than gather.
+
+    Ignored pixels get the position of class 0.
+    """
     label = label.masked_fill(label == IGNORE, 0)
     torch._assert_async(label.max() < num_classes, f"labels must be below {num_classes} or {IGNORE}")
     batch, height, width = label.shape

@@ -23,7 +23,7 @@ TRAIN = [
 
 
 def cycle_ends(found: Sequence[Phase]) -> list[tuple[float, float]]:
-    """Of each end of a cycle: its seconds, and those of the pass over the images."""
+    """Seconds of each end of a cycle, and seconds of its pass over the images."""
     ends, begin, images = [], 0.0, 0.0
     for phase, following in pairwise(found):
         seconds = following.began - phase.began

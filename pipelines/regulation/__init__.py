@@ -1,1 +1,1 @@
-"""Cyclical self-regulation: the orchestrator actor, its ledger, and what trials do at the end of a cycle."""
+"""Cyclical self-regulation: the orchestrator actor, its ledger, and the steps of a trial at the end of a cycle."""

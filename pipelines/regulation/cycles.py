@@ -1,7 +1,10 @@
-"""The worker's side of self-regulation: what happens between two cycles (docs/method.md, section 6).
+"""The worker's side of self-regulation: the steps between two cycles (docs/method.md, section 6).
 
-Report the student -> receive the average -> re-estimate its BatchNorm statistics over this worker's share of the
-training rows, summed over all workers -> score it -> publish. Repeated after a kill, each step finds what it did.
+1. Rank 0 submits the student to the orchestrator and receives the average.
+2. All workers re-estimate the BatchNorm statistics of the average, each over its share of the training rows.
+3. All workers validate it, and rank 0 publishes it.
+
+If a worker dies, the steps are repeated. A step that was already done returns the record of the first time.
 """
 
 import logging
@@ -30,7 +33,7 @@ from pipelines.run.waiting import waiting
 
 logger = logging.getLogger(__name__)
 OTHERS = "limit: RAY_TRAIN_COLLECTIVE_TIMEOUT_S, by default none"
-"""What bounds a wait for other ranks."""
+"""Text for log lines: the setting that limits a wait for other ranks."""
 
 
 class Cycles:
@@ -44,18 +47,21 @@ class Cycles:
         self.orchestrator = orchestrator.connect(trial_ref.run)
 
     def cycle_ending_after(self, epoch: int) -> int | None:
-        """The cycle that ends where `epoch` epochs are done, 0 with the initial phase; None inside of one."""
+        """The number of the cycle that ends after `epoch` epochs (0: the initial phase), or None."""
         cycle, rest = divmod(epoch - self.config.schedule.epochs, self.config.csr.cycle_epochs)
         return cycle if cycle >= 0 and rest == 0 else None
 
     def teacher(self, epoch: int) -> TeacherNetwork | None:
-        """Who teaches the epoch that follows `epoch` done ones: nobody before the second cycle, nor after the last."""
+        """The teacher of the next epoch, given `epoch` finished ones.
+
+        None in the initial phase, in cycle 1 and after the last cycle.
+        """
         cycle = (epoch - self.config.schedule.epochs) // self.config.csr.cycle_epochs
         if not 1 <= cycle < self.config.csr.num_cycles or self.config.csr.method != "full":
             return None
         chosen: Ensemble | Soup = get_result(
             self.orchestrator.teacher.remote(self.trial, cycle + 1),
-            f"the orchestrator's answer to teacher of cycle {cycle + 1}",
+            f"the orchestrator to choose the teacher of cycle {cycle + 1}",
         )
         return TeacherNetwork(freeze(self._load(chosen.weights), self.device), self.card.preprocessing, 1 / (cycle + 1))
 
@@ -72,9 +78,9 @@ class Cycles:
         images: Iterable[Tensor],
         validate: Callable[[DMLCSR], EpochMetrics],
     ) -> None:
-        """Ends a cycle; all ranks call it.
+        """Averages the student of a cycle into the ensemble and publishes it. All ranks must call it.
 
-        `metrics` are the student's validation; `images` are this worker's normalized batches of one epoch.
+        `metrics`: the student's validation metrics. `images`: this worker's normalized batches of one epoch.
         """
         begin, score = time.monotonic(), metrics[VAL_MEAN_F1]
         self._enter("averaging", cycle)
@@ -107,7 +113,7 @@ class Cycles:
                 pass_seconds,
             )
         with waiting(f"all ranks, at the end of cycle {cycle}", OTHERS):
-            barrier()  # no rank asks for a teacher that is not published yet
+            barrier()  # so that no rank requests a teacher that is not published yet
 
     def _enter(self, kind: phases.Kind, cycle: int) -> None:
         if self.rank == 0:
@@ -120,6 +126,6 @@ class Cycles:
         step: Ensemble | Average = get_result(
             self.orchestrator.submit_student.remote(record),
             f"the orchestrator's answer to submit_student of cycle {cycle}",
-            logging.INFO if cycle else logging.DEBUG,  # the first one is an average already
+            logging.INFO if cycle else logging.DEBUG,  # the first student is its own average: no wait
         )
         return step

@@ -1,7 +1,7 @@
-"""The ledger of self-regulation: what each trial of a run has reported, averaged and published.
+"""The ledger of self-regulation: the students, averages and ensembles of each trial of a run.
 
-One JSON file for each record below `<run>/ledger/`, committed atomically and never changed: a record that exists is
-the answer to every repetition of what made it. Weights are named by URI and digest and lie beside, as safetensors.
+Each record is a JSON file below `<run>/ledger/`. It is written atomically and never changed. If a step is repeated, it
+gets the existing record back. Records name weights by URI and digest; the weights are safetensors files in the run.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,11 @@ from pipelines.run.paths import RunPaths
 from pipelines.run.states import State
 
 SOUP = "soup"
-"""Stands for the trial in the records that are of the run as a whole."""
+"""Name in the field `trial` of records that belong to the whole run."""
 
 
 class LedgerRecord(BaseModel):
-    """Base of all records: of a trial, and mostly of one of its cycles."""
+    """Base of all records. A record belongs to a trial, and most records to one of its cycles."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     version: Literal[1] = 1
@@ -29,17 +29,17 @@ class LedgerRecord(BaseModel):
 
     @property
     def name(self) -> str:
-        """Where the record lies below the ledger."""
+        """The record's path below the ledger."""
         return _name(type(self), self.trial, getattr(self, "cycle", None))
 
 
 def _name(kind: type[LedgerRecord], trial: str, cycle: int | None) -> str:
-    """`<trial>/student-003.json`, or `<trial>/end.json` for what a trial has one of."""
+    """`<trial>/student-003.json`, or `<trial>/end.json` for a kind that has one record per trial."""
     return f"{trial}/{_KIND_NAMES[kind]}{'' if cycle is None else f'-{cycle:03d}'}.json"
 
 
 class Trial(LedgerRecord):
-    """A trial begins: all its students have this network and these classes."""
+    """The begin of a trial: the network and the classes of all its students."""
 
     architecture: Mapping[str, Any]
     taxonomy: str
@@ -47,7 +47,7 @@ class Trial(LedgerRecord):
 
 
 class Student(LedgerRecord):
-    """The student at the end of a cycle; the one of cycle 0 is the one with which self-regulation starts."""
+    """The student at the end of a cycle. Cycle 0 is the initial phase, after which self-regulation starts."""
 
     cycle: NonNegativeInt
     weights: WeightsReference
@@ -55,14 +55,14 @@ class Student(LedgerRecord):
 
 
 class Average(LedgerRecord):
-    """W_n as averaged; its BatchNorm statistics are not re-estimated yet."""
+    """The average W_n before its BatchNorm statistics are re-estimated."""
 
     cycle: PositiveInt
     weights: WeightsReference
 
 
 class Ensemble(LedgerRecord):
-    """W_n after re-estimation and validation; `coefficients`: the share of each student, by `<trial>/<cycle>`."""
+    """W_n after re-estimation and validation. `coefficients` maps `<trial>/<cycle>` to the share of that student."""
 
     cycle: NonNegativeInt
     weights: WeightsReference
@@ -71,19 +71,19 @@ class Ensemble(LedgerRecord):
 
     @property
     def source(self) -> str:
-        """How it is named as a part of something else."""
+        """The name `<trial>/<cycle>` under which a soup lists this ensemble."""
         return f"{self.trial}/{self.cycle}"
 
 
 class Candidates(LedgerRecord):
-    """The ensembles that a soup is tried of, best first; fixed, so that it can be made again after a kill."""
+    """The ensembles that a soup may contain, best first. They are recorded so that a killed soup can be repeated."""
 
     cycle: PositiveInt
     ensembles: Sequence[tuple[str, int]]
 
 
 class Soup(LedgerRecord):
-    """A greedy average over ensembles of several trials; `members` are theirs, by `<trial>/<cycle>`."""
+    """A greedy average over ensembles of several trials. `members` names these ensembles as `<trial>/<cycle>`."""
 
     cycle: PositiveInt
     weights: WeightsReference
@@ -93,14 +93,14 @@ class Soup(LedgerRecord):
 
 
 class TeacherChoice(LedgerRecord):
-    """Who teaches a trial in a cycle: the soup of that number, or its own ensemble of the cycle before (null)."""
+    """The teacher of a trial in a cycle: the soup of cycle `soup`, or, if null, its own previous ensemble."""
 
     cycle: PositiveInt
     soup: PositiveInt | None
 
 
 class TrialEnd(LedgerRecord):
-    """A trial is over: it finished all its cycles, or was stopped."""
+    """The end of a trial: it finished all its cycles or was stopped."""
 
     state: Literal[State.FINISHED, State.STOPPED]
 
@@ -115,7 +115,7 @@ _KINDS: Mapping[str, type[LedgerRecord]] = {
     "teacher": TeacherChoice,
     "end": TrialEnd,
 }
-"""The kinds of records by the first part of their file's name."""
+"""Record classes by the first part of the file name."""
 _KIND_NAMES = {kind: name for name, kind in _KINDS.items()}
 RecordT = TypeVar("RecordT", bound=LedgerRecord)
 
@@ -124,11 +124,11 @@ class Ledger:
     """All records of one run, in memory and on storage."""
 
     def __init__(self, run: str) -> None:
-        """Reads what there is. Raises UserError where a record is damaged or of another version."""
+        """Reads all records of the run. Raises UserError if a record is damaged or has another version."""
         self.uri = RunPaths(run).ledger
         self._trials: dict[str, dict[str, LedgerRecord]] = {}
         uris = [] if storage.is_empty(self.uri) else storage.list_files(self.uri)
-        uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]  # what a kill left of a write
+        uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]  # a killed write leaves one
         for uri, data in zip(uris, storage.read_many(uris), strict=True):
             if isinstance(data, UserError):
                 raise data
@@ -138,13 +138,13 @@ class Ledger:
         self._trials.setdefault(record.trial, {})[record.name] = record
 
     def find(self, kind: type[RecordT], trial: str, cycle: int | None = None) -> RecordT | None:
-        """The record of a trial, of one cycle where the kind has them; None where there is none."""
+        """The record of a trial, or None. `cycle` is required for kinds that have one record per cycle."""
         record = self._trials.get(trial, {}).get(_name(kind, trial, cycle))
         assert record is None or isinstance(record, kind)
         return record
 
     def write_once(self, record: RecordT) -> RecordT:
-        """Writes the record, unless there is one of its name already: that one is returned, and remains."""
+        """Writes the record and returns it. If a record of that name exists, returns that one and writes nothing."""
         known = self._trials.get(record.trial, {}).get(record.name)
         if known is None:
             storage.write_bytes(storage.join(self.uri, record.name), record.model_dump_json(indent=1).encode())
@@ -154,19 +154,19 @@ class Ledger:
         return known
 
     def of(self, kind: type[RecordT], trial: str) -> list[RecordT]:
-        """All records of a kind of one trial, by cycle."""
+        """All records of one kind of a trial, sorted by cycle."""
         found = {name: record for name, record in self._trials.get(trial, {}).items() if isinstance(record, kind)}
         return [found[name] for name in sorted(found)]
 
     def trials(self) -> list[Trial]:
-        """All trials that were begun, by name."""
+        """All trials that have begun, sorted by name."""
         found = (self.find(Trial, name) for name in sorted(self._trials))
         return [trial for trial in found if trial is not None]
 
     def summary(self, with_lineage: bool = True) -> dict[str, Any]:
-        """Where each trial stands, and what went into its averages; JSON-able.
+        """The JSON-able state and scores of each trial and soup, with the shares of the students in each average.
 
-        The lineage of n cycles has about n^2 / 2 shares: it is most of the whole.
+        The lineage of n cycles has about n^2 / 2 shares, which is most of the size. `with_lineage=False` omits it.
         """
         soups = {
             soup.cycle: {
@@ -179,14 +179,14 @@ class Ledger:
         return {"trials": {trial.trial: self._summary(trial, with_lineage) for trial in self.trials()}, "soups": soups}
 
     def teachers(self, trial: str) -> dict[int, dict[str, Any]]:
-        """Who taught a trial in which cycle: the share of each student, and the number of the soup if it was one."""
+        """The teacher of a trial in each cycle: the share of each student, and the soup's number or None."""
         return {
             record.cycle: {"soup": record.soup, "coefficients": dict(self.taught_by(record).coefficients)}
             for record in self.of(TeacherChoice, trial)
         }
 
     def taught_by(self, teacher: TeacherChoice) -> Ensemble | Soup:
-        """The teacher itself."""
+        """The ensemble or soup that a choice names."""
         if teacher.soup is not None:
             soup = self.find(Soup, SOUP, teacher.soup)
             assert soup is not None
@@ -210,7 +210,7 @@ class Ledger:
 def _parse(uri: str, data: bytes) -> LedgerRecord:
     kind = _KINDS.get(uri.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
     if kind is None:
-        raise UserError(f"{uri} is no record of a ledger; move it away")
+        raise UserError(f"{uri} is not a ledger record; move it away")
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:

@@ -1,8 +1,8 @@
 """The orchestrator: one actor per run that owns self-regulation for all its trials (docs/method.md, section 6).
 
-It decides, and holds no weights: they are averaged in a task, re-estimated and scored by the trial's own workers, and
-travel as safetensors on storage. Everything it knows is in the ledger, and every method gives the same answer when it
-is repeated; so it may die at any moment, and is restarted by Ray.
+The actor only makes decisions. A task averages the weights, the trial's own workers re-estimate BatchNorm and score the
+result, and all weights are exchanged as safetensors files on storage. The ledger holds the actor's whole state, and
+every method returns the same result when it is repeated. So the actor may die at any moment; Ray restarts it.
 """
 
 import hashlib
@@ -40,26 +40,27 @@ from pipelines.run.waiting import waiting
 logger = logging.getLogger(__name__)
 NAMESPACE = "dmlcsr"
 MAX_CANDIDATES = 4
-"""Ensembles that a soup is tried of."""
+"""Number of ensembles, the best ones, that a soup may contain. Each one costs a pass over the validation split."""
 MAX_AVERAGES = 4
-"""Averages that are made at once; other questions are answered meanwhile."""
+"""Number of averages that are computed at the same time. They have their own threads, so other calls do not wait."""
 PATIENCE_SECONDS = 600.0
-"""How long an orchestrator waits for a driver to come back."""
+"""Seconds without a heartbeat of a driver after which the orchestrator ends."""
 
 
 class TrialRef(NamedTuple):
-    """A trial: the run whose orchestrator it reports to, and its name there."""
+    """A trial: the run whose orchestrator it uses, and its name in that run."""
 
     run: str
     trial: str
 
     @property
     def lines_name(self) -> str:
-        """What its log lines are named by; empty for the only trial of a run."""
+        """The name of the trial in log lines; empty for the only trial of a run."""
         return "" if self.trial == TRAIN else f"trial {self.trial}"
 
 
 TRAIN = "train"
+"""Name of the only trial of a `train`."""
 
 
 def train_trial_ref(run: str) -> TrialRef:
@@ -68,10 +69,13 @@ def train_trial_ref(run: str) -> TrialRef:
 
 
 class Orchestrator:
-    """The state machine of all trials of a run; runs as a Ray actor, tested as a plain object."""
+    """The state machine of all trials of a run. It runs as a Ray actor; tests use it as a plain object."""
 
     def __init__(self, run: str, patience: float = PATIENCE_SECONDS, soup: Mapping[str, Any] | None = None) -> None:
-        """`soup`: `settings` of `soups.cook`, where trials share. Raises UserError where the ledger cannot be read."""
+        """Reads the ledger. `soup`: the `settings` of `soups.make_soup`, or None if the trials share no soups.
+
+        Raises UserError if the ledger cannot be read.
+        """
         console.forward_logs_to_driver("orchestrator")
         self.run, self.soup = run, soup
         self.ledger = Ledger(run)
@@ -83,19 +87,19 @@ class Orchestrator:
             threading.Thread(target=self._end_without_driver, args=(patience,), daemon=True).start()
 
     def _end_without_driver(self, patience: float) -> None:
-        """Ends the actor for good where no driver has been heard of for `patience` seconds."""
+        """Ends the actor permanently if no driver has written a heartbeat for `patience` seconds."""
         heard, beat = time.monotonic(), -1.0
         while time.monotonic() - heard < patience:
             time.sleep(patience / 20)
-            with suppress(UserError):  # storage that is away says nothing about the driver
+            with suppress(UserError):  # if storage is unreachable, the driver may still live
                 latest = lock.last_heartbeat(self.run)
-                if latest != beat:  # by its own clock, which may be wrong
+                if latest != beat:  # only compared for equality: the driver's clock may be wrong
                     heard, beat = time.monotonic(), latest
         ray.kill(ray.get_runtime_context().current_actor)
 
     @contextmanager
     def _locked(self, trial: str) -> Iterator[None]:
-        """One call at a time changes what is known of a trial."""
+        """Holds the lock of a trial, so that one call at a time changes its records."""
         with waiting(f"another call of trial {trial}", level=logging.NOTSET):
             self._locks[trial].acquire()
         try:
@@ -104,15 +108,16 @@ class Orchestrator:
             self._locks[trial].release()
 
     def register(self, trial: Trial) -> None:
-        """A trial begins, or begins again. Raises UserError where it was begun as another one."""
+        """Records the begin of a trial. Raises UserError if it has begun with another network, taxonomy or cycles."""
         if self.ledger.write_once(trial) != trial:
             raise UserError(f"trial {trial.trial} of {self.run} was begun with another network, taxonomy or cycles")
 
     @ray.method(concurrency_group="averages")
     def submit_student(self, student: Student) -> Ensemble | Average:
-        """A student is there: its average W_n, or the published ensemble where the cycle is already over.
+        """Averages a student and returns W_n, or the published ensemble if the cycle is already over.
 
-        Averages once. Raises UserError for an unknown trial, a cycle out of order and weights that do not fit.
+        A repeated call returns the first average. Raises UserError for an unknown trial, a cycle out of order and
+        weights of another network.
         """
         with self._locked(student.trial):
             self._require_next(student)
@@ -127,7 +132,7 @@ class Orchestrator:
     def _require_next(self, student: Student) -> None:
         trial = self.ledger.find(Trial, student.trial)
         if trial is None:
-            raise UserError(f"{student.trial} is no trial of {self.run}")
+            raise UserError(f"{student.trial} is not a trial of {self.run}")
         published = len(self.ledger.of(Ensemble, student.trial))
         if student.cycle > min(published, trial.num_cycles):
             raise UserError(f"{student.trial} reports cycle {student.cycle}, but cycle {published} comes next")
@@ -137,7 +142,7 @@ class Orchestrator:
         known = self.ledger.find(Average, trial, cycle)
         if known is not None:
             return known
-        # After a kill between the two records the average is made again, of the student that was kept.
+        # If the actor was killed between the two writes below, the recorded student is averaged again.
         student = self.ledger.find(Student, trial, cycle) or student
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
@@ -146,13 +151,13 @@ class Orchestrator:
             tasks.average.remote(earlier.weights, student.weights, cycle, prefix),
             f"the task that averages the weights of cycle {cycle}",
         )
-        self.ledger.write_once(student)  # not before: one that cannot be averaged is no student of this trial
+        self.ledger.write_once(student)  # after the average, so that unfit weights are never recorded
         return self.ledger.write_once(Average(trial=trial, cycle=cycle, weights=weights))
 
     def publish(self, trial: str, cycle: int, weights: WeightsReference, val_mean_f1: float) -> Ensemble:
-        """The re-estimated and validated ensemble of a cycle; repeated, the one that was published first.
+        """Records the re-estimated and validated ensemble of a cycle. A repeated call returns the first record.
 
-        Raises UserError where the cycle has no average.
+        Raises UserError if the cycle has no average.
         """
         with self._locked(trial):
             if self.ledger.find(Average, trial, cycle) is None:
@@ -167,7 +172,7 @@ class Orchestrator:
         return published
 
     def _try_soup(self, cycle: int) -> None:
-        """Begins the soup of a cycle, unless it was begun; at least two trials must have an ensemble by now."""
+        """Starts the soup of a cycle if it has not started and at least two trials have finished a cycle."""
         if self.soup is None:
             return
         with self._locked(SOUP):
@@ -180,7 +185,7 @@ class Orchestrator:
             self._start_soup(self.ledger.write_once(Candidates(trial=SOUP, cycle=cycle, ensembles=names)))
 
     def _start_soup(self, candidates: Candidates) -> None:
-        """In a thread: no trial waits for it."""
+        """Starts a thread that makes the soup, so that no trial waits for it."""
         threading.Thread(target=self._make_soup, args=(candidates,), daemon=True).start()
 
     def _make_soup(self, candidates: Candidates) -> None:
@@ -193,13 +198,13 @@ class Orchestrator:
             self.ledger.write_once(
                 get_result(task.remote(self.soup, ensembles, candidates.cycle, prefix), what, logging.INFO)
             )
-        except Exception:  # whatever it is, the trials go on with their own teachers
+        except Exception:  # without the soup the trials continue with their own teachers
             logger.exception("the soup of cycle %d of %s failed", candidates.cycle, self.run)
 
     def teacher(self, trial: str, cycle: int) -> Ensemble | Soup:
-        """Who teaches a cycle: the trial's own ensemble of the one before, or a soup that scores higher.
+        """The teacher of a cycle: the trial's ensemble of the previous cycle, or a soup that scores higher.
 
-        The first answer remains. Raises UserError where the cycle before has no ensemble.
+        A repeated call returns the first choice. Raises UserError if the previous cycle has no ensemble.
         """
         with self._locked(trial):
             known = self.ledger.find(TeacherChoice, trial, cycle)
@@ -211,18 +216,18 @@ class Orchestrator:
             return self.ledger.taught_by(known)
 
     def ensemble(self, trial: str, cycle: int) -> Ensemble:
-        """The published ensemble of a cycle. Raises UserError where there is none."""
+        """The published ensemble of a cycle. Raises UserError if it does not exist."""
         found = self.ledger.find(Ensemble, trial, cycle)
         if found is None:
             raise UserError(f"{trial} of {self.run} has no ensemble of cycle {cycle}")
         return found
 
     def finish_trial(self, record: TrialEnd) -> None:
-        """A trial is over."""
+        """Records the end of a trial."""
         self.ledger.write_once(record)
 
     def status(self) -> dict[str, Any]:
-        """`Ledger.summary` without the lineage, which would take longer to send than all the rest to find."""
+        """`Ledger.summary` without the lineage, whose transfer would take longer than the rest of the call."""
         return self.ledger.summary(with_lineage=False)
 
 
@@ -230,18 +235,18 @@ ACTOR = ray.remote(concurrency_groups={"averages": MAX_AVERAGES})(Orchestrator) 
 
 
 def actor_name(run: str) -> str:
-    """The actor's name: one run has one orchestrator."""
+    """The actor's name, a hash of the run's URI: a run has one orchestrator."""
     return f"orchestrator-{hashlib.sha256(run.encode()).hexdigest()[:16]}"
 
 
 @contextmanager
 def orchestrator_actor(run: str, soup: Mapping[str, Any] | None = None) -> Iterator[Any]:
-    """The run's orchestrator for the time of a `with` block: the one that lives, or a new one that reads the ledger.
+    """The run's orchestrator for the time of a `with` block: the living actor, or a new one that reads the ledger.
 
-    `soup`: `settings` of `soups.cook`, where the trials of the run share.
-    It is detached, so that it outlives a driver that is killed, for the next one to adopt.
+    `soup`: the `settings` of `soups.make_soup` if the trials of the run share soups. The actor is detached: it
+    survives a driver that is killed, and the next driver uses it.
     """
-    Ledger(run)  # one that cannot be read is told here, in one sentence
+    Ledger(run)  # a damaged ledger raises its UserError here and not inside the actor
     handle = ACTOR.options(
         name=actor_name(run),
         namespace=NAMESPACE,
@@ -250,7 +255,7 @@ def orchestrator_actor(run: str, soup: Mapping[str, Any] | None = None) -> Itera
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
-        max_concurrency=16,
+        max_concurrency=16,  # calls that wait for the lock of a trial must not block other trials
     ).remote(run, soup=soup)
     try:
         yield handle
@@ -259,5 +264,5 @@ def orchestrator_actor(run: str, soup: Mapping[str, Any] | None = None) -> Itera
 
 
 def connect(run: str) -> Any:
-    """The orchestrator of a run whose driver has started it."""
+    """The handle of a run's orchestrator, which the run's driver has started."""
     return ray.get_actor(actor_name(run), NAMESPACE)

@@ -1,7 +1,8 @@
-"""Soups: greedy weight averages of the ensembles of several trials, which branch from one initial phase.
+"""Soups: greedy weight averages of the ensembles of several trials that branch from one initial phase.
 
-Best first, an ensemble stays in the average where the validation score rises (Wortsman et al., Model soups, ICML 2022,
-recipe 1). Runs as a task, in one process: reads what it needs itself, beside the trials and without their workers.
+Ensembles are tried in order of their score, best first. An ensemble stays in the average if the validation score rises
+(Wortsman et al., Model soups, ICML 2022, recipe 1). A soup is made in a Ray task, in one process, which reads the data
+itself; the trials and their workers continue meanwhile.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,11 +23,11 @@ from pipelines.regulation.ledger import SOUP, Ensemble, Soup, blend_shares
 from pipelines.run.metric_names import VAL_MEAN_F1
 
 BATCH_NORM_BATCHES = 64
-"""Training batches that a soup's BatchNorm statistics are estimated from, at most."""
+"""Maximum number of training batches from which a soup's BatchNorm statistics are estimated."""
 
 
 class SoupScorer:
-    """What scores a soup: the data of a sweep and the network of its trials."""
+    """Scores a soup with the data of a sweep and the network of its trials."""
 
     def __init__(self, config: TrainConfig, manifest: Manifest) -> None:
         self.config = config
@@ -36,7 +37,7 @@ class SoupScorer:
         self.validation = row_groups.open_split(config.data, manifest, "val")
 
     def reestimate_and_score(self, average: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], float]:
-        """The average with BatchNorm statistics of its own, and its mean F1 on the validation split."""
+        """The average with re-estimated BatchNorm statistics, and its mean F1 (0 to 1) on the validation split."""
         network = DMLCSR(self.card.architecture)
         network.load_state_dict(dict(average))
         network.to(self.device)
@@ -46,7 +47,7 @@ class SoupScorer:
         return network.state_dict(), metrics[VAL_MEAN_F1]
 
     def _images(self) -> Iterator[Tensor]:
-        """Normalised batches of the epoch that follows the initial phase."""
+        """Yields normalized batches of the epoch that follows the initial phase."""
         for chunk in range(self.train.chunks_per_epoch):
             pixels = self.train.decode_chunk(self.config.schedule.epochs, chunk)["image"]
             for batch in torch.from_numpy(pixels).split(self.config.optimizer.batch_size):
@@ -54,7 +55,7 @@ class SoupScorer:
 
 
 def make_soup(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, prefix: str) -> Soup:
-    """The soup of these ensembles, best first; its weights are written to `<prefix>-<digest>`.
+    """Makes the soup of these ensembles, which are given best first. Writes its weights to `<prefix>-<digest>`.
 
     `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts.
     """

@@ -1,6 +1,6 @@
-"""What the orchestrator has others do, as Ray tasks: it has no memory for weights, nor for what handles them.
+"""Ray tasks started by the orchestrator, so that the actor itself never loads weights or torch.
 
-The orchestrator imports this module, so torch is imported in the tasks only.
+The orchestrator imports this module. Therefore the functions import torch, and not the module.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from pipelines.regulation.ledger import Ensemble, Soup
 from pipelines.run import console
 
 SOUP_CPUS = 1
+"""CPUs of the task that makes a soup; it runs one thread."""
 
 
 @ray.remote(num_cpus=0)
@@ -26,7 +27,7 @@ def average(ensemble: WeightsReference, student: WeightsReference, cycle: int, p
 
 @ray.remote(num_cpus=SOUP_CPUS)
 def make_soup(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, prefix: str) -> Soup:
-    """Calls `soups.make_soup`. The task waits until a CPU is free, and a GPU if its caller asks for one."""
+    """Calls `soups.make_soup`. The task waits until a CPU is free, and also a GPU if its caller requests one."""
     from pipelines.regulation import soups
 
     console.forward_logs_to_driver("soup")

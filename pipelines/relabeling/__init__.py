@@ -1,1 +1,1 @@
-"""`relabel`: better labels for a whole data set, exactly once, with a score of every old label."""
+"""`relabel`: writes new labels for a whole data set, each row exactly once, and a score of every old label."""

@@ -1,7 +1,7 @@
-"""Actors of `relabel`: a range of row groups in, one file of new labels (or what thresholds need) out.
+"""Actors of `relabel`. Each takes a range of row groups and makes one file of new labels, or sums for thresholds.
 
-An actor does all of a file's work itself: reads, decodes one row group ahead in a thread, runs the model, scores,
-encodes, writes. So nothing travels but numbers, and a file is the unit that is done again after a kill.
+An actor does all the work of a file: it reads and decodes one row group ahead in a thread, runs the model, scores,
+encodes and writes. So only counts travel between processes, and after a kill an unfinished file is made again.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,18 +30,20 @@ from pipelines.models.actors import load_predictor
 from pipelines.relabeling.counts import RelabelCounts
 
 THRESHOLD_RECEIPTS = f"{dataset.RECEIPTS}/thresholds"
+"""Folder of the receipts of the first pass of `confident`, which estimates the thresholds."""
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelabelPlan:
-    """What all actors of a relabelling know."""
+    """The settings that all actors of a relabelling share."""
 
     out: str
+    """URI of the new version."""
     sources: Mapping[Split, SplitFiles]
     models: Sequence[str]
-    """One, or one for each fold of the row groups."""
+    """URIs of model directories: one, or one for each fold of the row groups."""
     policy: Policy
     tta: bool
     use_gpu: bool
@@ -50,36 +52,39 @@ class RelabelPlan:
 
 
 class Sample(NamedTuple):
-    """A decoded row; `label` is None where it has none."""
+    """A decoded row. `label` is None if the row has no label."""
 
     row: Row
     canvas: Pixels
+    """The image (S, S, 3) at the model's input size S."""
     label: Pixels | None
     size: tuple[int, int]
-    """(height, width) of the new label: of the old one, or of the image."""
+    """(height, width) of the new label: that of the old label, or of the image if there is no old label."""
 
 
 class Predicted(NamedTuple):
+    """A decoded row and the model's prediction for it."""
+
     sample: Sample
     prediction: Prediction
 
 
 class _ShardActor:
-    """Predicts the rows of a shard, whose items are the first row group and the one after the last."""
+    """Predicts the rows of a shard. Its items are the index of the first row group and the index after the last."""
 
     def __init__(self, job: RelabelPlan) -> None:
         self.job = job
         self.predictors = [load_predictor(model, job.use_gpu, job.tta) for model in job.models]
 
     def _predicted(self, shard: Shard) -> Iterator[Predicted | SampleProblem]:
-        """Every row of the shard; the good ones in order."""
+        """Yields every row of the shard: predictions in the order of the rows, and between them the bad rows."""
         source = self.job.sources[shard.split]
         groups = range(*shard.items)
         waiting: list[Sample] = []
         fold, size = 0, self.job.batch_size
         for group, samples in zip(groups, _one_ahead(lambda group: self._load(source, group), groups), strict=True):
             yield from (sample for sample in samples if isinstance(sample, dict))
-            if (following := row_groups.fold_of(group, len(self.predictors)) - 1) != fold:  # another model's rows
+            if (following := row_groups.fold_of(group, len(self.predictors)) - 1) != fold:  # needs another model
                 yield from self._predict(fold, waiting)
                 waiting, fold = [], following
             waiting += [sample for sample in samples if isinstance(sample, Sample)]
@@ -101,7 +106,7 @@ class _ShardActor:
 
 
 def _decoded(row: Row, size: int, taxonomy: str) -> Sample | SampleProblem:
-    """The row as pixels, or why it is bad."""
+    """The row with its image and label decoded, or the reason why the row is bad."""
     try:
         image = decode_image(row["image"])
         label = None if row["label"] is None else decode_label(row["label"])
@@ -116,7 +121,7 @@ def _decoded(row: Row, size: int, taxonomy: str) -> Sample | SampleProblem:
 
 
 def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`map`, which does the next item in a thread while this one is used."""
+    """Yields `work(item)` for all items, and computes the next result in a thread while the caller uses this one."""
     with ThreadPoolExecutor(1) as thread:
         pending = None
         for item in items:
@@ -129,7 +134,7 @@ def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 class ThresholdActor(_ShardActor):
-    """Sums of the probabilities of given labels, for the thresholds of `confident`."""
+    """Sums the probabilities of the given labels of a shard, for the thresholds of `confident`."""
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         return packing.run_once(self.job.out, row, self._sums, THRESHOLD_RECEIPTS)
@@ -146,14 +151,14 @@ class ThresholdActor(_ShardActor):
                 for rows, probs in item.prediction.strips():
                     label = torch.from_numpy(item.sample.label[rows]).to(probs.device)
                     part.add(given_probabilities(label, probs))
-                if np.isfinite(part.total).all():  # else the second pass rejects the row
+                if np.isfinite(part.total).all():  # if not, the second pass rejects the row
                     sums += part
         totals = {"total": sums.total.tolist(), "num_pixels": sums.num_pixels.tolist()}
         return {**totals, "rejected": rejected, "num_rows": num_rows}
 
 
 class RefineActor(_ShardActor):
-    """Writes the file of a shard with new labels; counts for Prometheus as it goes."""
+    """Writes the file of a shard with new labels, and updates counters for Prometheus meanwhile."""
 
     def __init__(self, job: RelabelPlan) -> None:
         super().__init__(job)
@@ -166,33 +171,33 @@ class RefineActor(_ShardActor):
 
     def _write(self, shard: Shard) -> dict[str, Any]:
         path = f"{shard.name}.parquet"
-        tally = RelabelCounts.zeros(self.predictors[0].taxonomy.num_classes)
+        counts = RelabelCounts.zeros(self.predictors[0].taxonomy.num_classes)
         rejected: list[SampleProblem] = []
-        rows = self._rows(shard, path, tally, rejected)
+        rows = self._rows(shard, path, counts, rejected)
         file = dataset.write_file(self.job.out, path, rows, self.job.rows_per_group, dataset.RELABELLED_SCHEMA)
         return {
             "split": shard.split,
             "file": file and file.model_dump(),
             "rejected": rejected,
-            "tally": tally.to_dict(),
-            "num_rows": tally.num_rows + len(rejected),
+            "tally": counts.to_dict(),
+            "num_rows": counts.num_rows + len(rejected),
         }
 
     def _rows(
-        self, shard: Shard, path: str, tally: RelabelCounts, rejected: list[SampleProblem]
+        self, shard: Shard, path: str, counts: RelabelCounts, rejected: list[SampleProblem]
     ) -> Iterator[RelabelledRow]:
         for item in self._predicted(shard):
-            answer = item if isinstance(item, dict) else self._refined(item)
-            if not isinstance(answer, Refined):
-                rejected.append(answer)
+            result = item if isinstance(item, dict) else self._refined(item)
+            if not isinstance(result, Refined):
+                rejected.append(result)
                 self.bad_rows.inc()
                 continue
             assert isinstance(item, Predicted)
-            tally.add(answer, item.sample.row["id"], path)
+            counts.add(result, item.sample.row["id"], path)
             self.rows.inc()
-            if num_changed := answer.num_changed_pixels:
+            if num_changed := result.num_changed_pixels:
                 self.changed_pixels.inc(num_changed)
-            yield _relabelled(item.sample.row, answer)
+            yield _relabelled(item.sample.row, result)
 
     def _refined(self, item: Predicted) -> Refined | SampleProblem:
         try:
@@ -202,7 +207,7 @@ class RefineActor(_ShardActor):
 
 
 def _relabelled(row: Row, refined: Refined) -> RelabelledRow:
-    """A label that stays keeps its bytes."""
+    """The row of the new version. A label without a changed pixel keeps its bytes."""
     stays = row["label"] is not None and not refined.num_changed_pixels
     scores = refined.quality
     return RelabelledRow(

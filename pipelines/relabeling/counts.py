@@ -1,4 +1,4 @@
-"""What is counted while a data set is relabelled; the tallies of its files add up."""
+"""Counts of a relabelling. The counts of a data set are the sums over its files."""
 
 import heapq
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from dmlcsr.refine import Refined
 from dmlcsr.taxonomy import Taxonomy
 
 MAX_SUSPECTS = 1000
-"""Rows with the worst labels that are remembered."""
+"""Number of rows with the worst labels that are kept."""
 
 
 class Suspect(NamedTuple):
-    """A row with a bad label: its score, and where it is in the new version."""
+    """A row with a bad label: its score, 0 (wrong) to 1 (right), and its file and index in the new version."""
 
     quality: float
     id: str
@@ -29,13 +29,13 @@ class RelabelCounts:
     """Sums over relabelled rows."""
 
     counts: npt.NDArray[np.float64]
-    """(4,): rows, rows that changed, rows that had a label, and the sum of their scores."""
+    """(4,): number of rows, of changed rows, of rows that had a label, and the sum of the scores of the latter."""
     class_quality: npt.NDArray[np.float64]
-    """(2, K): rows whose label had the class, and the sum of their scores of it."""
+    """(2, K): for each class, number of rows whose label had it, and the sum of their scores for it."""
     pairs: npt.NDArray[np.int64]
-    """(K + 1, K + 1) pixels by class before and after; the last stands for ignored, and for no label at all."""
+    """(K + 1, K + 1): number of pixels by class before and after. Index K: ignored, or no label before."""
     worst: list[Suspect] = field(default_factory=list)
-    """At least the MAX_SUSPECTS worst labels."""
+    """The MAX_SUSPECTS worst labels, and possibly others."""
 
     @classmethod
     def zeros(cls, num_classes: int) -> "RelabelCounts":
@@ -47,7 +47,7 @@ class RelabelCounts:
         return cls(*arrays, [Suspect(*item) for item in values["worst"]])
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-able values."""
+        """The counts as JSON-able values, with the MAX_SUSPECTS worst labels, worst first."""
         return {
             "counts": self.counts.tolist(),
             "class_quality": self.class_quality.tolist(),
@@ -72,11 +72,11 @@ class RelabelCounts:
 
     @property
     def mean_quality(self) -> float | None:
-        """Of the labels before, over the rows that had one."""
+        """The mean score of the old labels, 0 to 1, or None if no row had a label."""
         return float(self.counts[3] / self.counts[2]) if self.counts[2] else None
 
     def add(self, refined: Refined, row_id: str, path: str) -> None:
-        """Counts one more row, the next of the file `path`."""
+        """Adds a row, which is the next one of the file `path`."""
         self.counts[:2] += 1, refined.num_changed_pixels > 0
         self.pairs += refined.pairs
         if refined.quality is None:
@@ -88,11 +88,11 @@ class RelabelCounts:
 
     def _remember(self, suspects: Sequence[Suspect]) -> None:
         self.worst += suspects
-        if len(self.worst) > 2 * MAX_SUSPECTS:  # now and then: to sort after each row would take longer than the row
+        if len(self.worst) > 2 * MAX_SUSPECTS:  # rarely, because a sort takes longer than a row
             self.worst = heapq.nsmallest(MAX_SUSPECTS, self.worst)
 
     def summary(self, taxonomy: Taxonomy) -> dict[str, Any]:
-        """For the manifest: counts, mean scores, and the changed pixels of each pair of classes, most first."""
+        """The entry of the manifest: counts, mean scores, and changed pixels by pair of classes, most pixels first."""
         names = (*taxonomy.classes, "ignored")
         changed = self.pairs * (1 - np.eye(len(names), dtype=np.int64))
         order = sorted(np.argwhere(changed).tolist(), key=lambda pair: -changed[tuple(pair)])

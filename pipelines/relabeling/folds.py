@@ -1,4 +1,4 @@
-"""`relabel --folds K`: models that have not seen the rows which they label."""
+"""`relabel --folds K`: K models, each of which labels rows that were not in its training data."""
 
 import hashlib
 import json
@@ -18,22 +18,25 @@ logger = logging.getLogger(__name__)
 
 
 def training_config_of(config: RelabelConfig) -> TrainConfig:
-    """How the run `config.model` was trained. Raises UserError where it is no run of `train`."""
+    """The configuration of the run `config.model`, with the data of `config`.
+
+    Raises UserError if `config.model` is not a run of `train`, or if it branched from an initial run.
+    """
     found = run_directory.read_config(config.model)
     if found is None or isinstance(found, TuneConfig):
         raise UserError(
-            f"--folds trains by the recipe of a run of `train`, and {config.model} is none; "
-            "give --model RUN, of a sweep its best trial"
+            f"--folds trains with the configuration of a run of `train`, and {config.model} is not such a run; "
+            "set --model to a run, for a sweep to the run of its best trial"
         )
     if found.csr.initial_run is not None:
         raise UserError(
-            f"{config.model} branched from a initial phase that saw all rows (csr.initial_run); train one without"
+            f"{config.model} branched from an initial run that saw all rows (csr.initial_run); train one without it"
         )
     return found.model_copy(update={"data": config.data})
 
 
 def check(config: RelabelConfig, manifest: Manifest) -> None:
-    """Raises UserError where the folds cannot be trained."""
+    """Raises UserError if the folds cannot be trained, or if a model that they start from has seen all rows."""
     assert config.folds is not None
     if config.splits != ("train",):
         raise UserError("--folds is for the training split: leave --splits at train")
@@ -43,31 +46,31 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
     for name, uri in (("init", training_config_of(config).init), ("teacher", training_config_of(config).teacher)):
         if uri is not None and model_directory.has_seen(model_directory.read_card(uri), manifest.origin):
             raise UserError(
-                f"{config.model} began with a model that has seen all rows ({name} = {uri}); train one without"
+                f"{config.model} began with a model that has seen all rows ({name} = {uri}); train one without it"
             )
     for fold in fold_configs(config):
         train.check_inputs(fold, manifest)
 
 
 def digest(config: RelabelConfig) -> str:
-    """Of the recipe: what decides the models of the folds."""
+    """A sha256 of the training configuration that decides the models of the folds."""
     values = training_config_of(config).model_dump(mode="json", exclude={"data", "out", "workers"})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def fold_configs(config: RelabelConfig) -> list[TrainConfig]:
-    """The recipe for each fold that is left out, with a run directory inside the new version."""
+    """The training configuration of each fold, which leaves that fold out; its run is inside the new version."""
     assert config.folds is not None
     numbers = range(1, config.folds + 1)
-    places = [storage.join(config.out, "folds", f"{number}-of-{config.folds}") for number in numbers]
+    outs = [storage.join(config.out, "folds", f"{number}-of-{config.folds}") for number in numbers]
     return [
-        training_config_of(config).model_copy(update={"out": place, "held_out_fold": f"{number}/{config.folds}"})
-        for number, place in zip(numbers, places, strict=True)
+        training_config_of(config).model_copy(update={"out": out, "held_out_fold": f"{number}/{config.folds}"})
+        for number, out in zip(numbers, outs, strict=True)
     ]
 
 
 def train_models(config: RelabelConfig) -> list[str]:
-    """Trains the model of each fold, or finds it trained; their run directories in order."""
+    """Trains the models of the folds that are not trained yet. Returns all model directories by fold."""
     runs = fold_configs(config)
     for fold in runs:
         logger.info("training the model for fold %s (on the other folds)", fold.held_out_fold)

@@ -1,7 +1,7 @@
-"""`relabel`: a whole data set gets better labels, exactly once, and every old label a score of how good it was.
+"""`relabel`: writes a new version of a data set with new labels, each row exactly once, and scores every old label.
 
-Each file of the new version is made by one actor from a fixed range of rows and leaves a receipt; the manifest is
-written last. Killed anywhere, the same command continues with the files that have no receipt.
+One actor makes each file of the new version from a fixed range of rows, and writes a receipt. The manifest is written
+last. After a kill, the same command continues with the files that have no receipt.
 """
 
 import hashlib
@@ -38,11 +38,14 @@ from pipelines.run.waiting import told_waits
 
 logger = logging.getLogger(__name__)
 FILE_BYTES = 128 << 20
-"""Size of an output file that is aimed at."""
+"""Target size of an output file."""
 MAY_DIFFER = ("actors", "suspects", "max_bad_fraction")
-"""What decides no row: a build may continue with other actors, and a finished one may get files for people."""
+"""Options that change no row and may differ when the command is repeated, also on a finished version."""
 MIN_FILES = 16
-"""Files of a split that is smaller than as many full ones: enough for several actors, and little to do again."""
+"""Minimum number of files of a split with at least as many row groups.
+
+A small split is divided too, so that several actors have work and a kill loses little of it.
+"""
 
 
 class RelabelResult(TypedDict):
@@ -53,12 +56,12 @@ class RelabelResult(TypedDict):
     num_changed_rows: int
     num_quarantined: int
     mean_quality: float | None
-    """Mean score of the labels before, 0 to 1; None if no row had one."""
+    """Mean score of the old labels, 0 to 1; None if no row had a label."""
     resumed: bool
 
 
 def run(config: RelabelConfig) -> RelabelResult:
-    """Writes the new version."""
+    """Writes the new version, or continues it, and writes the files of suspect rows."""
     manifest = dataset.read_manifest(config.data)
     lineage, resumed = lineage_of(config, manifest), False
     claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
@@ -69,7 +72,7 @@ def run(config: RelabelConfig) -> RelabelResult:
         check_inputs(config, manifest)
         with claims.claim_output(*claim) as claimed, driver_log(config.out):
             resumed = claimed.resumed
-            if not dataset.is_complete(config.out):  # by a driver that was waited for
+            if not dataset.is_complete(config.out):  # another driver may have finished it meanwhile
                 build(claimed.config, manifest, lineage_of(claimed.config, manifest))
     made = dataset.read_manifest(config.out)
     suspects.write(config.out, config.suspects, made.taxonomy)
@@ -86,16 +89,19 @@ def run(config: RelabelConfig) -> RelabelResult:
 def summary(result: RelabelResult) -> str:
     counts = ", ".join(f"{count} {split}" for split, count in result["num_rows"].items())
     quality = result["mean_quality"]
-    lines = [f"wrote {counts} rows to {result['out']}; {result['num_changed_rows']} of them have another label now"]
+    lines = [f"wrote {counts} rows to {result['out']}; {result['num_changed_rows']} of them have a changed label"]
     if quality is not None:
-        lines.append(f"mean quality of the labels before: {quality:.3f} (0 wrong, 1 right)")
+        lines.append(f"mean quality of the old labels: {quality:.3f} (0 wrong, 1 right)")
     if result["num_quarantined"]:
         lines.append(f"{result['num_quarantined']} bad rows are in {result['out']}/{packing.QUARANTINE}")
     return "\n".join(lines)
 
 
 def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
-    """Raises UserError for what would only fail on the actors, and warns of a teacher that knows the labels."""
+    """Raises UserError for faults that would otherwise only fail on the actors.
+
+    Logs a warning if the teacher was trained on the labels that it shall correct.
+    """
     rows = manifest.num_rows()
     if not any(rows.get(split) for split in config.splits):
         raise UserError(f"{config.data} has no {' or '.join(config.splits)} rows to relabel")
@@ -106,15 +112,15 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
     model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     if model_directory.has_seen(card, manifest.origin):
         logger.warning(
-            "%s was trained on the images and labels of %s: it may repeat their errors, and scores look better than "
-            "they are; --folds avoids it",
+            "%s was trained on the images and labels of %s: it may repeat their errors, and its scores of them are too "
+            "high; --folds avoids this",
             config.model,
             config.data,
         )
 
 
 def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
-    """What decides the rows: a finished version is that of the same lineage."""
+    """The inputs that decide the rows of the new version. Versions with the same lineage have the same rows."""
     names = ("model", "data", "policy", "splits", "folds", "tta")
     teacher = folds.digest(config) if config.folds is not None else model_directory.weights_digest(config.model)
     return {
@@ -128,7 +134,7 @@ def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
 
 
 def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) -> None:
-    """Makes the version that `dataset.begin` has claimed, and commits it."""
+    """Makes the new version in the claimed output and commits it."""
     teachers = [config.model] if config.folds is None else folds.train_models(config)
     sources = {split: row_groups.open_split(config.data, manifest, split) for split in config.splits}
     shards = [shard for split, source in sources.items() for shard in make_shards(split, source, manifest)]
@@ -147,17 +153,17 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
         if config.policy == "confident":
             thresholds = tuple(estimate_thresholds(config, job, shards, manifest.taxonomy.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
-        tally, rejected = RelabelCounts.zeros(manifest.taxonomy.num_classes), []
+        counts, rejected = RelabelCounts.zeros(manifest.taxonomy.num_classes), []
         for answer in _answers(config, RefineActor, job, shards, "relabelled"):
-            tally += RelabelCounts.from_dict(answer["tally"])
+            counts += RelabelCounts.from_dict(answer["tally"])
             rejected += answer["rejected"]
             if answer["file"]:
                 files[answer["split"]].append(DataFile.model_validate(answer["file"]))
-    finish_version(config, manifest, lineage, job, files, tally, rejected)
+    finish_version(config, manifest, lineage, job, files, counts, rejected)
 
 
 def make_shards(split: Split, source: SplitFiles, manifest: Manifest) -> list[Shard]:
-    """Ranges of whole row groups, as `[first, last + 1]`, for files of FILE_BYTES; the data set alone decides them."""
+    """Ranges `[first, last + 1]` of row groups, for files of about FILE_BYTES. The data set alone decides them."""
     num_groups = len(row_groups.list_groups(source).num_rows)
     if not num_groups:
         return []
@@ -168,7 +174,10 @@ def make_shards(split: Split, source: SplitFiles, manifest: Manifest) -> list[Sh
 
 
 def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[DataFile]]:
-    """Copies the files of the splits that keep their labels; the files of all splits."""
+    """Copies the files of the splits that keep their labels. Returns them by split; the other splits are empty.
+
+    Raises UserError if a file does not have the digest in the manifest.
+    """
     files: dict[Split, list[DataFile]] = {split: [] for split in SPLITS}
     kept = [(split, file) for split in SPLITS if split not in config.splits for file in manifest.splits.get(split, ())]
     shards = [Shard(split, number, [file.model_dump()]) for number, (split, file) in enumerate(kept)]
@@ -177,7 +186,7 @@ def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[D
         file = DataFile.model_validate(shard.items[0])
         data = storage.read_bytes(storage.join(config.data, file.path))
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UserError(f"{config.data}/{file.path} is not the file of its manifest; ingest the data again")
+            raise UserError(f"{config.data}/{file.path} does not match its manifest; ingest the data again")
         storage.write_bytes(storage.join(config.out, file.path), data)
         return {"split": shard.split, "file": shard.items[0]}
 
@@ -189,15 +198,15 @@ def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[D
 def _answers(
     config: RelabelConfig, actor: type[Any], job: RelabelPlan, shards: Sequence[Shard], verb: str
 ) -> Iterator[dict[str, Any]]:
-    """The actor's answers to all shards as they come, with progress.
+    """Yields the results of all shards as they arrive, and logs progress with the participle `verb`.
 
-    Raises UserError where the whole has too many bad rows, whatever is still to come.
+    Raises UserError as soon as more than `config.max_bad_fraction` of all rows are bad.
     """
     num_rows, num_bad = sum(source.num_rows for source in job.sources.values()), 0
     progress = RowProgress(verb, num_rows)
-    speed = metrics.Gauge("relabel_images_per_second", "Rows per second of the pass that runs.")
+    speed = metrics.Gauge("relabel_images_per_second", "Rows per second of the current pass.")
     tasks = packing.shard_rows(shards).map(actor, fn_constructor_kwargs={"job": job}, **map_options(config.actors))
-    rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # not one file late
+    rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # a prefetch delays results by one file
     try:
         actors = config.actors
         what = f"the next of {len(shards)} files from {actors.min_actors} to {actors.max_actors} actors"
@@ -210,21 +219,21 @@ def _answers(
             if num_bad > config.max_bad_fraction * num_rows:
                 raise UserError(
                     f"{num_bad} of the {num_rows} rows of {config.data} are bad, more than --max-bad-fraction "
-                    f"{config.max_bad_fraction:g}; the last: {packing.in_words(answer['rejected'][-1])}; with a "
-                    "larger one the same command continues"
+                    f"{config.max_bad_fraction:g}; the last: {packing.in_words(answer['rejected'][-1])}; the "
+                    "same command with a larger fraction continues"
                 )
             yield answer
     finally:
-        rows.close()  # while there is a cluster: Ray Data would start another one to end its work
+        rows.close()  # before the cluster ends: Ray Data would start another one to clean up
 
 
 def estimate_thresholds(
     config: RelabelConfig, job: RelabelPlan, shards: Sequence[Shard], num_classes: int
 ) -> list[float]:
-    """Of each class: how probable the teacher finds it, on average, where it is the label."""
+    """The threshold of each class c: the mean probability of c over the pixels that are labelled c."""
     sums = ConfidenceSums.zeros(num_classes)
     answers = _answers(config, ThresholdActor, job, shards, "estimated thresholds from")
-    # Sorted: a sum is rounded by the order of its parts, and that of their arrival may differ after a kill.
+    # Sorted, because rounding depends on the order of a sum, and the order of arrival may differ after a kill.
     for answer in sorted(answers, key=lambda answer: answer["total"]):
         sums += ConfidenceSums(np.array(answer["total"]), np.array(answer["num_pixels"]))
     return sums.thresholds()
@@ -236,13 +245,13 @@ def finish_version(
     lineage: dict[str, Any],
     job: RelabelPlan,
     files: Mapping[Split, Sequence[DataFile]],
-    tally: RelabelCounts,
+    counts: RelabelCounts,
     rejected: Sequence[SampleProblem],
 ) -> None:
-    """Writes what is known of the whole, and last the manifest."""
+    """Writes the worst rows and then the manifest, which completes the new version."""
     taxonomy = manifest.taxonomy
-    storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, tally.worst)})
-    relabelled = tally.summary(taxonomy) | {
+    storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, counts.worst)})
+    relabelled = counts.summary(taxonomy) | {
         "thresholds": dict(zip(taxonomy.classes, job.policy.thresholds, strict=False)) or None,
         "models": [{"model": model, "weights_sha256": model_directory.weights_digest(model)} for model in job.models],
         "trained_on_data": False

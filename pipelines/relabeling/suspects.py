@@ -1,4 +1,4 @@
-"""The rows with the worst labels, for people: a gallery, and files that labelling tools import."""
+"""Files about the rows with the worst labels: a gallery to look at, and imports for labelling tools."""
 
 import html
 import io
@@ -26,35 +26,37 @@ from pipelines.relabeling.masks import brush_rle, coco_counts
 
 logger = logging.getLogger(__name__)
 FOLDER = "suspects"
+"""Folder of these files below the new version."""
 WORST = "worst.json"
-"""Beside the manifest: the rows with the worst labels, worst first."""
+"""File beside the manifest that lists the rows with the worst labels, worst first."""
 _WORST = TypeAdapter(list[Suspect])
 COCO, COCO_BEFORE = "coco.json", "coco_before.json"
 
 
 class WorstRow(NamedTuple):
-    """A suspect with its picture and labels, both (H, W) ids of the picture's size."""
+    """A suspect with its image (H, W, 3) and its old and new label, both (H, W) class ids."""
 
     suspect: Suspect
     file: str
-    """Name of the picture's file."""
+    """Name of the image's file."""
     encoded: bytes
+    """Content of the image's file."""
     image: Pixels
     before: Pixels
     after: Pixels
 
 
 def write(out: str, num: int, taxonomy: Taxonomy) -> None:
-    """Writes `suspects/` of a finished version, unless that many are there.
+    """Writes the folder `suspects/` of a finished version, unless it already holds `num` rows.
 
-    `index.html` and `overlays/` to look at, `images/`, `coco.json` (the labels after) and `coco_before.json`,
-    `label_studio.json` with both, and `label_studio.xml`, its labelling interface.
+    Contents: `index.html` and `overlays/` to look at, `images/`, `coco.json` (new labels), `coco_before.json` (old
+    labels), `label_studio.json` (both) and `label_studio.xml` (the labelling interface).
     """
     found = worst(out)[:num]
     folder = storage.join(out, FOLDER)
     marker = storage.join(folder, COCO)
     if num and not found:
-        logger.info("no row had a label, so there is nothing to rank")
+        logger.info("no row had a label, so suspects cannot be ranked")
     if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
         return
     storage.delete_folder(folder)
@@ -67,7 +69,7 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
         storage.write_bytes(storage.join(folder, "images", case.file), case.encoded)
         after.add(case, case.after)
         before.add(case, case.before)
-        tasks.append(json.dumps(_task(folder, case, taxonomy)))  # as text: lists of numbers take ten times as much
+        tasks.append(json.dumps(_task(folder, case, taxonomy)))  # as text: lists of numbers need ten times the memory
         entries.append(_entry(case, float(differs.mean())))
     storage.write_bytes(storage.join(folder, "label_studio.json"), f"[{','.join(tasks)}]".encode())
     storage.write_bytes(storage.join(folder, "label_studio.xml"), _interface(taxonomy).encode())
@@ -78,7 +80,7 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
 
 
 def worst(out: str) -> list[Suspect]:
-    """The rows with the worst labels, worst first. Raises UserError where `worst.json` is missing or damaged."""
+    """The rows with the worst labels, worst first. Raises UserError if `worst.json` is missing or damaged."""
     uri = storage.join(out, WORST)
     try:
         return _WORST.validate_python(storage.read_json(uri).get("worst"))
@@ -89,14 +91,16 @@ def worst(out: str) -> list[Suspect]:
 def _cases(out: str, found: Sequence[Suspect]) -> Iterator[WorstRow]:
     manifest = dataset.read_manifest(out)
     size = manifest.rows_per_group
-    places = {file.path: (split, index) for split, files in manifest.splits.items() for index, file in enumerate(files)}
+    indices = {
+        file.path: (split, index) for split, files in manifest.splits.items() for index, file in enumerate(files)
+    }
     for number, suspect in enumerate(found, start=1):
-        if suspect.path not in places:
-            raise UserError(f"{out}/{WORST} is damaged: it names {suspect.path}, which is no file of the data set")
-        split, file = places[suspect.path]
-        place = RowRange(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
+        if suspect.path not in indices:
+            raise UserError(f"{out}/{WORST} is damaged: it names {suspect.path}, which is not a file of the data set")
+        split, file = indices[suspect.path]
+        piece = RowRange(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
         source = row_groups.open_split(out, manifest, split)
-        (row,) = row_groups.read_rows(source, [place], ("id", "image", "label", "label_previous"))
+        (row,) = row_groups.read_rows(source, [piece], ("id", "image", "label", "label_previous"))
         image = decode_image(row["image"])
         labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
         encoded, suffix = _upright(row["image"], image)
@@ -105,9 +109,10 @@ def _cases(out: str, found: Sequence[Suspect]) -> Iterator[WorstRow]:
 
 
 def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:
-    """The bytes of a picture and the suffix of their format; a picture that an EXIF tag turns is encoded anew.
+    """The bytes of an image file and the suffix of its format.
 
-    Not every tool reads the tag, and the labels are of the picture as it is seen.
+    An image that an EXIF tag rotates is encoded again as an upright PNG, because not every tool reads the tag and the
+    labels belong to the upright image.
     """
     opened = Image.open(io.BytesIO(encoded), formats=checks.FORMATS)
     if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
@@ -122,7 +127,7 @@ def _as_large(label: Pixels, image: Pixels) -> Pixels:
 
 
 def _categories(taxonomy: Taxonomy) -> list[tuple[int, str]]:
-    """Ids and names of what masks show: all but the background, and what is ignored."""
+    """The ids and names of the classes that get a mask: all but the background, and `ignored`."""
     return [*list(enumerate(taxonomy.classes))[1:], (IGNORE, "ignored")]
 
 
@@ -133,7 +138,7 @@ class _Coco:
         self.categories = _categories(taxonomy)
         self.images: list[dict[str, Any]] = []
         self.annotations: list[str] = []
-        """As text, like tasks."""
+        """JSON texts, because lists of numbers need ten times the memory."""
 
     def add(self, case: WorstRow, label: Pixels) -> None:
         number = len(self.images) + 1
@@ -150,12 +155,12 @@ class _Coco:
                     "segmentation": {"size": [height, width], "counts": coco_counts(mask)},
                     "area": int(mask.sum()),
                     "bbox": [left, top, wide, high],
-                    "iscrowd": 1,  # what says that the segmentation holds run lengths
+                    "iscrowd": 1,  # says that the segmentation holds run lengths
                 }
                 self.annotations.append(json.dumps(annotation))
 
     def text(self) -> str:
-        """The whole file."""
+        """The content of the file."""
         named = [{"id": number, "name": name, "supercategory": "face"} for number, name in self.categories]
         head = json.dumps({"images": self.images, "categories": named})
         return f'{head[:-1]}, "annotations": [{",".join(self.annotations)}]}}'
@@ -164,8 +169,8 @@ class _Coco:
 def _task(folder: str, case: WorstRow, taxonomy: Taxonomy) -> dict[str, Any]:
     """A Label Studio task with two predictions, one for each label."""
     is_remote = folder.startswith("s3://")
-    place = f"images/{case.file}"
-    image = storage.join(folder, place) if is_remote else f"/data/local-files/?d={place}"
+    path = f"images/{case.file}"
+    image = storage.join(folder, path) if is_remote else f"/data/local-files/?d={path}"
     return {
         "data": {"image": image, "id": case.suspect.id, "quality": case.suspect.quality},
         "predictions": [
@@ -220,6 +225,6 @@ def _page(entries: Sequence[str]) -> str:
         "<style>body{font:16px sans-serif;margin:2em auto;max-width:1400px}figure{margin:0 0 2em}"
         "img{width:100%;image-rendering:pixelated}</style>"
         f"<h1>The {len(entries)} worst labels</h1>"
-        "<p>From left to right: the image, the label before, the label after, and in red what changed.</p>"
+        "<p>From left to right: the image, the label before, the label after, and the changed pixels in red.</p>"
         f"{''.join(entries)}</html>"
     )

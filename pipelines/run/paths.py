@@ -45,7 +45,7 @@ class RunPaths:
 
     @property
     def phases(self) -> str:
-        """What the run has been doing, and since when."""
+        """Phases of the run with the times at which they began."""
         return storage.join(self.run, "phases.json")
 
     @property

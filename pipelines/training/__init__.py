@@ -1,1 +1,1 @@
-"""`train`: the driver and what each of its workers does."""
+"""`train`: the driver, and the training loop of its workers."""

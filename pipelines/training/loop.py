@@ -1,7 +1,7 @@
-"""What each training worker runs: epochs of steps, validation of every row, a checkpoint at each epoch's end.
+"""The training loop of each worker: epochs of steps, each followed by a full validation and a checkpoint.
 
-On CUDA: bf16 autocast, SyncBatchNorm over several workers, nccl. That path is written with care and not exercised
-in CI, which has no GPU.
+On CUDA the loop uses bf16 autocast, nccl, and SyncBatchNorm if there are several workers. CI has no GPU and does not
+run this path.
 """
 
 import logging
@@ -49,15 +49,18 @@ from pipelines.run.waiting import told_waits, waiting
 
 logger = logging.getLogger(__name__)
 SANITY_BATCHES = 2
+"""Validation batches before the first epoch, so that an error in scoring shows now and not after an epoch."""
 RANKS_BOUND = "limit: the process group's time-out, 1800 s"
-"""What bounds a wait for other ranks in a collective operation of PyTorch."""
+"""Text for log lines: the limit of a wait for other ranks in a collective operation of PyTorch."""
 
 
 def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
-    """The train function; `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts, and
-    `started`, the time at which the command began, and `trial_ref`, the trial that it is.
+    """The function that Ray Train runs on each worker.
 
-    Returns `{"history"}`, or `{"history", "failure"}` with a sentence where the loss stopped being finite.
+    `settings` holds `config` (TrainConfig) and `manifest` (Manifest) as JSON-able dicts, `started` (the Unix time at
+    which the command began) and `trial_ref` (the trial that is trained).
+
+    Returns `{"history"}`, or `{"history", "failure"}` with an error sentence if the loss is no longer finite.
     """
     config, trial_ref = TrainConfig.model_validate(settings["config"]), TrialRef(*settings["trial_ref"])
     rank = f" rank {ray.train.get_context().get_world_rank()}" if config.workers.num_workers > 1 else ""
@@ -67,7 +70,7 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 class RankTrainer:
-    """One rank's network, data and position in the training."""
+    """The network, the data and the training state of one rank."""
 
     def __init__(self, config: TrainConfig, manifest: Manifest, trial_ref: TrialRef) -> None:
         context = ray.train.get_context()
@@ -76,7 +79,7 @@ class RankTrainer:
         self.taxonomy = get_taxonomy(manifest.taxonomy_name)
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(config.workers.cpus_per_worker)
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape; without a GPU it changes nothing
+        torch.backends.cudnn.benchmark = True  # every batch has the same shape; no effect without a GPU
         network = build_network(config, self.taxonomy).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cuda" and self.world_size > 1:
@@ -95,7 +98,7 @@ class RankTrainer:
 
     @property
     def best_f1(self) -> float | None:
-        """Of the epochs so far."""
+        """The highest validation mean F1 (0 to 1) of the finished epochs, or None."""
         return max((record[VAL_MEAN_F1] for record in self.history), default=None)
 
     def _resume(self) -> None:
@@ -105,13 +108,13 @@ class RankTrainer:
                 self.history = checkpoint.load(Path(folder), self.network, self.optimizer)
 
     def run(self, started: float) -> dict[str, Any]:
-        """All epochs that are not done yet."""
+        """Trains all epochs that are not done yet. `started`: Unix time at which the command began."""
         first, last = len(self.history), self.config.num_epochs
         self._enter("waiting for the first batch", self._cycle_of(first))
         if first == 0:
-            self.validate(max_batches=SANITY_BATCHES)  # a fault in scoring shows now, not after an epoch
+            self.validate(max_batches=SANITY_BATCHES)
         elif self.rank == 0:
-            run_directory.write_metrics(self.config.out, self.history)  # the kill may have come before it
+            run_directory.write_metrics(self.config.out, self.history)  # a killed attempt may not have written them
         batches = self._log_first_batch(
             self.train_stream.batches(first, last, self.config.workers.decode_tasks), started
         )
@@ -131,9 +134,9 @@ class RankTrainer:
         return {"history": self.history}
 
     def finish_cycle_if_due(self, epoch: int) -> None:
-        """Ends the cycle that ends where `epoch` epochs are done, and gets the teacher of the epochs that follow.
+        """Finishes the cycle that ends after `epoch` epochs, if there is one, and loads the next teacher.
 
-        Before the first epoch after a kill this does what the kill prevented.
+        After a restart this runs again before the first epoch; finished steps are found in the ledger.
         """
         if self.cycles is None:
             return
@@ -145,12 +148,12 @@ class RankTrainer:
             self.teacher = self.cycles.teacher(epoch)
 
     def _pixels_of(self, epoch: int) -> Iterator[Tensor]:
-        """This worker's normalised training images of one epoch."""
+        """Yields this worker's normalized training images of one epoch."""
         for batch in self.train_stream.batches(epoch, epoch + 1, self.config.workers.decode_tasks):
             yield normalize(batch["image"], self.card.preprocessing)
 
     def _log_first_batch(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
-        """The same batches; says when the first one was there, and of each how long it is waited for."""
+        """Yields the batches unchanged. Logs the time until the first one and each long wait for one."""
         for number, batch in enumerate(told_waits(batches, "the next training batch", self._decode_bound, self._level)):
             if number == 0 and self.rank == 0:
                 logger.info("first batch %.1f s after the start of the command", time.time() - started)
@@ -158,7 +161,7 @@ class RankTrainer:
             yield batch
 
     def _cycle_of(self, epoch: int) -> int | None:
-        """The cycle to which the epoch that follows `epoch` done ones belongs, 0: the initial phase."""
+        """The cycle of the next epoch, given `epoch` finished ones. 0: the initial phase; None: no cycles."""
         csr = self.config.csr
         cycle = (epoch - self.config.schedule.epochs) // csr.cycle_epochs + 1
         return min(max(0, cycle), csr.num_cycles) if csr.num_cycles else None
@@ -169,16 +172,19 @@ class RankTrainer:
 
     @property
     def _level(self) -> int:
-        """Of the lines that are told before rare waits: one rank speaks for all."""
+        """The level of log lines before rare waits: INFO on rank 0, DEBUG on the others, to avoid repetition."""
         return logging.INFO if self.rank == 0 else logging.DEBUG
 
     @property
     def _decode_bound(self) -> str:
         workers = self.config.workers
-        return f"no limit; needs a free CPU, and uses {workers.decode_tasks} for each worker: workers.decode_tasks"
+        return f"no limit; needs a free CPU, uses up to {workers.decode_tasks} for each worker (workers.decode_tasks)"
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
-        """Mean loss terms, rates and speed of one epoch; a sentence instead of finishing where it diverged."""
+        """Trains one epoch. Returns its metrics and None, or {} and an error sentence if the loss is not finite.
+
+        Metrics: mean loss terms, last learning rate, images per second (all workers) and seconds.
+        """
         self.ddp_network.train()
         accumulate = self.config.optimizer.accumulation_steps
         num_steps = self.train_stream.num_batches // accumulate
@@ -201,9 +207,10 @@ class RankTrainer:
         }, None
 
     def step(self, batches: Iterator[dict[str, Tensor]]) -> LossTerms | None:
-        """One optimiser step over its micro-batches; the mean loss terms, or None where they are not finite.
+        """Makes one optimizer step over its micro-batches. Returns the mean loss terms.
 
-        The gradient is the same on every rank after DDP's reduction, so all ranks decide alike.
+        Returns None, without a step, if the gradient is not finite. After DDP's reduction every rank has the same
+        gradient, so all ranks return None together. Raises RuntimeError if there are too few micro-batches.
         """
         accumulate = self.config.optimizer.accumulation_steps
         summed = torch.zeros(len(LossTerms._fields), device=self.device)
@@ -224,7 +231,7 @@ class RankTrainer:
         return LossTerms(*summed)
 
     def loss(self, batch: dict[str, Tensor]) -> LossTerms:
-        """Loss terms of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
+        """The loss terms of `image` (B, S, S, 3) and `label` (B, S, S), both uint8 on the training device."""
         pixels = normalize(batch["image"], self.card.preprocessing)
         with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits = self.ddp_network(pixels)
@@ -233,7 +240,7 @@ class RankTrainer:
         return dml_loss(logits, batch["label"], self.loss_weights, edge_radius=radius, targets=targets)
 
     def _reduces_gradients(self, last: bool) -> Any:
-        """Gradients are reduced across the workers with the last micro-batch of a step only."""
+        """A context that reduces the gradients across workers only for the last micro-batch of a step."""
         return nullcontext() if last or self.world_size == 1 else self.ddp_network.no_sync()  # type: ignore[operator]
 
     def _set_rate(self, epoch: float) -> float:
@@ -250,15 +257,15 @@ class RankTrainer:
         return rate
 
     def share_buffers(self) -> None:
-        """Gives every rank the batch-norm statistics of rank 0, which are the ones that the checkpoint keeps."""
+        """Copies the BatchNorm statistics of rank 0 to every rank, because rank 0 writes the checkpoint."""
         if self.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
     def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> EpochMetrics:
-        """The metrics of the student, or of another network, on the validation split at label resolution.
+        """The metrics of the student, or of `network`, on the validation split at label resolution.
 
-        Each row is counted on exactly one worker.
+        Each row is counted on exactly one worker. `max_batches` limits the batches of each worker.
         """
         rows = stream.ordered_rows(
             self.val_split, self.config.input.size, self.config.workers.decode_tasks, self.rank, self.world_size
@@ -273,7 +280,7 @@ class RankTrainer:
         )
 
     def commit_epoch(self) -> None:
-        """Commits the epoch: after this it is never done again."""
+        """Commits the checkpoint and the metrics of the epoch. A committed epoch is never trained again."""
         latest = self.history[-1]
         with tempfile.TemporaryDirectory() as folder:
             saved = None
@@ -281,8 +288,8 @@ class RankTrainer:
                 checkpoint.save(Path(folder), self.network, self.optimizer, self.history)
                 saved = ray.train.Checkpoint.from_directory(folder)
             ray.train.report(latest, checkpoint=saved)
-        # `report` only hands over; this returns when the controller has written its snapshot.
-        with waiting(f"Ray Train to commit the checkpoint of epoch {latest['epoch']}, when all ranks have reported"):
+        # `report` only hands the checkpoint over; the next call returns when the controller has written its snapshot.
+        with waiting(f"Ray Train to commit the checkpoint of epoch {latest['epoch']}, for which all ranks must report"):
             ray.train.get_all_reported_checkpoints(consistency_mode=CheckpointConsistencyMode.COMMITTED)
         if self.rank == 0:
             run_directory.write_metrics(self.config.out, self.history)

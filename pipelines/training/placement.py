@@ -1,4 +1,4 @@
-"""Says what a training waits for until its workers have their resources."""
+"""Log lines of a training's controller while it waits for the workers' resources."""
 
 import logging
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`train`: the driver's side. Claims the run, starts the workers with Ray Train, exports the best epoch's model."""
+"""`train`: the driver. It claims the run, starts the workers with Ray Train, and exports the best model."""
 
 import logging
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ from pipelines.training.placement import placement_log
 
 logger = logging.getLogger(__name__)
 MAY_DIFFER = ("workers",)
-"""A run may continue on other hardware."""
+"""Options that may change when a run continues: it may continue on other hardware."""
 
 
 class TrialResult(TypedDict):
@@ -65,7 +65,7 @@ class TrainResult(TrialResult):
 
 
 def run(config: TrainConfig) -> TrainResult:
-    """Trains, or continues."""
+    """Trains a run, or continues it. If the run is finished, returns its result."""
     manifest = dataset.read_manifest(config.data)
     inputs = {"data": manifest.digest}
     config = claims.find_claim("train", config, config.out, inputs, MAY_DIFFER) or config
@@ -90,12 +90,12 @@ def summary(result: TrainResult) -> str:
 
 
 def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
-    """Raises UserError for what would only fail on the workers, minutes later."""
+    """Raises UserError for faults in the inputs that would otherwise only fail on the workers, minutes later."""
     rows = manifest.num_rows()
     if rows.get("val", 0) < config.workers.num_workers:
         raise UserError(
             f"{config.data} has {rows.get('val', 0)} validation rows; the best epoch is chosen on them, "
-            "and each worker needs one"
+            f"and each of {config.workers.num_workers} workers needs one"
         )
     if setup.train_stream(config, manifest, 0, config.workers.num_workers).num_batches == 0:
         raise UserError(
@@ -113,14 +113,17 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
-    """What one training needs at once; `process_bytes`: that of `worker_bytes`, where memory counts too."""
+    """The CPUs and GPUs that one training needs at the same time.
+
+    `process_bytes`: the result of `worker_bytes`, or 0 if memory is not checked.
+    """
     workers = config.workers
     cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
     return Needs(cpus, workers.num_workers * workers.use_gpu, process_bytes)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
-    """Estimated memory of a training worker, without the decoding beside it."""
+    """The estimated memory of a training worker in bytes, without its decode tasks."""
     states = {"sgd": 1, "adamw": 2}[config.optimizer.name]
     architecture = setup.model_card(config, taxonomy).architecture
     return training_bytes(architecture, config.optimizer.batch_size, config.input.size, states)
@@ -129,7 +132,7 @@ def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
 def train_trial(
     config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()
 ) -> TrialResult:
-    """Trains one trial, with its cycles, and exports its best model."""
+    """Trains one trial with its cycles and exports its best model."""
     orchestrator_handle = orchestrator.connect(trial_ref.run) if config.averages_students else None
     if orchestrator_handle is not None:
         architecture = setup.model_card(config, manifest.taxonomy).architecture
@@ -156,7 +159,7 @@ def train_trial(
 
 
 def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
-    """Tells which weights `--init` gives. Raises UserError where they are not of this encoder."""
+    """Logs which weights `--init` provides. Raises UserError if fewer than half of the encoder's weights fit."""
     assert config.init is not None
     network = DMLCSR(setup.model_card(config, manifest.taxonomy).architecture)
     report = load_matching(network, setup.starting_weights(config.init, manifest.taxonomy))
@@ -164,7 +167,7 @@ def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
     if 2 * len(encoder & set(report.loaded)) < len(encoder):
         raise UserError(
             f"--init {config.init}: fewer than half of the encoder's weights fit depth {config.model.depth}, "
-            f"width {config.model.width}; give --model.depth and --model.width of that model"
+            f"width {config.model.width}; set --model.depth and --model.width to those of that model"
         )
     counts = len(report.loaded), len(report.missing), len(report.unexpected)
     logger.info("--init: %d weights loaded, %d missing, %d unexpected", *counts)
@@ -174,7 +177,11 @@ def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()) -> Result:
-    """Runs the workers to the end. Raises RunFailedError if none can go on, WorkersLostError if others could."""
+    """Runs the workers to the end.
+
+    Raises UserError if a worker finds a fault in the inputs, RunFailedError if the loss is not finite, and
+    WorkersLostError if workers or their controller were lost too often; a new attempt may then succeed.
+    """
     failures = config.workers.max_failures
     for attempt in range(failures + 1):
         try:
@@ -188,7 +195,7 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
                 f"training stopped after {failures} replacements of lost workers "
                 f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
             ) from error
-        except RayActorError as error:  # Ray replaces workers; their controller is replaced here
+        except RayActorError as error:  # Ray replaces lost workers, but not their controller
             if attempt == failures:
                 raise WorkersLostError(
                     f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
@@ -208,7 +215,7 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
 def build_torch_trainer(
     config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback]
 ) -> TorchTrainer:
-    """Ray Train's part of a run: it finds, by the run's directory, what an earlier attempt has done."""
+    """A Ray Train trainer. It finds the checkpoints of an earlier attempt in the run directory."""
     workers = config.workers
     fs, path = storage.arrow_filesystem(config.out)
     return TorchTrainer(
@@ -231,6 +238,7 @@ def build_torch_trainer(
             failure_config=FailureConfig(
                 max_failures=workers.max_failures, controller_failure_limit=workers.max_failures
             ),
+            # One is enough: Ray Train keeps the latest checkpoint, from which a run resumes, beside the best one.
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=VAL_MEAN_F1),
             logging_config=LoggingConfig(log_level="WARNING"),
             callbacks=[placement_log(config.out, trial_ref, workers), *callbacks],
@@ -244,7 +252,7 @@ def _last_line(error: BaseException) -> str:
 
 
 def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, result: Result) -> float:
-    """Writes `model/` from the best validated of all epochs' students and all ensembles; returns its score."""
+    """Writes `model/` from the student or ensemble with the best validation mean F1. Returns this score, 0 to 1."""
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][VAL_MEAN_F1])
     score: float = metrics[VAL_MEAN_F1]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
@@ -277,7 +285,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
 
 
 def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
-    """Of all data that the model has learned from, by itself or by way of another model."""
+    """The origins of all data that the model has learned from, directly or through another model."""
     found = {manifest.origin}
     for uri in (config.init, config.teacher, config.csr.initial_run):
         if uri is not None:
@@ -286,7 +294,7 @@ def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
 
 
 def best_ensemble(trial_ref: TrialRef) -> Ensemble | None:
-    """The one with the best validation score, if the trial has any."""
+    """The trial's ensemble with the best validation score, or None."""
     return max(
         Ledger(trial_ref.run).of(Ensemble, trial_ref.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None
     )

@@ -1,1 +1,1 @@
-"""`tune`: what a sweep samples, its trials, and its driver."""
+"""`tune`: the sampling of a sweep, its trials, and its driver."""

@@ -1,7 +1,7 @@
-"""What a sweep samples, and when it stops a trial.
+"""The values that a sweep samples, and the rule that stops a trial early.
 
-Trials are numbered from 0. In random search the number and the seed alone decide the values; TPE is told the values of
-the trials that an earlier attempt has begun. So a number stands for the same trial after a kill.
+Trials are numbered from 0. In random search the number and the seed alone decide the values. TPE first suggests the
+values of the trials that an earlier attempt has begun. So after a kill each number has the same trial as before.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,16 @@ from pipelines.run.paths import RunPaths
 from pipelines.tuning.trials import parameters_of, searched
 
 TRIAL_NUMBER = "number"
+"""Key of the trial's number among the values that Ray Tune hands to a trial."""
 
 
 def initial_run_of(config: TuneConfig) -> str:
-    """The run whose last epoch all trials branch from, where they share."""
+    """The run from whose last epoch all trials branch if they share an initial phase."""
     return config.csr.initial_run or RunPaths(config.out).initial_run
 
 
 def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) -> TrainConfig:
-    """The configuration of one trial: the sweep's, with these values in place of its own."""
+    """The configuration of one trial: that of the sweep with the sampled `parameters`, written to `out`."""
     values = config.model_dump(include=set(TrainConfig.model_fields)) | {"out": out}
     if config.soup:
         values["csr"]["initial_run"] = initial_run_of(config)
@@ -43,20 +44,20 @@ def trial_config(config: TuneConfig, out: str, parameters: Mapping[str, float]) 
 
 
 def sample_values(config: TuneConfig, number: int) -> dict[str, float]:
-    """The values of a trial of random search: each log-uniform between its bounds."""
+    """The values of trial `number` in random search, each sampled log-uniformly between its bounds."""
     random = np.random.default_rng([config.seed, number])
     return {name: float(np.exp(random.uniform(*np.log(bounds)))) for name, bounds in searched(config.search).items()}
 
 
 def search_space(config: TuneConfig) -> dict[str, Any]:
-    """Ray Tune's search space."""
+    """The search space for Ray Tune: the trial numbers in random search, else the bounds of each value."""
     if config.algorithm == "random":
         return {TRIAL_NUMBER: ray.tune.grid_search(list(range(config.num_trials)))}
     return {name: ray.tune.loguniform(*bounds) for name, bounds in searched(config.search).items()}
 
 
 def tune_config(config: TuneConfig, max_concurrent: int) -> ray.tune.TuneConfig:
-    """Raises UserError where Optuna is needed and missing."""
+    """The settings of Ray Tune for the sweep. Raises UserError if Optuna is needed and not installed."""
     is_random = config.algorithm == "random"
     algorithm: Searcher | SearchAlgorithm = BasicVariantGenerator(max_concurrent=max_concurrent)
     return ray.tune.TuneConfig(
@@ -77,7 +78,7 @@ def _tpe(config: TuneConfig) -> Searcher:
         raise UserError("--algorithm tpe needs Optuna: pip install optuna") from error
 
     class Numbered(OptunaSearch):
-        """Every suggestion carries its number."""
+        """An Optuna search that adds to each suggestion the number of its trial."""
 
         num_suggested = 0
 
@@ -93,7 +94,7 @@ def _tpe(config: TuneConfig) -> Searcher:
 
 
 def started_trial_values(config: TuneConfig) -> list[dict[str, float]]:
-    """The values of the trials that an earlier attempt has begun, up to the last of them."""
+    """The values of all trials up to the last one that an earlier attempt has begun, by number."""
     found = [run_directory.read_config(RunPaths(config.out).trial(number)) for number in range(config.num_trials)]
     last = max((number for number, trial in enumerate(found) if trial is not None), default=-1)
     return [
@@ -103,7 +104,10 @@ def started_trial_values(config: TuneConfig) -> list[dict[str, float]]:
 
 
 def scheduler(config: TuneConfig) -> TrialScheduler:
-    """ASHA over epochs. It never stops a trial at its last epoch: what is left then is the last ensemble."""
+    """An ASHA scheduler over epochs, or FIFO if early stopping is off or the grace period covers all epochs.
+
+    ASHA never stops a trial at its last epoch, after which only the last ensemble is missing.
+    """
     is_branched = config.soup or config.csr.initial_run is not None
     grace, last = config.grace_epochs + (config.schedule.epochs if is_branched else 0), config.max_epochs
     if not config.early_stopping or grace >= last:

@@ -13,30 +13,32 @@ from pipelines.training.train import TrialResult
 
 
 class TrialSummary(TypedDict):
-    """Where a training stands."""
+    """State and score of a training."""
 
     trial: str
     run: str
     state: State
     epochs: int
+    """Epochs that are done."""
     val_mean_f1: float | None
     """The best validation mean F1 so far, 0 to 1; None before the first epoch."""
 
 
 class SweepTrial(TrialSummary):
-    """Where a trial of a sweep stands, and what was sampled for it."""
+    """State, score and sampled parameters of a trial of a sweep."""
 
     num_epochs: int
+    """Epochs that the trial has when it is finished."""
     parameters: dict[str, float]
 
 
 def mark_finished(out: str, result: TrialResult) -> None:
-    """Marks a trial as finished: it is not done again."""
+    """Marks a trial as finished. A sweep that is continued does not repeat it."""
     result_file.write("train", out, result, 0, "done")
 
 
 def mark_failed(out: str, message: str) -> None:
-    """Marks a trial as failed; a sweep that is continued tries it again."""
+    """Marks a trial as failed with an error sentence. A sweep that is continued tries it again."""
     result_file.write("train", out, None, 1, message)
 
 
@@ -46,13 +48,13 @@ def mark_stopped(out: str) -> None:
 
 
 def failure(out: str) -> str:
-    """Why a trial failed; empty where it did not."""
+    """The error sentence of a failed trial, or "" if it did not fail."""
     ended = result_file.read(out)
     return str(ended["message"]) if ended.get("exit_code") else ""
 
 
 def searched(config: SearchConfig) -> dict[str, tuple[float, float]]:
-    """The values that a sweep varies, and their bounds."""
+    """The names of the values that a sweep varies, with their bounds (low, high)."""
     return {name: bounds for name, bounds in config if bounds is not None}
 
 
@@ -63,7 +65,7 @@ def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
 
 
 def trial_summary(out: str, name: str) -> TrialSummary:
-    """Reads where the run directory `out` stands."""
+    """Reads state and score of the training in the run directory `out`."""
     history = run_directory.read_metrics(out)
     best = max((record[VAL_MEAN_F1] for record in history), default=None)
     score = (result_file.finished_result(out, "train") or {}).get(VAL_MEAN_F1, best)
@@ -71,7 +73,7 @@ def trial_summary(out: str, name: str) -> TrialSummary:
 
 
 def trial_summaries(config: TuneConfig) -> list[SweepTrial]:
-    """Reads where each trial stands that was begun."""
+    """Reads state, score and parameters of each trial that has begun."""
     entries: list[SweepTrial] = []
     for number in range(config.num_trials):
         out = RunPaths(config.out).trial(number)
@@ -84,7 +86,7 @@ def trial_summaries(config: TuneConfig) -> list[SweepTrial]:
 
 
 def as_text(entries: Sequence[SweepTrial]) -> str:
-    """A table, best first."""
+    """A table of trials for a terminal, best score first."""
     lines = [f"{'trial':<8}{'state':<13}{'epochs':>7}{'validation %':>14}  parameters"]
     for entry in sorted(entries, key=lambda entry: -(entry[VAL_MEAN_F1] or 0)):
         score = "-" if entry[VAL_MEAN_F1] is None else f"{100 * entry[VAL_MEAN_F1]:.2f}"

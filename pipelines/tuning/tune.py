@@ -1,7 +1,7 @@
-"""`tune`: Ray Tune searches the loss weights; each trial is a whole training, with its cycles inside.
+"""`tune`: Ray Tune searches the loss weights. Each trial is a complete training with its cycles.
 
-Each trial has a run directory of its own below `<run>/trials/`. After a kill the sweep begins again: a trial that is
-finished or was stopped tells its scores at once, one that was cut off continues.
+Each trial has its own run directory below `<run>/trials/`. After a kill the same command starts the sweep again.
+A trial that is finished or was stopped reports its stored scores at once; an interrupted trial continues.
 """
 
 import logging
@@ -54,8 +54,9 @@ from pipelines.tuning.trials import (
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
-"""Of the process that each trial has beside its workers."""
+"""CPUs of each trial's driver process. It mostly waits for the trial's workers."""
 MAY_DIFFER = (*train.MAY_DIFFER, "cluster")
+"""Options that may change when a sweep continues: it may continue on other hardware."""
 
 
 class TuneResult(TypedDict):
@@ -66,12 +67,13 @@ class TuneResult(TypedDict):
     best_config: str
     """URI of the best trial's configuration, for `train --config`."""
     val_mean_f1: float
+    """The best trial's validation mean F1, 0 to 1."""
     model: str
     trials: list[SweepTrial]
 
 
 def run(config: TuneConfig) -> TuneResult:
-    """Searches, or continues; exports the best trial's model and configuration."""
+    """Runs a sweep, or continues it, and exports the best trial's model and configuration."""
     manifest = dataset.read_manifest(config.data)
     inputs = {"data": manifest.digest}
     config = claims.find_claim("tune", config, config.out, inputs, MAY_DIFFER) or config
@@ -84,16 +86,16 @@ def run(config: TuneConfig) -> TuneResult:
 
 
 def sweep(config: TuneConfig, manifest: Manifest) -> None:
-    """Runs all trials that are not done yet, and before them the initial run that they share."""
+    """Runs all trials that are not done yet. If they share an initial run, trains it before them."""
     run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     session = ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy)))
     with driver_log(config.out), session:
-        fits = max_concurrent(config, limits)
+        num_concurrent = max_concurrent(config, limits)
         if soup:
             train_initial_run(config, manifest)
         with orchestrator.orchestrator_actor(config.out, soup):
-            search(config, manifest, fits)
+            search(config, manifest, num_concurrent)
 
 
 def summary(result: TuneResult) -> str:
@@ -102,22 +104,25 @@ def summary(result: TuneResult) -> str:
 
 
 def autoscaler_limits(config: TuneConfig) -> ClusterConfig:
-    """What the cluster may grow to; one that is started for this command does not grow."""
+    """The upper limits of the autoscaler; none for a cluster that this command starts."""
     is_given = os.environ.get(ray_settings.ADDRESS) or ray.is_initialized()
     return config.cluster if is_given else ClusterConfig()
 
 
 def min_start_needs(config: TuneConfig, limits: ClusterConfig, process_bytes: int) -> Needs:
-    """What must be there from the beginning: no CPUs and no GPUs where an autoscaler may add them."""
+    """The CPUs, GPUs and memory that must exist before the sweep starts; 0 CPUs or GPUs if an autoscaler can add them.
+
+    `process_bytes`: memory of a worker in bytes.
+    """
     trial = train.needs(config, process_bytes)
     cpus = trial.cpus + DRIVER_CPUS + (SOUP_CPUS if config.soup else 0)
     return trial._replace(cpus=0 if limits.max_cpus else cpus, gpus=0 if limits.max_gpus else trial.gpus)
 
 
 def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
-    """Trials that the cluster, grown as far as it may, runs at once.
+    """The number of trials that fit at the same time into the cluster at its maximum size.
 
-    Raises UserError, with what is missing, where it can never run one.
+    Raises UserError with the missing resource if not even one trial fits.
     """
     cluster = preflight.capacity()
     trial = train.needs(config)
@@ -125,7 +130,7 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
         "CPU": (trial.cpus + DRIVER_CPUS, max(cluster.cpus, limits.max_cpus or 0)),
         "GPU": (trial.gpus, max(cluster.gpus, limits.max_gpus or 0)),
     }
-    # A soup is made beside the trials: it must find a place that they leave free.
+    # A soup is made while trials run, so they must leave its resources free.
     spare = {"CPU": SOUP_CPUS, "GPU": int(trial.gpus > 0)} if config.soup else {"CPU": 0, "GPU": 0}
     fits = math.inf
     for name, (needed, present) in wanted.items():
@@ -136,7 +141,7 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
 
 
 def soup_settings(config: TuneConfig, manifest: Manifest) -> dict[str, Any] | None:
-    """What the orchestrator needs to make soups, where trials share."""
+    """The `settings` of `soups.make_soup`, or None if the trials share no soups."""
     if not config.soup:
         return None
     plain = trial_config(config, config.out, {})
@@ -144,7 +149,10 @@ def soup_settings(config: TuneConfig, manifest: Manifest) -> dict[str, Any] | No
 
 
 def train_initial_run(config: TuneConfig, manifest: Manifest) -> None:
-    """The initial phase from which all trials branch, trained once, with the configured weights."""
+    """Trains the initial phase from which all trials branch, once, with the configured loss weights.
+
+    Does nothing if it is finished or if `csr.initial_run` names an existing run.
+    """
     out = initial_run_of(config)
     if out == config.csr.initial_run or state_of(out) is State.FINISHED:
         return
@@ -155,24 +163,27 @@ def train_initial_run(config: TuneConfig, manifest: Manifest) -> None:
 
 
 def begun(out: str, config: TrainConfig, manifest: Manifest) -> TrainConfig:
-    """Begins a run inside the sweep, which owns it, or continues it; the configuration with which it goes on."""
+    """Begins or continues a run that belongs to the sweep. Returns the configuration to train with.
+
+    A run that continues keeps its stored configuration, except `workers`.
+    """
     stored = run_directory.read_config(out)
     if stored is None:
         claims.write_claim("train", config, out, {"data": manifest.digest})
     else:
-        config = stored.model_copy(update={"workers": config.workers})  # the cluster may be another one now
+        config = stored.model_copy(update={"workers": config.workers})  # the cluster may have changed
     run_directory.describe(config, manifest.digest)
     result_file.mark_unfinished("train", out)
     return config
 
 
-def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
-    """Runs all trials to their end, `fits` at once. Raises RunFailedError where it was interrupted."""
+def search(config: TuneConfig, manifest: Manifest, num_concurrent: int) -> None:
+    """Runs all trials to their end, `num_concurrent` at a time. Raises RunFailedError if the sweep was interrupted."""
     fs, path = storage.arrow_filesystem(config.out)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(partial(run_trial, config, manifest), {"CPU": DRIVER_CPUS}),
         param_space=search_space(config),
-        tune_config=tune_config(config, fits),
+        tune_config=tune_config(config, num_concurrent),
         run_config=ray.tune.RunConfig(
             name="tune",
             storage_path=path,
@@ -188,7 +199,7 @@ def search(config: TuneConfig, manifest: Manifest, fits: int) -> None:
 
 
 def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) -> None:
-    """One trial, in a process of its own: tells what an earlier attempt has measured, and trains what is missing."""
+    """Runs one trial in its own process: reports the epochs of an earlier attempt, then trains the missing ones."""
     ray_settings.TRIAL_PLACE_SECONDS.set_default()
     number = values[TRIAL_NUMBER]
     trial_ref = TrialRef(config.out, trial_name(number))
@@ -203,22 +214,23 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     try:
         mark_finished(out, train.train_trial(replacing_nothing(mine), manifest, trial_ref, [TuneReportCallback()]))
     except WorkersLostError:
-        raise  # Tune begins the trial again, up to `workers.max_failures` times
+        raise  # Tune starts the trial again, up to `workers.max_failures` times
     except (RunFailedError, UserError) as error:
         mark_failed(out, str(error))
 
 
 def replacing_nothing(config: TrainConfig) -> TrainConfig:
-    """The same training, which ends if it loses a worker.
+    """The configuration of the same training, changed so that it ends if it loses a worker.
 
-    Processes of a trial that is stopped die one after the other. A controller that outlived its workers and replaced
-    them would ask for new resources, and die before it told Ray's cleaner: its CPUs and GPUs would never be free again.
+    The processes of a stopped trial die one after the other. A controller that survived its workers would replace them
+    and request new resources. It would die before it registers these with Ray's cleaner, and the CPUs and GPUs would
+    never be released.
     """
     return config.model_copy(update={"workers": config.workers.model_copy(update={"max_failures": 0})})
 
 
 class TrialRecorder(ray.tune.Callback):
-    """Tells storage, and the orchestrator, which trials were stopped early or lost."""
+    """Records on storage, and in the orchestrator, which trials were stopped early or lost."""
 
     def __init__(self, config: TuneConfig) -> None:
         self.config = config
@@ -244,7 +256,10 @@ class TrialRecorder(ray.tune.Callback):
 
 
 def export_best_trial(config: TuneConfig) -> TuneResult:
-    """Writes the table of trials, the best trial's model and its configuration."""
+    """Writes the table of trials, and the model and configuration of the best trial.
+
+    Raises RunFailedError if no trial has finished.
+    """
     table = trials.trial_summaries(config)
     scored = [
         (score, entry)
@@ -257,7 +272,7 @@ def export_best_trial(config: TuneConfig) -> TuneResult:
         ]
         raise RunFailedError(f"no trial of {config.out} has finished; {'; '.join(failures[:3])}")
     score, best = max(scored, key=lambda pair: pair[0])
-    for name in MODEL_FILES:  # the card comes last
+    for name in MODEL_FILES:  # the card is last: a folder with a card is complete
         data = storage.read_bytes(storage.join(RunPaths(best["run"]).model, name))
         storage.write_bytes(storage.join(RunPaths(config.out).model, name), data)
     values = plain_yaml.load(storage.read_bytes(RunPaths(best["run"]).config).decode())

@@ -18,7 +18,7 @@ class PretendedCuda(Tensor):
 
 @contextmanager
 def cuda_autocast_works() -> Iterator[None]:
-    """torch sets the autocast of CUDA as it would with a GPU; without one it leaves it alone, with a warning."""
+    """Makes torch set the autocast of CUDA as it would with a GPU; without one torch only warns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
         patch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
@@ -26,5 +26,5 @@ def cuda_autocast_works() -> Iterator[None]:
 
 
 def autocast_of_cuda() -> torch.dtype | None:
-    """The type that autocast would compute in on CUDA, at this place in the program; None where it is off."""
+    """The dtype of CUDA's autocast at this point of the program, None if it is off."""
     return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None

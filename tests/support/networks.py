@@ -41,7 +41,7 @@ def weight_bytes(architecture: Architecture) -> int:
 
 
 def kept_bytes(architecture: Architecture, batch_size: int, size: int) -> int:
-    """What batch norms must keep for their backward pass: most, and not all, of a step's activations."""
+    """Bytes that batch norms keep for their backward pass: most of a step's activations, but not all."""
     network, seen = on_meta(architecture), []
 
     def note(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:

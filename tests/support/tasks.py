@@ -9,7 +9,7 @@ from pipelines.regulation import orchestrator, tasks
 
 
 class InProcess:
-    """Stands for a Ray task: its function is called here, when it is asked for."""
+    """Replaces a Ray task: calls its function in this process."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function

@@ -33,7 +33,7 @@ def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
 
 
 def test_folds_without_a_recipe_are_refused(mixed, model, tmp_path):
-    with pytest.raises(UserError, match=r"the recipe of a run of `train`, and .* is none"):
+    with pytest.raises(UserError, match=r"the configuration of a run of `train`, and .* is not such a run"):
         relabel.run(RelabelConfig(model=model, data=mixed, out=str(tmp_path / "out"), folds=2))
 
 

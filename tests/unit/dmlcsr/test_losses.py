@@ -147,7 +147,7 @@ def test_terms_are_the_same_in_any_order_and_have_names_of_their_own(distilled: 
     torch.testing.assert_close(results[0][1], results[1][1])
     gradients = [torch.autograd.grad(total, logits)[0] for total, _ in results]
     torch.testing.assert_close(*gradients)
-    with pytest.raises(ValueError, match="names of their own"):
+    with pytest.raises(ValueError, match="different names"):
         weighted_terms(logits, label, [*terms, terms[0]])
 
 

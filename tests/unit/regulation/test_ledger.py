@@ -96,7 +96,8 @@ def test_a_kill_between_average_and_publish_repeats_neither(tmp_path, here):
 
 
 @pytest.mark.parametrize(
-    ("cycle", "trial", "message"), [(2, "a", "cycle 1 comes next"), (0, "b", "b is no trial"), (9, "a", "comes next")]
+    ("cycle", "trial", "message"),
+    [(2, "a", "cycle 1 comes next"), (0, "b", "b is not a trial"), (9, "a", "comes next")],
 )
 def test_reports_that_make_no_sense_are_refused(tmp_path, here, cycle, trial, message):
     actor = Orchestrator(str(tmp_path))
