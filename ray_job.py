@@ -12,7 +12,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, NoReturn
 
@@ -119,19 +119,19 @@ def _command(name: str, is_plan: bool) -> Command:
     raise UserError(f"unknown command {name!r}{meant}")
 
 
-def done(name: str, config: Config) -> tuple[dict[str, Any], str]:
+def done(name: str, config: Config) -> tuple[Mapping[str, Any], str]:
     """Runs a command. Returns its result as a dict and as a text for a terminal."""
     from pipelines.run import result_file
 
     module = importlib.import_module(COMMANDS[name].module)
     is_committed = COMMANDS[name].writes_folder
-    result: dict[str, Any] = (
+    result: Mapping[str, Any] = (
         result_file.run_and_record(name, config, module.run) if is_committed else module.run(config)
     )
     return result, module.summary(result)
 
 
-def planned(name: str, config: Config) -> tuple[dict[str, Any], str]:
+def planned(name: str, config: Config) -> tuple[Mapping[str, Any], str]:
     """Plans a command. Returns its plan as a dict and as a text for a terminal."""
     from pipelines import plan
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 from pipelines import storage
 from pipelines.config.base import Config, Split
@@ -30,11 +30,18 @@ class Plan(NamedTuple):
     """Amounts by name, for example `{"rows": 600, "bytes_read": 12000000}`."""
 
 
-def run(command: str, config: Config) -> dict[str, Any]:
-    """Returns `{"command", "needs", "work", "missing"}`. If an input is missing, `needs` and `work` are empty.
+class PlanResult(TypedDict):
+    """The result of `plan`. If an input is missing, `needs` and `work` are empty."""
 
-    Raises UserError for a command that has no plan.
-    """
+    command: str
+    needs: dict[str, float]
+    work: Work
+    missing: list[str]
+    """A sentence for each thing that is missing."""
+
+
+def run(command: str, config: Config) -> PlanResult:
+    """Plans the command. Raises UserError if it has no plan."""
     if type(config) not in PLANS:
         names = ", ".join(kind.__name__.removesuffix("Config").lower() for kind in PLANS)
         raise UserError(f"`{command}` has no plan; these commands have one: {names}")
@@ -52,7 +59,7 @@ def run(command: str, config: Config) -> dict[str, Any]:
     }
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: PlanResult) -> str:
     """Formats a plan for a terminal: one line per number, sizes in MB."""
     rows = [(name.replace("_", " "), _text(name, value)) for name, value in _facts(result).items()]
     width = max((len(name) for name, _ in rows), default=0)
@@ -61,8 +68,8 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join([*(lines if rows else []), *(problems or ["nothing is missing"])])
 
 
-def _facts(result: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for part in ("needs", "work") for name, value in result[part].items() if value}
+def _facts(result: PlanResult) -> dict[str, float]:
+    return {name: value for name, value in {**result["needs"], **result["work"]}.items() if value}
 
 
 def _text(name: str, value: float) -> str:

@@ -1,6 +1,6 @@
 """`status`: the state of a run or a sweep. It only reads the storage, so it needs no cluster."""
 
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from pipelines.config.commands import StatusConfig
 from pipelines.config.training import TuneConfig
@@ -12,15 +12,48 @@ from pipelines.run.paths import INITIAL_TRIAL, RunPaths
 from pipelines.run.states import State, state_of
 from pipelines.run.waiting import minutes
 from pipelines.tuning import trials
+from pipelines.tuning.trials import SweepTrial
 
 
-def run(config: StatusConfig) -> dict[str, Any]:
-    """`{"run", "command", "state", "owner", "epochs", "num_epochs", "val_mean_f1", "initial", "trials", "soups"}`.
+class OwnerStatus(TypedDict):
+    """The driver that works on a run."""
 
-    `state` is finished, running (a live driver owns the run), failed or interrupted; a trial may also be stopped.
-    `epochs` counts finished epochs, for a sweep those of all trials. `initial` is the initial phase that the trials
-    share, or None. Each trial also has the keys of `_progress`. Raises UserError if there is no run.
-    """
+    host: str
+    pid: int
+    since: float
+    """Unix time, by the driver's clock."""
+
+
+class Progress(TypedDict):
+    """The present phase of a trial. Unknown values are None."""
+
+    phase: str | None
+    phase_seconds: float | None
+    """Time in the phase; it compares the clock of this machine with that of the machine that wrote the time."""
+    seconds_since_epoch: float | None
+    """Time since the last epoch ended, with the same clocks."""
+
+
+class StatusResult(TypedDict):
+    """The result of `status`."""
+
+    run: str
+    command: str
+    state: State
+    owner: OwnerStatus | None
+    epochs: int
+    """Finished epochs; for a sweep, those of all trials."""
+    num_epochs: int
+    val_mean_f1: float | None
+    initial: dict[str, Any] | None
+    """The initial run that the trials of a sweep share."""
+    trials: dict[str, dict[str, Any]]
+    """`TrialSummary` or `SweepTrial`, `Progress` and, with cycles, `Ledger.summary` of each trial."""
+    soups: dict[int, dict[str, Any]]
+
+
+def run(config: StatusConfig) -> StatusResult:
+    """Reads the state of the run. Raises UserError if there is no run."""
     settings = run_directory.read_config(config.run)
     if settings is None:
         raise UserError(f"{config.run} holds no run")
@@ -46,7 +79,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
         "run": config.run,
         "command": command,
         "state": state,
-        "owner": driver and {"host": driver.host, "pid": driver.pid, "since": driver.started_at},
+        "owner": None if driver is None else {"host": driver.host, "pid": driver.pid, "since": driver.started_at},
         "epochs": sum(entry["epochs"] for entry in entries),
         "num_epochs": num_epochs,
         VAL_MEAN_F1: max((entry[VAL_MEAN_F1] for entry in entries if entry[VAL_MEAN_F1] is not None), default=None),
@@ -56,11 +89,7 @@ def run(config: StatusConfig) -> dict[str, Any]:
     }
 
 
-def _progress(run: str, state: State) -> dict[str, Any]:
-    """Reads `{"phase", "phase_seconds", "seconds_since_epoch"}` of a trial. Unknown values are None.
-
-    The seconds compare the clock of this machine with that of the machine that wrote the time.
-    """
+def _progress(run: str, state: State) -> Progress:
     latest = next(reversed(phases.read(run)), None)
     history = run_directory.read_metrics(run)
     is_over = state not in (State.RUNNING, State.INTERRUPTED)
@@ -81,7 +110,7 @@ def _progress_line(trial: dict[str, Any]) -> str:
     return f"trial {trial['trial']}: {doing}; {last}"
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: StatusResult) -> str:
     """The text of `status` for a terminal: a line for the run, a table of trials, the phases, cycles and soups."""
     best = "-" if result[VAL_MEAN_F1] is None else f"{100 * result[VAL_MEAN_F1]:.2f} %"
     lines = [
@@ -91,7 +120,7 @@ def summary(result: dict[str, Any]) -> str:
     if result["owner"]:
         lines.append("run by process {pid} on {host}".format(**result["owner"]))
     if result["command"] == "tune":
-        lines.append(trials.as_text(list(result["trials"].values())))
+        lines.append(trials.as_text(cast(list[SweepTrial], list(result["trials"].values()))))
     trials_and_initial = [result["initial"], *result["trials"].values()]
     lines += [_progress_line(trial) for trial in trials_and_initial if trial and trial["state"] == "running"]
     for name, trial in result["trials"].items():

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -58,8 +58,30 @@ class ScoreActor(ModelActor):
         return {"answer": np.array([json.dumps(answer)], object)}
 
 
-def run(config: EvaluateConfig) -> dict[str, Any]:
-    """Scores the split; returns the scores of `as_result` with `out`."""
+class SplitScores(TypedDict):
+    """The scores of a split under their names in `scores.json`: fractions 0 to 1, None if a class is absent."""
+
+    num_images: int
+    pixel_accuracy: float | None
+    mean_f1: float | None
+    mean_iou: float | None
+    boundary_iou: float | None
+    """The mean over the classes."""
+    overall: float | None
+    f1: dict[str, float | None]
+    iou: dict[str, float | None]
+    boundary_iou_per_class: dict[str, float | None]
+    overall_f1: dict[str, float | None]
+
+
+class EvaluateResult(SplitScores):
+    """The result of `evaluate`."""
+
+    out: str
+
+
+def run(config: EvaluateConfig) -> EvaluateResult:
+    """Scores the split, and writes scores, confusion matrix and overlays."""
     manifest = dataset.read_manifest(config.data)
     parser, card = model_directory.read_model(config.model)
     model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
@@ -74,15 +96,15 @@ def run(config: EvaluateConfig) -> dict[str, Any]:
         write_outputs(out, config, result, counts, ranking)
         predictor = Predictor(parser, card, "cpu", config.tta)
         write_overlays(out, config.num_overlays, source, predictor, ranking)
-    return result | {"out": out}
+    return {**result, "out": out}
 
 
-def as_result(measured: Scores) -> dict[str, Any]:
-    """The scores under the names of `scores.json`, in which `boundary_iou` is the mean over the classes."""
-    values: dict[str, Any] = measured.to_dict()
+def as_result(measured: Scores) -> SplitScores:
+    """The scores under their names in `scores.json`."""
+    values = measured.to_dict()
     values["boundary_iou_per_class"] = values.pop("boundary_iou")
     values["boundary_iou"] = values.pop("mean_boundary_iou")
-    return values
+    return cast(SplitScores, values)
 
 
 def default_out(config: EvaluateConfig) -> str:
@@ -111,7 +133,7 @@ def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard) -> 
 
 
 def write_outputs(
-    out: str, config: EvaluateConfig, result: dict[str, Any], counts: Counts, ranking: list[ImageScore]
+    out: str, config: EvaluateConfig, result: SplitScores, counts: Counts, ranking: list[ImageScore]
 ) -> None:
     """Writes `scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
     header = {"model": config.model, "data": config.data, "split": config.split, "tta": config.tta}
@@ -150,7 +172,7 @@ def _picture(source: SplitFiles, predictor: Predictor, number: int) -> bytes:
     return encode_png(comparison(image, label, predicted, wrong, predictor.taxonomy))
 
 
-def table(result: dict[str, Any]) -> str:
+def table(result: SplitScores) -> str:
     """Formats the scores per class, in percent, as a table for the terminal."""
     lines = [f"{'class':<16}{'F1 %':>8}{'IoU %':>8}{'boundary %':>12}"]
     for name in result["f1"]:
@@ -163,8 +185,14 @@ def _percent(value: float | None, width: int) -> str:
     return f"{'-' if value is None else format(100 * value, '.2f'):>{width}}"
 
 
-def summary(result: dict[str, Any]) -> str:
-    names = ("mean_f1", "mean_iou", "boundary_iou", "pixel_accuracy", "overall")
-    means = [f"{name.replace('_', ' ')} {100 * result[name]:.2f} %" for name in names if result[name] is not None]
+def summary(result: EvaluateResult) -> str:
+    found = {
+        "mean F1": result["mean_f1"],
+        "mean IoU": result["mean_iou"],
+        "boundary IoU": result["boundary_iou"],
+        "pixel accuracy": result["pixel_accuracy"],
+        "overall": result["overall"],
+    }
+    means = [f"{name} {100 * value:.2f} %" for name, value in found.items() if value is not None]
     means.append(f"{result['num_images']} images")
     return f"{table(result)}\n{', '.join(means)}\nscores, confusion matrix and overlays are in {result['out']}"
