@@ -92,12 +92,14 @@ class _Marked(logging.Formatter):
 def logging_to_console(verbose: bool) -> Iterator[None]:
     """Sends log lines to standard error during a `with` block: all of this project, only warnings of other packages."""
     console = Console(sys.stderr, verbose)
+    level = logging.getLogger("pipelines").level
     _log_to(console)
     try:
         yield
     finally:
         console.end_progress()
         logging.getLogger().removeHandler(console)
+        logging.getLogger("pipelines").setLevel(level)
 
 
 def forward_logs_to_driver(name: str = "") -> None:

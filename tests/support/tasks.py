@@ -25,4 +25,4 @@ def run_in_process(patch: pytest.MonkeyPatch, **functions: Callable[..., Any]) -
     """Puts a function in the place of each named task of `pipelines.regulation.tasks`."""
     for name, function in functions.items():
         patch.setattr(tasks, name, InProcess(function))
-    patch.setattr(orchestrator, "get_result", lambda result: result)
+    patch.setattr(orchestrator, "get_result", lambda result, *_: result)
