@@ -164,7 +164,7 @@ MUTATIONS = (
     Mutation(
         "a-receipt-for-other-items",
         "pipelines/data/packing.py",
-        '(found.get("format_version"), found.get("items")) == (RECEIPT_VERSION, shard.digest())',
+        '(found.get("format_version"), found.get("work")) == (RECEIPT_VERSION, shard.digest())',
         "bool(found)",
         f"{UNIT}/data/test_packing.py::test_a_shard_is_done_once_and_again_where_its_items_changed",
     ),

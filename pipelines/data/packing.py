@@ -50,21 +50,21 @@ class PackedRows(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The work that makes one file: its split, its number in the split, and the items that become rows.
+    """The work that makes one file: its split, its number in the split, and the samples or ranges to make rows from.
 
-    Ray tasks receive a shard as JSON, so a tuple among the items arrives as a list.
+    Ray tasks receive a shard as JSON, so a tuple in `work` arrives as a list.
     """
 
     split: Split
     number: int
-    items: Sequence[Any]
+    work: Sequence[Any]
 
     @property
     def name(self) -> str:
         return f"{self.split}/part-{self.number:05d}"
 
     def digest(self) -> str:
-        return hashlib.sha256(json.dumps(self.items).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.work).encode()).hexdigest()
 
 
 MakeRows = Callable[[Sequence[Any]], PackedRows]
@@ -111,10 +111,10 @@ def run_once(
     shard = Shard(*json.loads(row["shard"]))
     receipt = storage.join(out, receipts, f"{shard.name}.json")
     found = storage.read_json(receipt) if storage.exists(receipt) else {}
-    is_kept = (found.get("format_version"), found.get("items")) == (RECEIPT_VERSION, shard.digest())
+    is_kept = (found.get("format_version"), found.get("work")) == (RECEIPT_VERSION, shard.digest())
     answer = found["answer"] if is_kept else work(shard)
     if not is_kept:
-        content = {"format_version": RECEIPT_VERSION, "items": shard.digest(), "answer": answer}
+        content = {"format_version": RECEIPT_VERSION, "work": shard.digest(), "answer": answer}
         storage.write_json(receipt, content)
     return {"answer": json.dumps(answer), "is_kept": is_kept}
 
@@ -139,8 +139,8 @@ def pack(
         remarks: list[SampleProblem] = []
 
         def rows() -> Iterable[Row]:
-            for start in range(0, len(shard.items), rows_per_group):
-                batch = make_rows(shard.items[start : start + rows_per_group])
+            for start in range(0, len(shard.work), rows_per_group):
+                batch = make_rows(shard.work[start : start + rows_per_group])
                 bad.extend(batch.rejected)
                 remarks.extend(batch.remarks)
                 yield from batch.rows

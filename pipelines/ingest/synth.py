@@ -99,7 +99,7 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> None:
     """Writes `<out>/<split>/{images,labels}/<id>.{jpg,png}`, then `<out>/meta.jsonl`, and last `<out>/synth.json`."""
 
     def write(shard: packing.Shard) -> dict[str, Any]:
-        return {"meta": [_write_pair(config, split, index) for split, index in shard.items]}
+        return {"meta": [_write_pair(config, split, index) for split, index in shard.work]}
 
     with ray_session(Needs(cpus=1)):
         shards = packing.make_shards(_by_split(config), dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)

@@ -79,7 +79,7 @@ class _ShardActor:
     def _predicted(self, shard: Shard) -> Iterator[Predicted | SampleProblem]:
         """Yields every row of the shard: predictions in the order of the rows, and between them the bad rows."""
         source = self.job.sources[shard.split]
-        groups = range(*shard.items)
+        groups = range(*shard.work)
         waiting: list[Sample] = []
         fold, size = 0, self.job.batch_size
         for group, samples in zip(groups, _one_ahead(lambda group: self._load(source, group), groups), strict=True):

@@ -183,12 +183,12 @@ def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[D
     shards = [Shard(split, number, [file.model_dump()]) for number, (split, file) in enumerate(kept)]
 
     def copy(shard: Shard) -> dict[str, Any]:
-        file = DataFile.model_validate(shard.items[0])
+        file = DataFile.model_validate(shard.work[0])
         data = storage.read_bytes(storage.join(config.data, file.path))
         if hashlib.sha256(data).hexdigest() != file.sha256:
             raise UserError(f"{config.data}/{file.path} does not match its manifest; ingest the data again")
         storage.write_bytes(storage.join(config.out, file.path), data)
-        return {"split": shard.split, "file": shard.items[0]}
+        return {"split": shard.split, "file": shard.work[0]}
 
     for answer in packing.map_shards(config.out, shards, copy, "copied"):
         files[answer["split"]].append(DataFile.model_validate(answer["file"]))

@@ -42,7 +42,9 @@ def claim_values(out: str) -> dict[str, Any] | None:
             "version 2) does not continue; choose another --out"
         )
     if storage.exists(storage.join(out, "dataset.json")):
-        raise OutputTakenError(f"{out} already holds a data set of release 0.1; choose another --out")
+        raise OutputTakenError(
+            f"{out} already holds a data set without claim.json, as release 0.1 wrote it; choose another --out"
+        )
     if storage.exists(config):
         values = run_config(config)
         command = "tune" if "num_trials" in values else "train"

@@ -111,7 +111,7 @@ def test_an_output_that_cannot_be_written(tmp_path, run_here):
 
 def test_an_output_that_holds_another_data_set(data, run_here):
     before = {uri: storage.read_bytes(uri) for uri in storage.list_files(data)}
-    refused(run_here("synth", "--out", data, "--seed", 9), data, "was begun with seed = 0, not 9")
+    refused(run_here("synth", "--out", data, "--seed", 9), data, "already holds a data set without claim.json")
     assert {uri: storage.read_bytes(uri) for uri in storage.list_files(data)} == before
 
 

@@ -161,7 +161,14 @@ def test_a_failed_command_says_so_in_its_output_but_never_over_a_success(data, u
 
 def test_the_data_set_was_left_as_it_was(data, undisturbed):
     assert dataset.read_manifest(str(data)).num_rows() == {"train": 48, "val": 6, "test": 6}
-    assert sorted(path.name for path in data.iterdir()) == ["dataset.json", "result.json", "test", "train", "val"]
+    assert sorted(path.name for path in data.iterdir()) == [
+        "claim.json",
+        "dataset.json",
+        "result.json",
+        "test",
+        "train",
+        "val",
+    ]
 
 
 @pytest.mark.faults

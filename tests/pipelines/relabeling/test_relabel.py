@@ -221,7 +221,7 @@ def test_what_another_command_has_left_is_not_touched(mixed, tmp_path):
 def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
     manifest = dataset.read_manifest(mixed)
     shards = relabel.make_shards("train", row_groups.open_split(mixed, manifest, "train"), manifest)
-    assert [shard.items for shard in shards] == [[number, number + 1] for number in range(8)]
+    assert [shard.work for shard in shards] == [[number, number + 1] for number in range(8)]
     files = tuple(
         dataset.DataFile(path=f"train/part-{number:05d}.parquet", num_rows=4096, num_bytes=600 << 20, sha256="")
         for number in range(20)
@@ -229,5 +229,5 @@ def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
     large = manifest.model_copy(update={"splits": {"train": files}})
     shards = relabel.make_shards("train", row_groups.open_split(mixed, large, "train"), large)
     assert 90 <= len(shards) <= 100  # of 128 MB each
-    ranges = [range(*shard.items) for shard in shards]
+    ranges = [range(*shard.work) for shard in shards]
     assert [group for groups in ranges for group in groups] == list(range(20 * 4096 // 16))
