@@ -63,3 +63,18 @@ def test_modules_and_files_that_a_page_names_exist(page):
         assert (ROOT / path).exists(), path
     for target in re.findall(r"\bmake ([a-z-]+)", " ".join(commands(TEXTS[page]))):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
+
+
+SOURCES = {path: path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+PROOFS = [
+    (page, file, name)
+    for page, text in TEXTS.items()
+    for file, name in re.findall(r"`([\w/]*test_\w+\.py)(?:::(\w*))?[^`]*`", text)
+]
+
+
+@pytest.mark.parametrize(("page", "file", "name"), PROOFS)
+def test_tests_that_a_page_names_as_a_proof_exist(page, file, name):
+    """A name may be cut short, as in `test_tune.py::test_a_trial_that_…`."""
+    files = [path for path in SOURCES if f"/{path.relative_to(ROOT).as_posix()}".endswith(f"/{file}")]
+    assert files and any(f"def {name or 'test_'}" in SOURCES[path] for path in files)
