@@ -68,9 +68,12 @@ def run_config(uri: str) -> dict[str, Any]:
     Raises OutputTakenError if the file is damaged.
     """
     try:
-        values = plain_yaml.load(storage.read_bytes(uri).decode())
+        leaves = dict(_leaves(plain_yaml.load(storage.read_bytes(uri).decode())))
+        share = leaves.pop("csr.share", "none")
+        if "num_trials" in leaves:
+            leaves["soup"] = share == "soup"
         renamed: dict[str, Any] = {}
-        for name, value in _leaves(values):
+        for name, value in leaves.items():
             *sections, leaf = _RENAMED.get(name, name).split(".")
             target = renamed
             for section in sections:
@@ -78,8 +81,6 @@ def run_config(uri: str) -> dict[str, Any]:
             target[leaf] = value
     except (AttributeError, TypeError, ValueError) as error:
         raise OutputTakenError(f"{uri} is damaged; choose another --out") from error
-    if (csr := renamed.get("csr")) and (share := csr.pop("share", None)) and "num_trials" in renamed:
-        renamed["soup"] = share == "soup"
     renamed.pop("out", None)
     return renamed
 
