@@ -69,6 +69,12 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     return worker.run(settings["started"])
 
 
+def _sum_over_ranks(value: Tensor) -> None:
+    """Sums a tensor over all ranks, in place; a rank that is slow, or gone, shows in the log."""
+    with waiting("all ranks, to sum up the validation", RANKS_BOUND, logging.NOTSET):
+        scoring.sum_over_workers(value)
+
+
 class RankTrainer:
     """The network, the data and the training state of one rank."""
 
@@ -275,9 +281,7 @@ class RankTrainer:
         )
         level = self._level if max_batches else logging.DEBUG
         batches = told_waits(batches, "the next validation batch", self._decode_bound, level)
-        return scoring.validation_metrics(
-            network or self.network, self.card, self.device, batches, scoring.sum_over_workers
-        )
+        return scoring.validation_metrics(network or self.network, self.card, self.device, batches, _sum_over_ranks)
 
     def commit_epoch(self) -> None:
         """Commits the checkpoint and the metrics of the epoch. A committed epoch is never trained again."""

@@ -19,7 +19,8 @@ def placement_log(out: str, trial_ref: TrialRef, workers: WorkersConfig) -> Any:
         console.forward_logs_to_driver(trial_ref.lines_name)
         phases.enter(out, "waiting for workers")
         each = f"CPU {workers.cpus_per_worker}{', GPU 1' if workers.use_gpu else ''}"
-        what = f"the resources of {workers.num_workers} workers ({each} for each) and their start"
+        count = "a worker" if workers.num_workers == 1 else f"{workers.num_workers} workers"
+        what = f"the resources of {count} ({each} for each) and the start"
         bound = f"limit: {ray_settings.NODES_SECONDS.name} = {ray_internals.worker_start_seconds():g} s"
         with waiting(what, bound, logging.INFO):
             yield
