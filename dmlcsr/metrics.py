@@ -142,7 +142,8 @@ def scores(counts: Counts, taxonomy: Taxonomy) -> Scores:
     f1 = _ratios(2 * hit, truth + predicted, truth > 0)
     iou = _ratios(hit, truth + predicted - hit, truth > 0)
     boundary = _ratios(counts.boundary_intersection, counts.boundary_union, truth > 0)
-    group_hit, group_truth, group_predicted = _hits(taxonomy.overall.values(), counts.confusion)
+    groups = [group.ids for group in taxonomy.groups]
+    group_hit, group_truth, group_predicted = _hits(groups, counts.confusion)
     group_f1 = _ratios(2 * group_hit, group_truth + group_predicted, group_truth > 0)
     return Scores(
         num_images=counts.num_images,
@@ -154,7 +155,7 @@ def scores(counts: Counts, taxonomy: Taxonomy) -> Scores:
         f1=dict(zip(taxonomy.classes, f1, strict=True)),
         iou=dict(zip(taxonomy.classes, iou, strict=True)),
         boundary_iou=dict(zip(taxonomy.classes, boundary, strict=True)),
-        overall_f1=dict(zip(taxonomy.overall, group_f1, strict=True)),
+        overall_f1=dict(zip([group.name for group in taxonomy.groups], group_f1, strict=True)),
     )
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dmlcsr.augment import Pose, warp_image
-from dmlcsr.taxonomy import Taxonomy, get_taxonomy
+from dmlcsr.taxonomy import Taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing
 
 TTA_SCALES = (0.75, 1.0, 1.25)
@@ -96,7 +96,7 @@ class Predictor:
     def __init__(self, parser: nn.Module, card: ModelCard, device: str = "cpu", tta: bool = False) -> None:
         self.parser = parser.to(device).eval()
         self.preprocessing = card.preprocessing
-        self.taxonomy: Taxonomy = get_taxonomy(card.taxonomy)
+        self.taxonomy: Taxonomy = card.taxonomy
         self.device = device
         self.tta = tta
 

@@ -185,7 +185,7 @@ def import_checkpoint(
         ours, source, channel_order = imagenet_to_ours(state), "imagenet", "rgb"
     card = ModelCard(
         architecture=architecture,
-        taxonomy=taxonomy.name,
+        taxonomy=taxonomy,
         preprocessing=Preprocessing(size=size, channel_order=channel_order),
         lineage={"imported_from": source},
     )

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.model.dmlcsr import parser_of_state
-from dmlcsr.taxonomy import get_taxonomy
+from dmlcsr.taxonomy import Taxonomy, get_taxonomy, parse_taxonomy
 
 MODEL_FILES = ("model.safetensors", "model.json")
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version of the card; version 1, of release 0.1, holds the name of a published taxonomy instead of all of it."""
 _MAX_SIZE = 8192
 """Largest accepted input size in pixels: a damaged card must not make a reader allocate gigabytes."""
 
@@ -55,11 +56,11 @@ class Preprocessing:
 class ModelCard:
     """The content of `model.json`.
 
-    Raises ValueError for an unknown taxonomy, or one with another number of classes than the network.
+    Raises ValueError for a taxonomy with another number of classes than the network.
     """
 
     architecture: Architecture
-    taxonomy: str
+    taxonomy: Taxonomy
     preprocessing: Preprocessing
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Scores by name; NaN is written as null."""
@@ -68,16 +69,16 @@ class ModelCard:
     """The origin of the weights, as JSON-able values: run, data set, epoch and the like."""
 
     def __post_init__(self) -> None:
-        wanted, got = get_taxonomy(self.taxonomy).num_classes, self.architecture.num_classes
+        wanted, got = self.taxonomy.num_classes, self.architecture.num_classes
         if wanted != got:
-            raise ValueError(f"taxonomy {self.taxonomy!r} has {wanted} classes, but the network has {got}")
+            raise ValueError(f"taxonomy {self.taxonomy.name!r} has {wanted} classes, but the network has {got}")
 
     def to_json(self) -> dict[str, Any]:
         """Returns the card as JSON-able values, with the format version."""
         return {
             "format_version": FORMAT_VERSION,
             "architecture": asdict(self.architecture),
-            "taxonomy": self.taxonomy,
+            "taxonomy": self.taxonomy.to_dict(),
             "preprocessing": asdict(self.preprocessing),
             "metrics": {k: float(v) if math.isfinite(v) else None for k, v in self.metrics.items()},
             "lineage": dict(self.lineage),
@@ -87,17 +88,26 @@ class ModelCard:
     def from_json(cls, value: object) -> "ModelCard":
         """The inverse of `to_json`. Raises ValueError, with the key, for content that `to_json` would not write."""
         content = _mapping(value, "the card")
-        if content.get("format_version") != FORMAT_VERSION:
-            got = content.get("format_version")
-            raise ValueError(f"model.json has format version {got!r}, this program reads {FORMAT_VERSION}")
+        version = content.get("format_version")
+        if version not in (1, FORMAT_VERSION):
+            raise ValueError(f"model.json has format version {version!r}, this program reads 1 and {FORMAT_VERSION}")
         metrics = _mapping(_get(content, "metrics"), "metrics")
         return cls(
             architecture=Architecture(**_fields(content, "architecture", _ARCHITECTURE)),
-            taxonomy=_typed(_get(content, "taxonomy"), "taxonomy", str),
+            taxonomy=_taxonomy(_get(content, "taxonomy"), version),
             preprocessing=Preprocessing(**_fields(content, "preprocessing", _PREPROCESSING)),
             metrics={name: _score(value, f"metrics.{name}") for name, value in metrics.items()},
             lineage=_mapping(_get(content, "lineage"), "lineage"),
         )
+
+
+def _taxonomy(value: object, version: int) -> Taxonomy:
+    if version == 1:
+        return get_taxonomy(_typed(value, "taxonomy", str))
+    try:
+        return parse_taxonomy(value)
+    except ValueError as error:
+        raise ValueError(f"taxonomy: {error}") from error
 
 
 @dataclass(frozen=True)

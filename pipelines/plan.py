@@ -119,7 +119,8 @@ def _train(config: TrainConfig) -> Plan:
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     manifest = dataset.read_manifest(config.data)
     _, card = model_directory.read_model(config.model)
-    model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
+    if manifest.label_taxonomy is not None or isinstance(config, EvaluateConfig):
+        model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     splits = config.splits if isinstance(config, RelabelConfig) else (config.split,)
     sources_ = [row_groups.open_split(config.data, manifest, split) for split in splits]
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}

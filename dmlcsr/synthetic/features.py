@@ -5,20 +5,7 @@ import numpy as np
 from .canvas import Canvas, Image, Patch, scaled
 from .curves import Points, ellipse, loop, moved, path, ribbon, taper
 from .head import Head
-from .labels import (
-    L_BROW,
-    L_EAR,
-    L_EYE,
-    LOWER_LIP,
-    MOUTH,
-    NECK,
-    NOSE,
-    R_BROW,
-    R_EAR,
-    R_EYE,
-    SKIN,
-    UPPER_LIP,
-)
+from .labels import BROWS, EARS, EYES, LOWER_LIP, MOUTH, NECK, NOSE, SKIN, UPPER_LIP
 
 Rng = np.random.Generator
 SIDES = (-1, 1)
@@ -45,7 +32,7 @@ def paint_neck(canvas: Canvas, head: Head) -> None:
 def paint_ear(canvas: Canvas, head: Head, side: int, skin: Image) -> None:
     """Paints one ear, darker in its hollow."""
     dark = scaled(head.face.skin.color, 0.45)
-    canvas.paint(head.ear(side), skin, L_EAR if side < 0 else R_EAR)
+    canvas.paint(head.ear(side), skin, EARS[side])
     hollow = head.ear(side, inner=True)
     canvas.shade([hollow], 0.02 * head.face.pose.scale, dark, 0.65)
 
@@ -129,7 +116,7 @@ def _paint_inside(canvas: Canvas, head: Head, inside: Patch | None) -> None:
 def paint_eye(canvas: Canvas, head: Head, side: int) -> None:
     """Paints one eye. The visible eyeball gets the eye's label; lids and lashes are skin."""
     eyes, scale = head.face.eyes, head.face.pose.scale
-    patch = canvas.paint(head.eye(side), (226, 219, 212), L_EYE if side < 0 else R_EYE)
+    patch = canvas.paint(head.eye(side), (226, 219, 212), EYES[side])
     gaze = (eyes.gaze[0] * 0.08, eyes.gaze[1] * 0.06 - 0.012)
     center, squash = head.eye_center(side, *gaze), 0.55 + 0.45 * head.cos
     rings = ((0.075, scaled(eyes.iris, 0.5)), (0.064, eyes.iris), (0.045, scaled(eyes.iris, 1.25)), (0.031, _PUPIL))
@@ -158,7 +145,7 @@ def _paint_lids(canvas: Canvas, head: Head, side: int, lash: Points) -> None:
 def paint_brow(canvas: Canvas, head: Head, side: int, rng: Rng) -> None:
     """Paints one brow as a soft body and 16 hairs; the body gets the label."""
     brows = head.face.brows
-    patch = canvas.paint(head.brow(side), brows.color, L_BROW if side < 0 else R_BROW, 0.78)
+    patch = canvas.paint(head.brow(side), brows.color, BROWS[side], 0.78)
     u = rng.uniform(-0.15, 0.18, 16)
     v = brows.height - 0.5 * brows.tilt * u - brows.arch * np.maximum(1 - np.abs(u - 0.06) / 0.2, 0)
     roots = np.stack([u + head.face.eyes.gap, v], axis=1)

@@ -1,4 +1,4 @@
-"""Class ids of CELEBAMASK_HQ by name. l_ and r_ are the viewer's left and right."""
+"""Class ids of CELEBAMASK_HQ by name."""
 
 from ..taxonomy import CELEBAMASK_HQ
 
@@ -8,9 +8,6 @@ BACKGROUND = _IDS["background"]
 SKIN = _IDS["skin"]
 NOSE = _IDS["nose"]
 GLASSES = _IDS["eye_g"]
-L_EYE, R_EYE = _IDS["l_eye"], _IDS["r_eye"]
-L_BROW, R_BROW = _IDS["l_brow"], _IDS["r_brow"]
-L_EAR, R_EAR = _IDS["l_ear"], _IDS["r_ear"]
 MOUTH = _IDS["mouth"]
 UPPER_LIP, LOWER_LIP = _IDS["u_lip"], _IDS["l_lip"]
 HAIR = _IDS["hair"]
@@ -19,3 +16,13 @@ EARRING = _IDS["ear_r"]
 NECKLACE = _IDS["neck_l"]
 NECK = _IDS["neck"]
 CLOTH = _IDS["cloth"]
+
+
+def _by_side(part: str) -> dict[int, int]:
+    """The ids of a pair by side: -1 is the viewer's left, +1 the viewer's right."""
+    ids = (_IDS[f"l_{part}"], _IDS[f"r_{part}"])
+    left, right = next(pair for pair in CELEBAMASK_HQ.sides if set(pair) == set(ids))
+    return {-1: left, 1: right}
+
+
+EYES, BROWS, EARS = _by_side("eye"), _by_side("brow"), _by_side("ear")

@@ -19,8 +19,8 @@ Rng = np.random.Generator
 
 # Groups of parts that an annotator may leave out together: both brows, one eye, the lips, ...
 _SMALL_PARTS: tuple[tuple[int, ...], ...] = (
-    (labels.L_BROW, labels.R_BROW), (labels.L_BROW,), (labels.R_BROW,), (labels.L_EYE,), (labels.R_EYE,),
-    (labels.L_EAR, labels.R_EAR), (labels.L_EAR,), (labels.R_EAR,), (labels.NOSE,),
+    (labels.BROWS[-1], labels.BROWS[1]), (labels.BROWS[-1],), (labels.BROWS[1],), (labels.EYES[-1],), (labels.EYES[1],),
+    (labels.EARS[-1], labels.EARS[1]), (labels.EARS[-1],), (labels.EARS[1],), (labels.NOSE,),
     (labels.UPPER_LIP,), (labels.LOWER_LIP,), (labels.UPPER_LIP, labels.LOWER_LIP),
 )  # fmt: skip
 _ACCESSORIES = (labels.GLASSES, labels.HAT, labels.EARRING, labels.NECKLACE)

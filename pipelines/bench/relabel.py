@@ -65,7 +65,7 @@ def write_data(out: str, known: list[Row], num_rows: int, rows_per_file: int) ->
 def write_model(out: str, width: float, size: int) -> None:
     torch.manual_seed(0)
     architecture = Architecture(num_classes=19, depth=18, width=width)
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=size))
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=size))
     model_directory.write_model(out, FaceParser(architecture).eval(), card)
 
 

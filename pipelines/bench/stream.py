@@ -69,8 +69,7 @@ def make_data(folder: Path) -> float:
     parts = [(f"train/part-{start:05d}.parquet", rows[start : start + 160]) for start in range(0, NUM_ROWS, 160)]
     files = tuple(file for path, part in parts if (file := dataset.write_file(out, path, part)) is not None)
     manifest = Manifest(
-        taxonomy_name=CELEBAMASK_HQ.name,
-        classes=CELEBAMASK_HQ.classes,
+        label_taxonomy=CELEBAMASK_HQ,
         splits={"train": files},
         digest=dataset.digest_of({"train": files}),
     )

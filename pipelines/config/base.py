@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from dmlcsr.taxonomy import get_taxonomy
+from pipelines.config.taxonomies import name_or_uri
 from pipelines.errors import UserError
 from pipelines.storage import absolute
 
@@ -21,12 +21,16 @@ def _uri(value: str) -> str:
 
 
 def _taxonomy(value: str) -> str:
-    return get_taxonomy(value).name
+    try:
+        return name_or_uri(value)
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 Uri = Annotated[str, AfterValidator(_uri), Metavar("URI")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-TaxonomyName = Annotated[str, AfterValidator(_taxonomy), Metavar("NAME")]
+TaxonomyName = Annotated[str, AfterValidator(_taxonomy), Metavar("NAME_OR_FILE")]
+"""The name of a built-in taxonomy, or the URI of a YAML file. `taxonomies.read_taxonomy` reads it."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -58,6 +58,13 @@ class SynthConfig(Config):
     `ingest` can pack."""
 
 
+def _known_order(value: Any) -> Any:
+    if value == "accessories_last":
+        raise ValueError("accessories_last is no published order; use farl, which paints accessories last, or bisenet")
+    return value
+
+
+PaintOrder = Annotated[Literal["ids", "farl", "bisenet"], BeforeValidator(_known_order)]
 RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
 """The keys of the table in `pipelines/ingest/formats.py`, which this module may not import; it compares them."""
 
@@ -72,13 +79,20 @@ class IngestConfig(Config):
     out: Uri
     """Folder that the data set is written to."""
     taxonomy: TaxonomyName | None = None
-    """Name of the labels' classes: celebamask_hq, face_synthetics, helen or lapa. Required with `pairs`; the published
-    data sets have their own."""
+    """Classes of the labels: celebamask_hq, face_synthetics, helen, lapa, or a YAML file with other classes. Required
+    with `pairs`; the published data sets have their own."""
+    mapping: Annotated[str, Metavar("NAME")] | None = None
+    """Name of a mapping of the taxonomy, if the ids or colors of the label files are in another order than its classes.
+    celebamask_hq has `bisenet` and `farl`, the orders of two families of public code."""
+    colors: Uri | None = None
+    """Table of the colors of RGB label files: CVAT's `labelmap.txt`, or a YAML file with a line `class: [r, g, b]` for
+    each color."""
     remap_to: TaxonomyName | None = None
-    """Name of a taxonomy that the labels are translated to. celebamask_hq and face_synthetics can become lapa."""
-    paint_order: Literal["ids", "accessories_last"] = "ids"
+    """Taxonomy that the labels are translated to, or a YAML file with the keys `taxonomy` and `classes` that says which
+    class becomes which. celebamask_hq and face_synthetics can become lapa without a file."""
+    paint_order: PaintOrder = "ids"
     """Order in which the part masks of `celebamask_hq` are painted; a later mask covers an earlier one. `ids` follows
-    the class ids; `accessories_last` paints cloth and neck first, and glasses, hat, earring and necklace last."""
+    the class ids, `farl` is the order of FaRL, facer and SegFace, `bisenet` that of public BiSeNet repositories."""
     splits: SplitShares = Field(default={"train": 0.8, "val": 0.1, "test": 0.1})
     """Fractions of the splits of `face_synthetics`, which publishes none, as `train=.8,val=.1,test=.1`."""
     split_file: Uri | None = None
@@ -231,6 +245,6 @@ class ImportWeightsConfig(Config):
     checkpoint: Uri
     """File with the weights, .pth or .safetensors."""
     taxonomy: TaxonomyName
-    """Name of the model's classes: celebamask_hq, face_synthetics, helen or lapa."""
+    """Classes of the model: celebamask_hq, face_synthetics, helen, lapa, or a YAML file with other classes."""
     out: Uri
     """Folder that the model directory is written to."""

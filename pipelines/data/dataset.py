@@ -7,17 +7,26 @@ small, so that a shuffled epoch can read each of them separately.
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from itertools import islice
 from typing import Annotated, Any, Literal, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PlainSerializer,
+    PlainValidator,
+    PositiveInt,
+    ValidationError,
+)
 
-from dmlcsr.taxonomy import Taxonomy, get_taxonomy
+from dmlcsr.taxonomy import Taxonomy, parse_taxonomy
 from pipelines import storage
 from pipelines.config.base import Split
+from pipelines.data import earlier_manifests
 from pipelines.errors import UserError
 
 MANIFEST = "dataset.json"
@@ -27,6 +36,8 @@ ROWS_PER_GROUP = 16
 """Maximum number of rows in a row group: a few MB of 1024x1024 JPEGs. An epoch is shuffled by row groups."""
 GROUPS_PER_FILE = 16
 """Maximum number of row groups in a file. The task that writes a file holds the whole file in memory."""
+FORMAT_VERSION: Literal[3] = 3
+"""Version of the manifest. Version 1 is that of release 0.1; it and version 2 hold the name of a published taxonomy."""
 MAX_ROWS_PER_FILE = 10_000_000
 """Limit on the row counts in a manifest: a reader allocates memory for each row group before it opens a file."""
 
@@ -66,19 +77,29 @@ class DataFile(_Strict):
     sha256: str
 
 
+def _taxonomy(value: object) -> Taxonomy | None:
+    return value if value is None or isinstance(value, Taxonomy) else parse_taxonomy(value)
+
+
+_Taxonomy = Annotated[
+    Taxonomy | None, PlainValidator(_taxonomy), PlainSerializer(lambda value: value and value.to_dict())
+]
+
+
 class Manifest(_Strict):
     """The content of `dataset.json`: the classes, the files of each split, the rejected samples, and the lineage."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
-    format_version: Literal[1, 2] = 2
-    taxonomy_name: Annotated[str, Field(alias="taxonomy")]
-    classes: tuple[str, ...]
+    format_version: Literal[3] = FORMAT_VERSION
+    label_taxonomy: Annotated[_Taxonomy, Field(alias="taxonomy")]
+    """Classes of the labels; None if no row has a label."""
     rows_per_group: PositiveInt = ROWS_PER_GROUP
     splits: Mapping[Split, tuple[DataFile, ...]]
     num_quarantined: NonNegativeInt = 0
     reasons: Mapping[str, int] = {}
-    num_mirrored: NonNegativeInt = 0
+    remarks: Mapping[str, int] = {}
+    """Number of remarks about accepted rows, by reason."""
     lineage: Mapping[str, Any] = {}
     relabelled: Mapping[str, Any] = {}
     """The changes that `relabel` made to the rows of `lineage["data"]`; empty for a data set of another command."""
@@ -92,9 +113,15 @@ class Manifest(_Strict):
         """The digest of the data set that first held these images; its relabelled versions have the same origin."""
         return str(self.lineage.get("origin", self.digest))
 
-    @cached_property
+    @property
     def taxonomy(self) -> Taxonomy:
-        return get_taxonomy(self.taxonomy_name)
+        """The classes of the labels. Raises UserError if no row has a label."""
+        if self.label_taxonomy is None:
+            raise UserError(
+                "the faces of this data set have no labels; make a labelled version with `relabel --model MODEL --data "
+                "DATA --out NEW` and use that"
+            )
+        return self.label_taxonomy
 
 
 def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
@@ -160,21 +187,15 @@ def read_manifest(dataset: str) -> Manifest:
     if not storage.exists(uri):
         raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
     content = storage.read_json(uri)
-    if (version := content.get("format_version")) not in (1, 2):
-        raise UserError(f"{uri} has format version {version!r}; this release reads 1 and 2")
-    if version == 1 and isinstance(made := content.get("relabelled"), dict) and "num_changed" in made:
-        made["num_changed_rows"] = made.pop("num_changed")  # its name in release 0.1
+    if (version := content.get("format_version")) not in (1, 2, FORMAT_VERSION):
+        raise UserError(f"{uri} has format version {version!r}; this release reads 1 to {FORMAT_VERSION}")
+    if version != FORMAT_VERSION:
+        content = earlier_manifests.upgraded(dataset, uri, content)
     try:
-        manifest = Manifest.model_validate(content)
-        taxonomy = manifest.taxonomy
+        return Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
-    except ValueError as error:
-        raise UserError(f"{uri}: {error}") from error
-    if manifest.classes != taxonomy.classes:
-        raise UserError(f"{uri} lists other classes than the taxonomy {manifest.taxonomy_name!r}")
-    return manifest
 
 
 def is_complete(out: str, marker: str = MANIFEST) -> bool:

@@ -9,7 +9,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +29,7 @@ QUARANTINE, REMARKS = "quarantine", "remarks"
 """Tables beside the data: rejected samples, and remarks about accepted rows that may be wrong."""
 MIRRORED = "looks_mirrored"
 """Reason of a remark about a row whose left and right ids look swapped."""
-RECEIPT_VERSION = 2
+RECEIPT_VERSION = 3
 """Version of a receipt; a shard whose receipt has another version is packed again."""
 
 
@@ -42,11 +42,15 @@ class SampleProblem(TypedDict):
 
 
 class PackedRows(NamedTuple):
-    """Result of packing some samples: rows, rejected samples, and remarks about accepted rows."""
+    """Result of packing some samples: rows, rejected samples, remarks about accepted rows, and facts about them.
+
+    A fact is a JSON object about one row, for checks of the whole set.
+    """
 
     rows: list[Row]
     rejected: list[SampleProblem]
     remarks: list[SampleProblem]
+    facts: Sequence[Mapping[str, Any]] = ()
 
 
 class Shard(NamedTuple):
@@ -68,6 +72,16 @@ class Shard(NamedTuple):
 
 
 MakeRows = Callable[[Sequence[Any]], PackedRows]
+
+
+class SetChecks(Protocol):
+    """Checks of the whole set, on the driver."""
+
+    def add(self, split: Split, facts: Sequence[Mapping[str, Any]]) -> None:
+        """Adds the facts about the rows of one shard."""
+
+    def remarks(self, remarks: Sequence[SampleProblem]) -> list[SampleProblem]:
+        """The remarks to write, given those about single rows."""
 
 
 def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
@@ -123,10 +137,11 @@ def pack(
     out: str,
     items: Mapping[Split, Sequence[Any]],
     make_rows: MakeRows,
-    taxonomy: Taxonomy,
+    taxonomy: Taxonomy | None,
     lineage: Mapping[str, Any],
     rejected: Sequence[SampleProblem] = (),
     rows_per_group: int = dataset.ROWS_PER_GROUP,
+    set_checks: SetChecks | None = None,
 ) -> Manifest:
     """Packs all items into a data set at `out`, which the caller has claimed; writes the manifest last.
 
@@ -137,16 +152,19 @@ def pack(
     def write(shard: Shard) -> dict[str, Any]:
         bad: list[SampleProblem] = []
         remarks: list[SampleProblem] = []
+        facts: list[Mapping[str, Any]] = []
 
         def rows() -> Iterable[Row]:
             for start in range(0, len(shard.work), rows_per_group):
                 batch = make_rows(shard.work[start : start + rows_per_group])
                 bad.extend(batch.rejected)
                 remarks.extend(batch.remarks)
+                facts.extend(batch.facts)
                 yield from batch.rows
 
         file = dataset.write_file(out, f"{shard.name}.parquet", rows(), rows_per_group)
-        return {"split": shard.split, "file": file and file.model_dump(), "rejected": bad, "remarks": remarks}
+        answer = {"split": shard.split, "file": file and file.model_dump(), "rejected": bad}
+        return answer | {"remarks": remarks, "facts": facts}
 
     files: dict[Split, list[DataFile]] = {split: [] for split in SPLITS}
     bad, remarks = list(rejected), []
@@ -155,14 +173,18 @@ def pack(
             files[answer["split"]].append(DataFile.model_validate(answer["file"]))
         bad.extend(answer["rejected"])
         remarks.extend(answer["remarks"])
+        if set_checks is not None:
+            set_checks.add(answer["split"], answer["facts"])
+    if set_checks is not None:
+        remarks = set_checks.remarks(remarks)
     write_problems(out, REMARKS, remarks)
-    num_mirrored = sum(remark["reason"] == MIRRORED for remark in remarks)
-    return write_manifest(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, num_mirrored=num_mirrored)
+    counts = count_reasons(remarks)
+    return write_manifest(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, remarks=counts)
 
 
 def write_manifest(
     out: str,
-    taxonomy: Taxonomy,
+    taxonomy: Taxonomy | None,
     files: Mapping[Split, Sequence[DataFile]],
     rejected: Sequence[SampleProblem],
     lineage: Mapping[str, Any],
@@ -178,17 +200,21 @@ def write_manifest(
     write_problems(out, QUARANTINE, rejected)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
-        taxonomy_name=taxonomy.name,
-        classes=taxonomy.classes,
+        label_taxonomy=taxonomy,
         splits=splits,
         num_quarantined=len(rejected),
-        reasons=dict(sorted(Counter(sample["reason"] for sample in rejected).items())),
+        reasons=count_reasons(rejected),
         lineage=dict(lineage),
         digest=dataset.digest_of(splits),
         **more,
     )
     dataset.finish_build(out, manifest.model_dump(mode="json"))
     return manifest
+
+
+def count_reasons(findings: Iterable[SampleProblem]) -> dict[str, int]:
+    """The number of problems by reason, in the order of the reasons."""
+    return dict(sorted(Counter(finding["reason"] for finding in findings).items()))
 
 
 def in_words(finding: SampleProblem) -> str:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dmlcsr.taxonomy import Taxonomy
 from pipelines import storage
 from pipelines.config.base import Split
 from pipelines.data.dataset import SCHEMA, Manifest
@@ -38,7 +39,8 @@ class SplitFiles:
     file_rows: tuple[int, ...]
     rows_per_group: int
     """Number of rows in every row group; the last one of a file may have fewer."""
-    taxonomy_name: str
+    taxonomy: Taxonomy | None
+    """Classes of the labels; None if no row has a label."""
     digest: str
     held_out: tuple[int, int] | None = None
     """(k, K) with k from 1: the row groups k, k + K, k + 2K, ..., counted from 1, are not read. None: all are read."""
@@ -57,7 +59,7 @@ def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, 
     files = manifest.splits.get(split, ())
     uris = tuple(storage.join(uri, file.path) for file in files)
     counts = tuple(file.num_rows for file in files)
-    return SplitFiles(uris, counts, manifest.rows_per_group, manifest.taxonomy_name, manifest.digest, held_out)
+    return SplitFiles(uris, counts, manifest.rows_per_group, manifest.label_taxonomy, manifest.digest, held_out)
 
 
 class Groups(NamedTuple):

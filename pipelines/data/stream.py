@@ -19,7 +19,6 @@ from ray.data import ExecutionResources
 from torch import Tensor
 
 from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
-from dmlcsr.taxonomy import get_taxonomy
 from pipelines.data import row_groups
 from pipelines.data.images import Pixels, decode_image, decode_label
 from pipelines.data.row_groups import SplitFiles
@@ -123,7 +122,8 @@ class TrainStream:
     def decode_chunk(self, epoch: int, chunk: int) -> Columns:
         """Decodes and augments the N rows of one chunk: `image` (N, S, S, 3) and `label` (N, S, S), uint8."""
         rows = self.read_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
-        taxonomy = get_taxonomy(self.source.taxonomy_name)
+        taxonomy = self.source.taxonomy
+        assert taxonomy is not None, "a training begins with labelled rows"
         images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
         labels = np.empty((len(rows), self.size, self.size), np.uint8)
         for index, row in enumerate(rows):

@@ -11,20 +11,24 @@ import numpy as np
 import numpy.typing as npt
 
 from dmlcsr.quality import looks_mirrored
-from dmlcsr.taxonomy import Taxonomy, get_taxonomy, remap_lut
+from dmlcsr.relations import PartPositions, agreements, mapping_lut
+from dmlcsr.taxonomy import IGNORE, Taxonomy
+from dmlcsr.taxonomy import Mapping as SourceMapping
 from pipelines import storage
 from pipelines.config.base import Split
 from pipelines.config.commands import IngestConfig
+from pipelines.config.taxonomies import read_colors, read_remap, read_taxonomy
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
-from pipelines.ingest import checks, raw_files
+from pipelines.ingest import checks, label_files, raw_files
 from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.formats import FORMATS
 from pipelines.ingest.label_files import LABEL, Label
 from pipelines.ingest.raw_files import RawSample
+from pipelines.ingest.set_checks import SetChecks
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
@@ -32,15 +36,22 @@ from pipelines.run.session import ray_session
 logger = logging.getLogger(__name__)
 
 
-class LabelReader(NamedTuple):
-    """Rules for labels: `compose` makes ids from files; the ids are checked against `taxonomy` and remapped by `lut`.
+Lut = npt.NDArray[np.uint8]
+"""(256,) lookup table of ids."""
 
-    None as `lut` leaves the ids as they are.
+
+class LabelReader(NamedTuple):
+    """Rules for labels: `compose` makes ids from files, in the order of the source.
+
+    They become ids of `taxonomy` by `source_lut`, and after the checks those of `target` by `lut`. None as a table
+    leaves the ids as they are.
     """
 
     taxonomy: Taxonomy
     compose: Callable[[Mapping[str, bytes]], Label]
-    lut: npt.NDArray[np.uint8] | None
+    source_lut: Lut | None
+    target: Taxonomy
+    lut: Lut | None
 
 
 class IngestResult(TypedDict):
@@ -51,8 +62,8 @@ class IngestResult(TypedDict):
     num_quarantined: int
     reasons: dict[str, int]
     """Number of rejected samples by reason."""
-    num_mirrored: int
-    """Rows whose left and right ids look swapped."""
+    remarks: dict[str, int]
+    """Number of remarks about accepted rows, or about the whole set, by reason."""
 
 
 def run(config: IngestConfig) -> IngestResult:
@@ -66,13 +77,13 @@ def run(config: IngestConfig) -> IngestResult:
         "num_rows": manifest.num_rows(),
         "num_quarantined": manifest.num_quarantined,
         "reasons": dict(manifest.reasons),
-        "num_mirrored": manifest.num_mirrored,
+        "remarks": dict(manifest.remarks),
     }
 
 
 def build(config: IngestConfig) -> None:
     """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
-    rules, target = label_reader(config), _target_taxonomy(config)
+    rules = label_reader(config)
     listing = raw_files.list_source(config)
     logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), config.source)
 
@@ -84,7 +95,16 @@ def build(config: IngestConfig) -> None:
     with claims.claim_output("ingest", config, config.out):
         if not dataset.is_complete(config.out):
             with ray_session(Needs(cpus=1)):
-                packing.pack(config.out, listing.samples, make_rows, target, lineage, listing.rejected, size)
+                packing.pack(
+                    config.out,
+                    listing.samples,
+                    make_rows,
+                    rules.target,
+                    lineage,
+                    listing.rejected,
+                    size,
+                    SetChecks(rules.taxonomy, config.mapping),
+                )
 
 
 def summary(result: IngestResult) -> str:
@@ -93,39 +113,62 @@ def summary(result: IngestResult) -> str:
     if result["num_quarantined"]:
         lines.append(f"{result['num_quarantined']} rejected samples; see {result['out']}/{packing.QUARANTINE}:")
         lines += [f"  {count} {reason}" for reason, count in result["reasons"].items()]
-    if result["num_mirrored"]:
-        table = f"{result['out']}/{packing.REMARKS}"
-        lines.append(f"{result['num_mirrored']} rows look mirrored, with left and right ids not swapped; see {table}")
+    if result["remarks"]:
+        lines.append(f"remarks about rows that stay in the data set; see {result['out']}/{packing.REMARKS}:")
+        lines += [f"  {count} {reason}" for reason, count in result["remarks"].items()]
     return "\n".join(lines)
 
 
 def label_reader(config: IngestConfig) -> LabelReader:
-    """Makes the rules for labels of the configured format. They are sent to the tasks, which do not read FORMATS."""
+    """Makes the rules for labels of the configured format.
+
+    They are sent to the tasks, which do not read FORMATS. Raises UserError if options contradict each other, or if
+    a file that they name cannot be read.
+    """
     source = _source_taxonomy(config)
-    compose = partial(FORMATS[config.format].compose, config)
-    return LabelReader(source, compose, _lut(source, _target_taxonomy(config)))
+    mapping = _source_mapping(config, source)
+    compose = FORMATS[config.format].compose
+    if mapping is not None and mapping.colors:
+        if FORMATS[config.format].parts != (LABEL,):
+            raise UserError(f"--format {config.format} has no label files of colors; omit --mapping and --colors")
+        compose = partial(_of_colors, mapping.colors)
+    source_lut = mapping_lut(mapping) if mapping is not None and mapping.ids else None
+    target, lut = read_remap(config.remap_to, source) if config.remap_to else (source, None)
+    return LabelReader(source, partial(compose, config), source_lut, target, lut)
 
 
-def _target_taxonomy(config: IngestConfig) -> Taxonomy:
-    return get_taxonomy(config.remap_to) if config.remap_to else _source_taxonomy(config)
+def _of_colors(colors: label_files.Colors, config: IngestConfig, files: Mapping[str, bytes]) -> Label:
+    return label_files.single(files, colors)
 
 
 def _source_taxonomy(config: IngestConfig) -> Taxonomy:
     own = FORMATS[config.format].taxonomy
     if own is None and config.taxonomy is None:
         raise UserError(f"--taxonomy is required for --format {config.format}: it says what the label ids mean")
-    if own is not None and config.taxonomy not in (None, own.name):
-        raise UserError(f"--taxonomy {config.taxonomy}: --format {config.format} has the taxonomy {own.name}; omit it")
-    return own or get_taxonomy(str(config.taxonomy))
+    if own is None:
+        return read_taxonomy(str(config.taxonomy))
+    if config.taxonomy is not None and (given := read_taxonomy(config.taxonomy)).classes != own.classes:
+        raise UserError(
+            f"--taxonomy {config.taxonomy}: --format {config.format} has the classes of {own.name}, not those of "
+            f"{given.name}; omit it"
+        )
+    return own
 
 
-def _lut(source: Taxonomy, target: Taxonomy) -> npt.NDArray[np.uint8] | None:
-    if source == target:
+def _source_mapping(config: IngestConfig, taxonomy: Taxonomy) -> SourceMapping | None:
+    if config.colors is not None and config.mapping is not None:
+        raise UserError("--colors and --mapping exclude each other: both say what the source's values mean")
+    if config.colors is not None:
+        return read_colors(config.colors, taxonomy)
+    if config.mapping is None:
         return None
     try:
-        return remap_lut(source, target)
+        mapping = taxonomy.mapping(config.mapping)
     except ValueError as error:
-        raise UserError(f"--remap-to: {error}") from error
+        raise UserError(f"--mapping: {error}") from error
+    if mapping.classes:
+        raise UserError(f"--mapping {config.mapping} translates classes of another taxonomy; use --remap-to for it")
+    return mapping
 
 
 _SAMPLED = 32
@@ -147,22 +190,29 @@ def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows
     cv2.setNumThreads(1)
     uris = [uri for sample in samples for uri in (sample.image, *(part for _, part in sample.label))]
     files = dict(zip(uris, storage.read_many(uris), strict=True))
-    batch = PackedRows([], [], [])
+    facts: list[Mapping[str, Any]] = []
+    batch = PackedRows([], [], [], facts)
     for sample in samples:
         try:
-            row, mirrored = make_row(sample, rules, files)
+            row, found = make_row(sample, rules, files)
         except BadSampleError as error:
             batch.rejected.append(SampleProblem(source=sample.image, reason=error.reason, detail=str(error)))
             continue
         batch.rows.append(row)
-        if mirrored:
-            detail = "more left parts lie right of their partner than left of it"
-            batch.remarks.append(SampleProblem(source=sample.id, reason=packing.MIRRORED, detail=detail))
+        batch.remarks.extend(found.remarks)
+        facts.append(found.facts)
     return batch
 
 
-def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | UserError]) -> tuple[Row, bool]:
-    """Checks and packs one sample; returns its row, and True if its label looks mirrored.
+class Observed(NamedTuple):
+    """Observations about a packed row: remarks about it, and facts for the checks of the whole set."""
+
+    remarks: list[SampleProblem]
+    facts: dict[str, Any]
+
+
+def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | UserError]) -> tuple[Row, Observed]:
+    """Checks and packs one sample; returns its row, and what was observed.
 
     Image bytes are not changed. A label file is packed unchanged if it is a plain PNG of the final ids, and else
     encoded again. Raises BadSampleError, with the reason, if the sample cannot be used.
@@ -170,14 +220,38 @@ def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | Use
     image = _content(files, sample.image)
     size = checks.check_image(image)
     parts = {role: _content(files, uri) for role, uri in sample.label}
-    label = rules.compose(parts)
+    in_source = rules.compose(parts)
+    label = _translated(in_source, rules)
     checks.check_label(label, size, rules.taxonomy)
-    mirrored = looks_mirrored(label, rules.taxonomy)
+    observed = Observed(_remarks(sample.id, label, rules.taxonomy), _facts(in_source, rules.taxonomy))
+    final = label if rules.lut is None else rules.lut[label]
     encoded = parts.get(LABEL)
-    if rules.lut is not None or encoded is None or not _holds(encoded, label):
-        encoded = encode_png(label if rules.lut is None else rules.lut[label])
+    if encoded is None or not _holds(encoded, final):
+        encoded = encode_png(final)
     meta = json.dumps({"source": sample.image})
-    return Row(id=sample.id, image=image, label=encoded, height=size[0], width=size[1], meta=meta), mirrored
+    return Row(id=sample.id, image=image, label=encoded, height=size[0], width=size[1], meta=meta), observed
+
+
+def _translated(label: Label, rules: LabelReader) -> Label:
+    """The label in ids of the taxonomy. Raises BadSampleError for an id that the mapping does not list."""
+    if rules.source_lut is None:
+        return label
+    translated = rules.source_lut[label]
+    wrong = np.unique(label[(translated == IGNORE) & (label != IGNORE)])
+    if len(wrong):
+        raise BadSampleError("unknown_id", f"ids {wrong.tolist()} are not in the mapping")
+    return translated
+
+
+def _remarks(name: str, label: Label, taxonomy: Taxonomy) -> list[SampleProblem]:
+    if not looks_mirrored(label, taxonomy):
+        return []
+    detail = "more parts lie on the other side of their partner than the taxonomy says"
+    return [SampleProblem(source=name, reason=packing.MIRRORED, detail=detail)]
+
+
+def _facts(label: Label, taxonomy: Taxonomy) -> dict[str, Any]:
+    return {"agreements": agreements(PartPositions.of(label), taxonomy)}
 
 
 def _holds(encoded: bytes, label: Label) -> bool:

@@ -1,36 +1,58 @@
 """Makes label maps from published files: one file of ids, masks that are painted in order, or probability maps."""
 
 from collections.abc import Mapping
-from typing import Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.taxonomy import CELEBAMASK_HQ, Color
 from pipelines.ingest.checks import BadSampleError, decode_ids, open_image
 
 Label = npt.NDArray[np.uint8]
 LABEL = "label"
 """Name of the part if a label is a single file of ids."""
-PaintOrder = Literal["ids", "accessories_last"]
-PAINT_ORDERS: Mapping[PaintOrder, tuple[str, ...]] = {
+PAINT_ORDERS: Mapping[str, tuple[str, ...]] = {
     "ids": CELEBAMASK_HQ.classes[1:],
-    "accessories_last": (
-        "cloth", "neck", "skin", "nose", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip",
-        "l_lip", "hair", "eye_g", "hat", "ear_r", "neck_l",
-    ),
-}  # fmt: skip
-"""Two published orders; a later part covers earlier ones. The order changes scores of accessories by tens of points."""
+    # Both families of code number the classes in the order in which they paint them.
+    **{m.name: tuple(CELEBAMASK_HQ.classes[part] for source, part in m.ids if source) for m in CELEBAMASK_HQ.mappings},
+}
+"""The published orders; a later part covers earlier ones. The order changes scores of accessories by tens of points."""
+Colors = tuple[tuple[Color, int], ...]
+"""(RGB color, id) of each color of a label file."""
 
 
-def single(files: Mapping[str, bytes]) -> Label:
-    """Decodes the only file of a label to (H, W) ids. Raises BadSampleError if it holds no ids."""
-    return decode_ids(files[LABEL])
+def single(files: Mapping[str, bytes], colors: Colors = ()) -> Label:
+    """Decodes the only file of a label to (H, W) ids: those in the file, or those of its colors if `colors` are given.
+
+    Raises BadSampleError if it holds no ids, or a color that is not listed.
+    """
+    return decode_colors(files[LABEL], colors) if colors else decode_ids(files[LABEL])
 
 
-def paint_parts(masks: Mapping[str, bytes], order: PaintOrder) -> Label:
+def decode_colors(data: bytes, colors: Colors) -> Label:
+    """Decodes a lossless RGB image to (H, W) ids of its colors.
+
+    Raises BadSampleError for JPEG, which changes colors, and for a color that is not in `colors`.
+    """
+    image = open_image(data)
+    if image.format == "JPEG":
+        raise BadSampleError("label_not_ids", "a JPEG changes colors; expected a PNG of colors")
+    pixels = np.asarray(image.convert("RGB"), np.uint32)
+    codes = (pixels[..., 0] << 16) | (pixels[..., 1] << 8) | pixels[..., 2]
+    known = np.array([(red << 16) | (green << 8) | blue for (red, green, blue), _ in colors], np.uint32)
+    order = np.argsort(known)
+    places = np.minimum(np.searchsorted(known, codes, sorter=order), len(known) - 1)
+    found = order[places]
+    if (wrong := known[found] != codes).any():
+        code = int(codes[wrong][0])
+        color = (code >> 16, (code >> 8) & 255, code & 255)
+        raise BadSampleError("unknown_color", f"color {color} of {int(wrong.sum())} pixels is not in the table")
+    return np.array([part for _, part in colors], np.uint8)[found]
+
+
+def paint_parts(masks: Mapping[str, bytes], order: str) -> Label:
     """Paints the encoded masks of a face's parts in the given order; returns (H, W) CelebAMask-HQ ids.
 
     A mask pixel above 0 belongs to the part. Raises BadSampleError if a mask is damaged or the masks differ in size.

@@ -5,9 +5,9 @@ from typing import TypedDict
 
 from dmlcsr.model import DMLCSR
 from dmlcsr.pretrained import import_checkpoint, read_checkpoint
-from dmlcsr.taxonomy import get_taxonomy
 from pipelines import storage
 from pipelines.config.commands import ImportWeightsConfig
+from pipelines.config.taxonomies import read_taxonomy
 from pipelines.errors import UserError
 from pipelines.models import model_directory
 from pipelines.run import claims
@@ -29,9 +29,10 @@ class ImportResult(TypedDict):
 
 def run(config: ImportWeightsConfig) -> ImportResult:
     """Writes the model directory. Raises UserError if the checkpoint cannot be read or converted."""
+    taxonomy = read_taxonomy(config.taxonomy)
     try:
         state = read_checkpoint(storage.read_bytes(config.checkpoint))
-        network, card, report = import_checkpoint(state, get_taxonomy(config.taxonomy))
+        network, card, report = import_checkpoint(state, taxonomy)
     except ValueError as error:
         raise UserError(f"{config.checkpoint}: {error}") from error
     parser = network.decoupled() if isinstance(network, DMLCSR) else network

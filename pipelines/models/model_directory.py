@@ -1,14 +1,16 @@
 """Reads and writes model directories on storage."""
 
+import logging
 from collections.abc import Mapping
 
 from dmlcsr.model import FaceParser
-from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.taxonomy import Taxonomy, match
 from dmlcsr.weights import MODEL_FILES, ModelCard, pack_model, unpack_model
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.run.paths import RunPaths
 
+logger = logging.getLogger(__name__)
 WEIGHTS, CARD = MODEL_FILES
 
 
@@ -66,9 +68,22 @@ def origins(card: ModelCard) -> list[str] | None:
 
 
 def require_taxonomy(uri: str, card: ModelCard, data: str, taxonomy: Taxonomy) -> None:
-    """Raises UserError if the classes of model and data set differ."""
-    if card.taxonomy != taxonomy.name:
+    """Raises UserError if classes, pairs or sides of model and data set differ; unknown sides are a warning."""
+    found = match(card.taxonomy, taxonomy)
+    if found == "classes differ":
         raise UserError(
-            f"the model {uri} knows the classes of {card.taxonomy}, the data set {data} has those of "
-            f"{taxonomy.name}; ingest the data with --remap-to {card.taxonomy} or use another model"
+            f"the model {uri} knows the classes of {card.taxonomy.name}, the data set {data} has those of "
+            f"{taxonomy.name}; ingest the data with --remap-to {card.taxonomy.name} or use another model"
+        )
+    if found == "sides differ":
+        raise UserError(
+            f"the model {uri} and the data set {data} have the same classes, but left and right the other way round "
+            f"({card.taxonomy.name} and {taxonomy.name}); ingest the data with a --remap-to that swaps them"
+        )
+    if found == "sides unknown":
+        logger.warning(
+            "%s or %s does not say which part of a pair is on the viewer's left; if left and right are the other way "
+            "round in the other one, scores of pairs are wrong",
+            uri,
+            data,
         )

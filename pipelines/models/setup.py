@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from dmlcsr.augment import Augmentation
 from dmlcsr.losses import LossWeights
 from dmlcsr.model import DMLCSR, Architecture
-from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.taxonomy import Taxonomy, match
 from dmlcsr.weights import ModelCard, Preprocessing, load_matching
 from pipelines import storage
 from pipelines.config.training import LossConfig, OptimizerConfig, TrainConfig
@@ -36,7 +36,7 @@ def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
     """Weights of a model directory. If it was trained on another taxonomy, the classifier is left out."""
     parser, card = model_directory.read_model(uri)
     state = parser.state_dict()
-    if card.taxonomy == taxonomy.name:
+    if match(card.taxonomy, taxonomy) in ("same", "sides unknown"):
         return state
     return {name: value for name, value in state.items() if not name.startswith("parsing_head.classifier.")}
 
@@ -52,7 +52,7 @@ def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
         given = model_directory.read_card(config.init)
         architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
         preprocessing = replace(given.preprocessing, size=config.input.size)
-    return ModelCard(architecture=architecture, taxonomy=taxonomy.name, preprocessing=preprocessing)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=preprocessing)
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -94,10 +94,8 @@ def check_initial_run(config: TrainConfig, taxonomy: Taxonomy) -> None:
             f"--csr.initial-run {uri} has {done} of {initial.num_epochs} epochs; schedule.epochs is {wanted}"
         )
     card, mine = model_directory.read_card(uri), model_card(config, taxonomy)
-    same = (card.architecture, card.taxonomy, card.preprocessing) == (
-        mine.architecture, mine.taxonomy, mine.preprocessing
-    )  # fmt: skip
-    if not same or initial.optimizer.name != config.optimizer.name:
+    same = (card.architecture, card.preprocessing) == (mine.architecture, mine.preprocessing)
+    if not same or match(card.taxonomy, mine.taxonomy) != "same" or initial.optimizer.name != config.optimizer.name:
         raise UserError(
             f"--csr.initial-run {uri} was trained with another `model`, `input.size`, `init`, `optimizer.name`, "
             "or on other classes; use the same values in both runs"

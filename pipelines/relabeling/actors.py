@@ -17,7 +17,7 @@ from dmlcsr.augment import Pose, warp_image
 from dmlcsr.predict import Prediction
 from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy, Refined, refine
-from dmlcsr.taxonomy import get_taxonomy
+from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import Split
 from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import RelabelledRow, Row
@@ -97,7 +97,7 @@ class _ShardActor:
         groups = row_groups.list_groups(source)
         piece = RowRange(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
         rows = row_groups.read_rows(source, [piece], dataset.SCHEMA.names)
-        return [_decoded(row, self.predictors[0].size, source.taxonomy_name) for row in rows]  # type: ignore[arg-type]
+        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
 
     def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:
         if batch:
@@ -105,13 +105,13 @@ class _ShardActor:
             yield from map(Predicted, batch, self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
 
 
-def _decoded(row: Row, size: int, taxonomy: str) -> Sample | SampleProblem:
+def _decoded(row: Row, size: int, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
     """The row with its image and label decoded, or the reason why the row is bad."""
     try:
         image = decode_image(row["image"])
         label = None if row["label"] is None else decode_label(row["label"])
-        if label is not None:
-            checks.check_label(label, image.shape[:2], get_taxonomy(taxonomy))
+        if label is not None and taxonomy is not None:
+            checks.check_label(label, image.shape[:2], taxonomy)
     except BadSampleError as error:
         return SampleProblem(source=row["id"], reason=error.reason, detail=str(error))
     except ValueError as error:

@@ -17,6 +17,7 @@ from ray.util import metrics
 
 from dmlcsr.quality import ConfidenceSums
 from dmlcsr.refine import Policy
+from dmlcsr.taxonomy import Taxonomy
 from pipelines import storage
 from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import RelabelConfig
@@ -63,6 +64,8 @@ class RelabelResult(TypedDict):
 def run(config: RelabelConfig) -> RelabelResult:
     """Writes the new version, or continues it, and writes the files of suspect rows."""
     manifest = dataset.read_manifest(config.data)
+    if manifest.label_taxonomy is None:  # no split has labels that could stay as they are
+        config = config.model_copy(update={"splits": SPLITS})
     lineage, resumed = lineage_of(config, manifest), False
     claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
     config = claims.find_claim(*claim) or config
@@ -109,7 +112,8 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
         folds.check(config, manifest)
         return
     _, card = model_directory.read_model(config.model)
-    model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
+    if manifest.label_taxonomy is not None:
+        model_directory.require_taxonomy(config.model, card, config.data, manifest.label_taxonomy)
     if model_directory.has_seen(card, manifest.origin):
         logger.warning(
             "%s was trained on the images and labels of %s: it may repeat their errors, and its scores of them are too "
@@ -133,9 +137,15 @@ def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def taxonomy_of(config: RelabelConfig, manifest: Manifest) -> Taxonomy:
+    """The classes of the new labels: those of the old ones, or the model's if there are none."""
+    return manifest.label_taxonomy or model_directory.read_card(config.model).taxonomy
+
+
 def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) -> None:
     """Makes the new version in the claimed output and commits it."""
     teachers = [config.model] if config.folds is None else folds.train_models(config)
+    taxonomy = taxonomy_of(config, manifest)
     sources = {split: row_groups.open_split(config.data, manifest, split) for split in config.splits}
     shards = [shard for split, source in sources.items() for shard in make_shards(split, source, manifest)]
     job = RelabelPlan(
@@ -151,9 +161,9 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
     with ray_session(needs(config.actors)):
         files = copy_splits(config, manifest)
         if config.policy == "confident":
-            thresholds = tuple(estimate_thresholds(config, job, shards, manifest.taxonomy.num_classes))
+            thresholds = tuple(estimate_thresholds(config, job, shards, taxonomy.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
-        counts, rejected = RelabelCounts.zeros(manifest.taxonomy.num_classes), []
+        counts, rejected = RelabelCounts.zeros(taxonomy.num_classes), []
         for answer in _answers(config, RefineActor, job, shards, "relabelled"):
             counts += RelabelCounts.from_dict(answer["tally"])
             rejected += answer["rejected"]
@@ -249,7 +259,7 @@ def finish_version(
     rejected: Sequence[SampleProblem],
 ) -> None:
     """Writes the worst rows and then the manifest, which completes the new version."""
-    taxonomy = manifest.taxonomy
+    taxonomy = taxonomy_of(config, manifest)
     storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, counts.worst)})
     relabelled = counts.summary(taxonomy) | {
         "thresholds": dict(zip(taxonomy.classes, job.policy.thresholds, strict=False)) or None,

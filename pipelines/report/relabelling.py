@@ -37,7 +37,8 @@ def sections(uri: str, manifest: Manifest) -> Sections:
 
 def _overview(uri: str, manifest: Manifest, found: Mapping[str, Any]) -> str:
     rows = ", ".join(f"{count:,} {split}" for split, count in manifest.num_rows().items())
-    text: dict[str, object] = {"Rows": rows, "Classes": manifest.taxonomy_name, "Bad rows": manifest.num_quarantined}
+    classes = manifest.label_taxonomy.name if manifest.label_taxonomy else "none, the faces have no labels"
+    text: dict[str, object] = {"Rows": rows, "Classes": classes, "Bad rows": manifest.num_quarantined}
     for name, value in manifest.lineage.items():
         if value is not None:
             text[_NAMES.get(name, name.replace("_", " ").capitalize())] = _text(value)

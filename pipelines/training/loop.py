@@ -25,7 +25,6 @@ from dmlcsr.losses import LossTerms, dml_loss
 from dmlcsr.model import DMLCSR
 from dmlcsr.predict import normalize
 from dmlcsr.schedule import learning_rate
-from dmlcsr.taxonomy import get_taxonomy
 from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
 from pipelines.data.dataset import Manifest
@@ -82,7 +81,7 @@ class RankTrainer:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
-        self.taxonomy = get_taxonomy(manifest.taxonomy_name)
+        self.taxonomy = manifest.taxonomy
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(config.workers.cpus_per_worker)
         torch.backends.cudnn.benchmark = True  # every batch has the same shape; no effect without a GPU

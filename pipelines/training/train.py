@@ -139,7 +139,7 @@ def train_trial(
         trial = Trial(
             trial=trial_ref.trial,
             architecture=asdict(architecture),
-            taxonomy=manifest.taxonomy_name,
+            taxonomy=manifest.taxonomy.name,
             num_cycles=config.csr.num_cycles,
         )
         get_result(orchestrator_handle.register.remote(trial), "the orchestrator's answer to register")

@@ -50,8 +50,7 @@ def write_data(uri: str, rows: Mapping[Split, list[Row]], copies: int) -> None:
             yield file
 
     splits = {split: tuple(files(split)) for split in rows}
-    classes, digest = CELEBAMASK_HQ.classes, dataset.digest_of(splits)
-    manifest = Manifest(taxonomy_name=CELEBAMASK_HQ.name, classes=classes, splits=splits, digest=digest)
+    manifest = Manifest(label_taxonomy=CELEBAMASK_HQ, splits=splits, digest=dataset.digest_of(splits))
     dataset.finish_build(uri, manifest.model_dump(mode="json"))
 
 

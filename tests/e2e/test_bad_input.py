@@ -10,7 +10,7 @@ import pytest
 
 import ray_job
 from dmlcsr.model import Architecture, FaceParser
-from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines import storage
 from pipelines.config.base import SPLITS
@@ -52,8 +52,7 @@ def data(tmp_path_factory):
         for n in range(4)
     ]
     files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in SPLITS}
-    classes = dataset.get_taxonomy("celebamask_hq").classes
-    manifest = Manifest(taxonomy_name="celebamask_hq", classes=classes, splits=files, digest=dataset.digest_of(files))
+    manifest = Manifest(label_taxonomy=CELEBAMASK_HQ, splits=files, digest=dataset.digest_of(files))
     dataset.finish_build(out, manifest.model_dump(mode="json"))
     return out
 
@@ -65,17 +64,19 @@ def copy_of(data, out, change):
     return out
 
 
+EARLIER = {"format_version": 2, "taxonomy": "celebamask_hq", "classes": ["background"]}
 MANIFESTS = {
     "missing": (None, "is not a data set: it has no dataset.json"),
     "half-written": (lambda c: json.dumps(c)[:200], "half-written or not ours"),
     "empty": (lambda c: "", "half-written or not ours"),
     "another version": (
-        lambda c: json.dumps(c | {"format_version": 3}),
-        "has format version 3; this release reads 1 and 2",
+        lambda c: json.dumps(c | {"format_version": 4}),
+        "has format version 4; this release reads 1 to 3",
     ),
     "damaged": (lambda c: json.dumps(c | {"splits": {"train": [{"path": 1}]}}), "is damaged at"),
-    "unknown taxonomy": (lambda c: json.dumps(c | {"taxonomy": "cats"}), "unknown taxonomy 'cats'"),
-    "other classes": (lambda c: json.dumps(c | {"classes": ["background"]}), "other classes than the taxonomy"),
+    "unknown taxonomy": (lambda c: json.dumps(c | EARLIER | {"taxonomy": "cats"}), "unknown taxonomy 'cats'"),
+    "other classes": (lambda c: json.dumps(c | EARLIER), "other classes than the taxonomy"),
+    "damaged taxonomy": (lambda c: json.dumps(c | {"taxonomy": {"name": "cats"}}), "is damaged at"),
 }
 
 
@@ -90,7 +91,7 @@ def test_a_data_set_whose_manifest_cannot_be_used(data, tmp_path, kind, run_here
 
 def test_a_model_of_another_taxonomy(data, tmp_path, run_here):
     architecture = Architecture(num_classes=11, depth=18, width=0.125)
-    card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
+    card = ModelCard(architecture=architecture, taxonomy=LAPA, preprocessing=Preprocessing(size=64))
     model_directory.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
     done = run_here("evaluate", "--model", tmp_path / "model", "--data", data, "--out", tmp_path / "scores")
     refused(done, "lapa", "celebamask_hq")
@@ -157,7 +158,7 @@ def test_a_relabelling_with_too_many_bad_rows_ends_with_its_sentence(tmp_path):
     file = dataset.write_file(data, "train/part-00000.parquet", rows)
     packing.write_manifest(data, CELEBAMASK_HQ, {"train": [file]}, [], {})
     architecture = Architecture(num_classes=19, depth=18, width=0.125)
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=64))
     model_directory.write_model(str(tmp_path / "model"), FaceParser(architecture).eval(), card)
     done = run_command("relabel", "--model", tmp_path / "model", "--data", data, "--out", out)
     assert done.code == 2 and "rows of" in done.stderr.strip().splitlines()[-1], done.stderr

@@ -21,7 +21,7 @@ def manifest(**num_rows: int) -> Manifest:
         for split in SPLITS
         if (count := num_rows.get(split))
     }
-    return Manifest(taxonomy_name="lapa", classes=LAPA.classes, splits=splits, digest="0")
+    return Manifest(label_taxonomy=LAPA, splits=splits, digest="0")
 
 
 def as_only_worker(config: TrainConfig, work: Callable[[RankTrainer], T]) -> T:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from dmlcsr.model import DMLCSR, Architecture, FaceParser
 from dmlcsr.model.layers import BatchNorm
+from dmlcsr.taxonomy import CELEBAMASK_HQ, Taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing, pack_model
 
 
@@ -26,7 +27,7 @@ def imagenet_like(depth: int, naming: str) -> tuple[FaceParser, dict[str, Tensor
 def untrained_model():
     torch.manual_seed(0)
     architecture = Architecture(num_classes=19, depth=18, width=0.25)
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=128))
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=128))
     return pack_model(FaceParser(architecture).eval(), card)
 
 
@@ -54,7 +55,7 @@ def kept_bytes(architecture: Architecture, batch_size: int, size: int) -> int:
     return sum(seen)
 
 
-def card(size: int = 64, taxonomy: str = "celebamask_hq", num_classes: int = 19) -> ModelCard:
+def card(size: int = 64, taxonomy: Taxonomy = CELEBAMASK_HQ) -> ModelCard:
     """Makes the card of a small model."""
-    architecture = Architecture(num_classes=num_classes, depth=18, width=0.125)
+    architecture = Architecture(num_classes=taxonomy.num_classes, depth=18, width=0.125)
     return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=Preprocessing(size=size))

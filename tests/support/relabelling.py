@@ -8,6 +8,7 @@ from dmlcsr.augment import Pose, warp_image
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.predict import Predictor
 from dmlcsr.refine import refine
+from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines.data import dataset, images, row_groups
 from pipelines.models import model_directory
@@ -21,7 +22,7 @@ def write_model(folder, seed=0, width=0.125, **card):
     """Writes an untrained model. Its labels are wrong, but reproducible."""
     torch.manual_seed(seed)
     architecture = Architecture(num_classes=19, depth=18, width=width)
-    described = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    described = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=64))
     model_directory.write_model(str(folder), FaceParser(architecture).eval(), replace(described, **card))
     return str(folder)
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from dmlcsr.metrics import Counts, scores
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.predict import Predictor
-from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig, ImportWeightsConfig, PredictConfig
@@ -31,7 +31,7 @@ def model(tmp_path_factory):
     torch.manual_seed(0)
     architecture = Architecture(num_classes=19, depth=18, width=0.125)
     out = str(tmp_path_factory.mktemp("model") / "model")
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=64))
     model_directory.write_model(out, FaceParser(architecture).eval(), card)
     return out
 
@@ -78,7 +78,7 @@ def test_scores_matrix_and_overlays_are_written(model, faces, tmp_path):
 
 def test_a_model_of_other_classes_is_refused(faces, tmp_path):
     architecture = Architecture(num_classes=11, depth=18, width=0.125)
-    card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
+    card = ModelCard(architecture=architecture, taxonomy=LAPA, preprocessing=Preprocessing(size=64))
     model_directory.write_model(str(tmp_path), FaceParser(architecture).eval(), card)
     with pytest.raises(UserError, match="knows the classes of lapa"):
         evaluate.run(EvaluateConfig(model=str(tmp_path), data=str(faces)))
@@ -160,7 +160,7 @@ def test_an_imagenet_resnet_becomes_a_model_directory_with_a_key_report(imported
     assert sorted(result["unexpected"]) == ["fc.bias", "fc.weight"]
     assert result["missing"] and all(not name.startswith("encoder.") for name in result["missing"])
     parser, card = model_directory.read_model(result["out"])
-    assert card.taxonomy == "lapa" and card.preprocessing.size == 473
+    assert card.taxonomy.name == "lapa" and card.preprocessing.size == 473
     assert all(torch.equal(value, source[name]) for name, value in parser.encoder.state_dict().items())
 
 

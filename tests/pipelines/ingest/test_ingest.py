@@ -148,7 +148,7 @@ def test_a_split_file_decides_and_what_it_does_not_name_is_quarantined(flat, tmp
 def test_a_remap_rewrites_the_labels_by_the_explicit_table(raw, tmp_path):
     ingest.run(pairs(raw, tmp_path / "out", remap_to="lapa"))
     manifest = dataset.read_manifest(str(tmp_path / "out"))
-    assert manifest.taxonomy_name == "lapa"
+    assert manifest.taxonomy.name == "lapa"
     for row in rows_of(tmp_path / "out"):
         label = cv2.imdecode(np.frombuffer(row["label"], np.uint8), cv2.IMREAD_UNCHANGED)
         assert label.max() < LAPA.num_classes and (label == LAPA.classes.index("nose")).any()
@@ -222,7 +222,7 @@ def test_celebamask_hq_parts_are_painted_at_their_own_size_and_images_are_untouc
     result = ingest.run(celeba_config(celeba, tmp_path / "out"))
     assert result["num_rows"] == {"train": 16, "val": 2, "test": 2} and result["num_quarantined"] == 0
     manifest = dataset.read_manifest(str(tmp_path / "out"))
-    assert manifest.lineage["paint_order"] == "ids" and manifest.taxonomy_name == "celebamask_hq"
+    assert manifest.lineage["paint_order"] == "ids" and manifest.taxonomy.name == "celebamask_hq"
     truth = sorted(raw.glob("*/labels/*.png"))
     for split in SPLITS:
         for row in rows_of(tmp_path / "out", split):
@@ -269,7 +269,7 @@ def test_helen_takes_the_most_probable_class(raw, tmp_path):
         (source / f"{name}.txt").write_text(line)
     result = ingest.run(IngestConfig(format="helen", source=str(source), out=str(tmp_path / "out")))
     assert result["num_rows"] == {"train": 2, "val": 1, "test": 1}
-    assert dataset.read_manifest(str(tmp_path / "out")).taxonomy_name == "helen"
+    assert dataset.read_manifest(str(tmp_path / "out")).taxonomy.name == "helen"
     for split in SPLITS:
         for row in rows_of(tmp_path / "out", split):
             label = cv2.imdecode(np.frombuffer(row["label"], np.uint8), cv2.IMREAD_UNCHANGED)
@@ -285,7 +285,7 @@ def test_rows_that_look_mirrored_are_counted_and_listed_and_kept(raw, tmp_path):
         for path in (image, label):
             cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[:, ::-1])
     result = ingest.run(pairs(source, tmp_path / "out"))
-    assert result["num_mirrored"] == 2 and result["num_rows"]["train"] == 16
+    assert result["remarks"] == {"looks_mirrored": 2} and result["num_rows"]["train"] == 16
     table = pq.read_table(tmp_path / "out" / "remarks" / "part-00000.parquet").to_pylist()
     assert [(row["source"], row["reason"]) for row in table] == [
         (f"train/{image.stem}", "looks_mirrored") for image in mirrored

@@ -9,6 +9,7 @@ import torch
 from ray.exceptions import RayActorError
 
 from dmlcsr.regulation import update_ensemble
+from dmlcsr.taxonomy import LAPA
 from pipelines import status, storage
 from pipelines.config.commands import StatusConfig
 from pipelines.data import dataset
@@ -180,7 +181,7 @@ def test_a_teacher_of_other_classes_is_refused(faces, tmp_path):
     from dmlcsr.weights import ModelCard, Preprocessing
 
     architecture = Architecture(num_classes=11, depth=18, width=0.125)
-    card = ModelCard(architecture=architecture, taxonomy="lapa", preprocessing=Preprocessing(size=64))
+    card = ModelCard(architecture=architecture, taxonomy=LAPA, preprocessing=Preprocessing(size=64))
     model_directory.write_model(str(tmp_path / "model"), FaceParser(architecture), card)
     with pytest.raises(UserError, match="classes of lapa"):
         train.run(smoke(faces, tmp_path / "run", teacher=str(tmp_path / "model")))

@@ -51,7 +51,7 @@ def test_the_exported_model_has_no_edge_heads_and_knows_where_it_comes_from(trai
     _, result = trained
     parser, card = model_directory.read_model(result["model"])
     assert not [name for name in parser.state_dict() if "edge" in name]
-    assert card.taxonomy == "celebamask_hq" and card.preprocessing.size == 64
+    assert card.taxonomy.name == "celebamask_hq" and card.preprocessing.size == 64
     assert card.lineage["data_digest"] == dataset.read_manifest(str(faces)).digest
     assert card.metrics["val_mean_f1"] == result["val_mean_f1"]
 

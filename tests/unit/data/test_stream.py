@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dmlcsr.augment import Augmentation, Pose, decode_factor, warp_image
 from dmlcsr.synthetic import render_face
+from dmlcsr.taxonomy import LAPA
 from pipelines.data import dataset, images, row_groups, stream
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.data.row_groups import SplitFiles
@@ -125,8 +126,7 @@ def tiny(tmp_path_factory):
         )
     file = dataset.write_file(out, "train/part-00000.parquet", rows)
     manifest = Manifest(
-        taxonomy="lapa",
-        classes=dataset.get_taxonomy("lapa").classes,
+        label_taxonomy=LAPA,
         splits={"train": (file,)},
         digest=dataset.digest_of({"train": (file,)}),
     )
@@ -167,7 +167,7 @@ def test_damaged_bytes_are_an_error_that_says_so():
 
 def test_groups_follow_from_the_manifest():
     file = DataFile(path="train/part-00000.parquet", num_rows=35, num_bytes=1, sha256="x")
-    manifest = Manifest(taxonomy_name="lapa", classes=(), splits={"train": (file,)}, digest="d")
+    manifest = Manifest(label_taxonomy=LAPA, splits={"train": (file,)}, digest="d")
     source = row_groups.open_split("/data", manifest, "train")
     groups = row_groups.list_groups(source)
     assert groups.file.tolist() == [0, 0, 0] and groups.group.tolist() == [0, 1, 2]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import ray_job
 from dmlcsr import export, load_model, parse
 from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing, save_model
 
 
@@ -24,7 +25,7 @@ def model():
     torch.manual_seed(0)
     architecture = Architecture(num_classes=19, depth=18, width=0.0625)
     preprocessing = Preprocessing(size=64, channel_order="bgr")
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=preprocessing)
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=preprocessing)
     return FaceParser(architecture).eval(), card
 
 

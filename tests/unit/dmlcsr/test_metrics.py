@@ -10,7 +10,7 @@ from dmlcsr.taxonomy import HELEN, LAPA, Taxonomy
 from tests.support.commands import DATA
 
 GOLDEN = dict(np.load(DATA / "losses_metrics.npz"))
-SIX = Taxonomy("six", tuple("abcdef"), (), ((0, 0, 0),) * 6)
+SIX = Taxonomy("six", tuple("abcdef"), ((0, 0, 0),) * 6)
 Ids = npt.NDArray[np.uint8]
 
 

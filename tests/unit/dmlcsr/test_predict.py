@@ -26,7 +26,7 @@ def test_labels_come_out_at_the_image_size_without_distortion(height, width):
     truth[height // 4 : height // 2, width // 3 : width // 2] = 4
     truth[height // 2 :, : width // 2] = 8
     image = np.repeat((truth * 20)[..., None], 3, axis=2)
-    predictor = Predictor(FromColors(), card(256, "lapa", 11))
+    predictor = Predictor(FromColors(), card(256, LAPA))
     predicted = predictor.label_map(image)
     assert predicted.shape == truth.shape and predicted.dtype == np.uint8
     # Only pixels beside a boundary may differ.

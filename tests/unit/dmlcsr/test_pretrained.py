@@ -64,7 +64,7 @@ def test_importing_an_official_checkpoint_uses_every_key() -> None:
     assert report.missing == report.unexpected == ()
     assert set(report.loaded) == set(network.state_dict())
     assert card.preprocessing == Preprocessing(size=473, channel_order="bgr")
-    assert card.architecture.residual_activation and card.taxonomy == "lapa"
+    assert card.architecture.residual_activation and card.taxonomy == LAPA
 
 
 def test_an_official_checkpoint_for_other_classes_is_refused() -> None:

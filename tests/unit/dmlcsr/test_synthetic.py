@@ -109,7 +109,7 @@ def test_viewer_left_parts_lie_left_of_their_partners() -> None:
     for face in faces():
         if abs(face.meta["roll"]) > 15:
             continue
-        for left, right in CELEBAMASK_HQ.flip_pairs:
+        for left, right in CELEBAMASK_HQ.sides:
             a, b = face.label == left, face.label == right
             if a.sum() > 3 and b.sum() > 3:
                 assert columns[a].mean() < columns[b].mean(), (face.id, left)

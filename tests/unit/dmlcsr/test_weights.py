@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmlcsr.model import DMLCSR, Architecture, FaceParser
+from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from dmlcsr.weights import (
     MODEL_FILES,
     ModelCard,
@@ -28,7 +29,7 @@ from dmlcsr.weights import (
 TINY = Architecture(num_classes=11, depth=18, width=0.05)
 CARD = ModelCard(
     architecture=TINY,
-    taxonomy="lapa",
+    taxonomy=LAPA,
     preprocessing=Preprocessing(size=64, channel_order="bgr"),
     metrics={"val_mean_f1": 0.5},
     lineage={"run": "s3://bucket/run", "epochs": [1, 2]},
@@ -84,9 +85,7 @@ def test_save_and_load_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_score_that_is_not_a_number_survives_as_null() -> None:
-    card = ModelCard(
-        architecture=TINY, taxonomy="lapa", preprocessing=CARD.preprocessing, metrics={"f1.hair": math.nan}
-    )
+    card = ModelCard(architecture=TINY, taxonomy=LAPA, preprocessing=CARD.preprocessing, metrics={"f1.hair": math.nan})
     content = card.to_json()
     assert content["metrics"] == {"f1.hair": None}
     assert math.isnan(ModelCard.from_json(content).metrics["f1.hair"])
@@ -94,15 +93,13 @@ def test_a_score_that_is_not_a_number_survives_as_null() -> None:
 
 def test_a_card_of_another_network_or_taxonomy_is_refused() -> None:
     with pytest.raises(ValueError, match="19 classes, but the network has 11"):
-        ModelCard(architecture=TINY, taxonomy="celebamask_hq", preprocessing=CARD.preprocessing)
-    with pytest.raises(ValueError, match="unknown taxonomy"):
-        ModelCard(architecture=TINY, taxonomy="cats", preprocessing=CARD.preprocessing)
+        ModelCard(architecture=TINY, taxonomy=CELEBAMASK_HQ, preprocessing=CARD.preprocessing)
     with pytest.raises(ValueError, match="the card describes"):
         pack_model(FaceParser(Architecture(num_classes=11, depth=18, width=0.1)), CARD)
 
 
 def test_lineage_that_json_cannot_hold_is_refused() -> None:
-    card = ModelCard(architecture=TINY, taxonomy="lapa", preprocessing=CARD.preprocessing, lineage={"x": object()})
+    card = ModelCard(architecture=TINY, taxonomy=LAPA, preprocessing=CARD.preprocessing, lineage={"x": object()})
     with pytest.raises(ValueError, match="JSON"):
         pack_model(tiny_parser(), card)
 
@@ -110,11 +107,13 @@ def test_lineage_that_json_cannot_hold_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format_version=2), "format version 2"),
+        (lambda c: c.update(format_version=3), "format version 3"),
         (lambda c: c.pop("format_version"), "format version None"),
         (lambda c: c.pop("taxonomy"), "lacks taxonomy"),
-        (lambda c: c.update(taxonomy="celebamask_hq"), "19 classes"),
-        (lambda c: c.update(taxonomy=3), "taxonomy must be of type str"),
+        (lambda c: c.update(taxonomy=CELEBAMASK_HQ.to_dict()), "19 classes"),
+        (lambda c: c.update(format_version=1, taxonomy="cats"), "unknown taxonomy"),
+        (lambda c: c["taxonomy"].update(hats=1), "taxonomy: unknown key 'hats'"),
+        (lambda c: c.update(taxonomy=3), "taxonomy: expected the keys name, classes"),
         (lambda c: c["architecture"].pop("width"), "lacks architecture.width"),
         (lambda c: c["architecture"].update(depth=19), "depth must be one of"),
         (lambda c: c["architecture"].update(depth=True), "architecture.depth must be of type int"),

@@ -19,7 +19,7 @@ from pipelines.ingest.label_files import LABEL
 from tests.support.commands import ROOT
 
 NAMES = get_args(RawFormatName)
-EYES = Taxonomy("eyes", ("background", "left", "right"), (), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
+EYES = Taxonomy("eyes", ("background", "left", "right"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
 
 
 def locate(path):

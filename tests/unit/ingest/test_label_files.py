@@ -44,18 +44,55 @@ def test_a_later_id_paints_over_an_earlier_one():
     assert [CLASSES[value] for value in label[0, :5]] == ["skin", "nose", "cloth", "cloth", "cloth"]
 
 
-def test_with_accessories_last_cloth_and_neck_are_below_and_glasses_above():
-    order = ("eye_g", "cloth", "neck", "skin", "nose", "hair", "neck_l")
-    label = label_files.paint_parts(bars(*order), "accessories_last")
-    names = [CLASSES[value] for value in label[0, :7]]
-    assert names == ["eye_g", "eye_g", "eye_g", "eye_g", "eye_g", "eye_g", "neck_l"]
-    label = label_files.paint_parts(bars("skin", "cloth", "neck"), "accessories_last")
-    assert [CLASSES[value] for value in label[0, :3]] == ["skin", "skin", "skin"]
+PUBLISHED_ORDERS = {
+    "ids": "skin nose eye_g l_eye r_eye l_brow r_brow l_ear r_ear mouth u_lip l_lip hair hat ear_r neck_l neck cloth",
+    "farl": "neck skin cloth l_ear r_ear l_brow r_brow l_eye r_eye nose mouth l_lip u_lip hair eye_g hat ear_r neck_l",
+    "bisenet": "skin l_brow r_brow l_eye r_eye eye_g l_ear r_ear ear_r nose mouth u_lip l_lip neck neck_l cloth hair "
+    "hat",
+}
 
 
-def test_both_orders_paint_every_part_once():
-    for order in label_files.PAINT_ORDERS.values():
-        assert sorted(order) == sorted(CLASSES[1:])
+@pytest.mark.parametrize("order", PUBLISHED_ORDERS)
+def test_every_pixel_of_a_stack_belongs_to_the_part_that_the_order_paints_last(order):
+    """Part n of the stack covers the columns n, n + 1 and n + 2, so each pixel is claimed by up to three parts."""
+    parts = CLASSES[1:]
+    masks = {}
+    for number, part in enumerate(parts):
+        mask = np.zeros((2, len(parts) + 2), np.uint8)
+        mask[:, number : number + 3] = 255
+        masks[part] = png(mask)
+    ranks = PUBLISHED_ORDERS[order].split()
+    label = label_files.paint_parts(masks, order)
+    for column in range(len(parts) + 2):
+        claimed = [parts[number] for number in range(column - 2, column + 1) if 0 <= number < len(parts)]
+        assert [CLASSES[part] for part in label[:, column]] == [max(claimed, key=ranks.index)] * 2
+
+
+def test_the_orders_are_the_published_ones_and_paint_every_part_once():
+    assert {name: " ".join(parts) for name, parts in label_files.PAINT_ORDERS.items()} == PUBLISHED_ORDERS
+    assert all(sorted(order) == sorted(CLASSES[1:]) for order in label_files.PAINT_ORDERS.values())
+
+
+COLORS = (((0, 0, 0), 0), ((255, 0, 0), 1), ((0, 0, 255), 4))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_colours_become_the_ids_of_the_table(mode):
+    ids = np.array([[0, 1], [2, 1]])
+    pixels = np.array([color for color, _ in COLORS], np.uint8)[ids]
+    label = label_files.single({"label": saved(Image.fromarray(pixels).convert(mode))}, COLORS)
+    assert label.tolist() == [[0, 1], [4, 1]]
+
+
+def test_a_colour_that_is_not_in_the_table_is_named_and_jpeg_is_refused():
+    pixels = np.zeros((4, 4, 3), np.uint8)
+    pixels[1, 2] = (1, 2, 3)
+    with pytest.raises(BadSampleError, match=r"color \(1, 2, 3\) of 1 pixels") as caught:
+        label_files.single({"label": saved(Image.fromarray(pixels))}, COLORS)
+    assert caught.value.reason == "unknown_color"
+    assert reason_of(lambda data: label_files.decode_colors(data, COLORS), saved(Image.fromarray(pixels), "JPEG")) == (
+        "label_not_ids"
+    )
 
 
 @given(hnp.arrays(np.uint8, (3, 6, 5), elements=st.integers(0, 255)))

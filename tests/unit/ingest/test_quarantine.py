@@ -31,7 +31,7 @@ def test_every_bad_sample_is_in_the_table_with_its_own_reason(tmp_path):
         sample(tmp_path, "other_size", image, label[:7]),
         sample(tmp_path, "other_ids", image, label + 200),
     ]
-    packed = ingest.pack_samples(samples, LabelReader(LAPA, label_files.single, None))
+    packed = ingest.pack_samples(samples, LabelReader(LAPA, label_files.single, None, LAPA, None))
     assert [row["id"] for row in packed.rows] == ["good"]
     out = str(tmp_path / "out")
     packing.write_problems(out, packing.QUARANTINE, packed.rejected)

@@ -9,14 +9,14 @@ from dmlcsr.metrics import Counts, scores
 from dmlcsr.model import DMLCSR, Architecture
 from dmlcsr.predict import Predictor
 from dmlcsr.regulation import reestimate
-from dmlcsr.taxonomy import get_taxonomy
+from dmlcsr.taxonomy import LAPA, get_taxonomy
 from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines.data.images import encode_png
 from pipelines.models import scoring
 
 SIZE = 32
 ARCHITECTURE = Architecture(num_classes=11, depth=18, width=0.125)
-CARD = ModelCard(architecture=ARCHITECTURE, taxonomy="lapa", preprocessing=Preprocessing(size=SIZE))
+CARD = ModelCard(architecture=ARCHITECTURE, taxonomy=LAPA, preprocessing=Preprocessing(size=SIZE))
 CPU = torch.device("cpu")
 
 

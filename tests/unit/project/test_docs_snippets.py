@@ -9,6 +9,7 @@ import torch
 import ray_job
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.synthetic import render_face
+from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing, save_model
 from tests.support.commands import ROOT
 
@@ -18,7 +19,7 @@ def test_snippets_run(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
     architecture = Architecture(num_classes=19, depth=18, width=0.0625)
-    card = ModelCard(architecture=architecture, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64))
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=64))
     save_model(tmp_path / "runs" / "first" / "model", FaceParser(architecture).eval(), card)
     cv2.imwrite("photo.jpg", render_face(0, 0, 96).image[..., ::-1])
     ray_job.main(["export", "--model", "runs/first", "--format", "onnx", "--out", "face-parser.onnx"])

@@ -18,6 +18,7 @@ from torch.optim import AdamW
 
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.pretrained import read_checkpoint
+from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import MODEL_FILES, ModelCard, Preprocessing, pack_model
 from pipelines import storage  # fmt: skip
 from pipelines.config import options, plain_yaml
@@ -150,7 +151,7 @@ ARCHITECTURE = Architecture(num_classes=19, depth=18, width=0.05)
 MODEL = pack_model(
     FaceParser(ARCHITECTURE).eval(),
     ModelCard(
-        architecture=ARCHITECTURE, taxonomy="celebamask_hq", preprocessing=Preprocessing(size=64),
+        architecture=ARCHITECTURE, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=64),
         lineage={"origins": ["a"]},
     ),
 )  # fmt: skip

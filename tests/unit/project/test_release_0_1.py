@@ -15,7 +15,7 @@ from pipelines import storage
 from pipelines.config.base import SPLITS
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.data import dataset, images, row_groups
-from pipelines.errors import OutputTakenError
+from pipelines.errors import OutputTakenError, UserError
 from pipelines.models import checkpoint, model_directory, setup
 from pipelines.regulation.ledger import Ensemble, Ledger
 from pipelines.relabeling import suspects
@@ -36,6 +36,10 @@ def release(tmp_path_factory):
     for path in folder.rglob("*"):
         if path.suffix in (".json", ".yaml"):
             path.write_text(path.read_text().replace(PLACE, str(folder)))
+    shutil.copytree(folder / "data", folder / "procedural")
+    manifest = folder / "data" / "dataset.json"  # as one that was ingested: procedural ones of 0.1 are refused
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"lineage": {"command": "ingest", "format": "pairs"}}))
     return folder
 
 
@@ -64,6 +68,23 @@ def test_every_row_of_a_data_set_is_read(release, name):
         for row in rows:
             assert images.decode_image(row["image"]).shape == (32, 32, 3)
             assert images.decode_label(row["label"]).max() < 19
+
+
+def test_a_data_set_with_left_and_right_the_wrong_way_round_is_refused_in_one_sentence(release, tmp_path):
+    with pytest.raises(UserError, match=r"procedural faces of release 0\.1.*make them again with `synth`"):
+        dataset.read_manifest(str(release / "procedural"))
+    folder = shutil.copytree(release / "data", tmp_path / "remapped")
+    content = json.loads((folder / "dataset.json").read_text())
+    content["lineage"] |= {"taxonomy": "celebamask_hq", "remap_to": "lapa"}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="took left for right; ingest the source again"):
+        dataset.read_manifest(str(folder))
+    child = shutil.copytree(release / "relabelled", tmp_path / "relabelled")
+    content = json.loads((child / "dataset.json").read_text())
+    content["lineage"]["data"] = str(folder)
+    (child / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="took left for right"):
+        dataset.read_manifest(str(child))
 
 
 def test_a_relabelled_version_says_how_good_its_labels_were(release, capsys):

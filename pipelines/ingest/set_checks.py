@@ -1,0 +1,73 @@
+"""Checks of a whole set, which no single sample can show: other sides, ids in another order."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dmlcsr.relations import Agreement
+from dmlcsr.taxonomy import Taxonomy
+from pipelines.config.base import Split
+from pipelines.data.packing import MIRRORED, SampleProblem
+
+logger = logging.getLogger(__name__)
+WHOLE_SET = "(all rows)"
+"""Source of a remark about the whole set."""
+OTHER_SIDES, OTHER_ORDER = "other_sides", "other_order"
+"""Reasons of such remarks: left and right, or the ids, are those of another convention."""
+_NUM_ROWS = 200
+"""Number of rows after which the order of the ids is judged, or all rows of a smaller set."""
+_MAX_VIOLATED = 0.05
+"""Fraction of violated relations above which ids seem to be in another order. Real labels violate less than 0.2 %."""
+
+
+class SetChecks:
+    """Collects facts about rows while their shards are packed, and makes remarks about the set."""
+
+    def __init__(self, taxonomy: Taxonomy, mapping: str | None) -> None:
+        self.taxonomy = taxonomy
+        self.mapping = mapping or ""
+        self.num_rows = 0
+        self.agreements: dict[str, Agreement] = {}
+        self.order_remark: SampleProblem | None = None
+        self.is_judged = False
+
+    def add(self, split: Split, facts: Sequence[Mapping[str, Any]]) -> None:
+        """Adds the facts about the rows of a shard; warns as soon as enough rows show another order of ids."""
+        for fact in facts:
+            self.num_rows += 1
+            for name, counts in fact["agreements"].items():
+                self.agreements[name] = self.agreements.get(name, Agreement(0, 0)) + tuple(counts)
+        if self.num_rows >= _NUM_ROWS and not self.is_judged:
+            self._judge()
+
+    def remarks(self, remarks: Sequence[SampleProblem]) -> list[SampleProblem]:
+        """The remarks about rows and set; one about the set replaces those about most of its rows."""
+        if not self.is_judged:
+            self._judge()
+        found = list(remarks)
+        if 2 * sum(remark["reason"] == MIRRORED for remark in remarks) > self.num_rows:
+            found = [remark for remark in remarks if remark["reason"] != MIRRORED]
+            detail = (
+                f"more than half of the rows have left and right the other way round than {self.taxonomy.name}: the "
+                "set follows the other convention, so give a --taxonomy file whose pairs say so"
+            )
+            found.append(SampleProblem(source=WHOLE_SET, reason=OTHER_SIDES, detail=detail))
+            logger.warning("%s", detail)
+        return found if self.order_remark is None else [*found, self.order_remark]
+
+    def _judge(self) -> None:
+        self.is_judged = True
+        own = self.agreements.get(self.mapping, Agreement(0, 0))
+        if own.violated_fraction <= _MAX_VIOLATED:
+            return
+        best = min(self.agreements, key=lambda name: self.agreements[name].violated_fraction)
+        detail = (
+            f"{own.num_violated} of {own.num_checked} relations between parts of a face do not hold (such as brows "
+            "above eyes), so the ids seem to mean other classes"
+        )
+        if best != self.mapping:
+            violated = self.agreements[best].num_violated
+            use = f"--mapping {best}" if best else "no --mapping"
+            detail += f"; with {use} only {violated} do not hold, so use that"
+        self.order_remark = SampleProblem(source=WHOLE_SET, reason=OTHER_ORDER, detail=detail)
+        logger.warning("%s", detail)
