@@ -1,5 +1,6 @@
 """`ingest` packs raw faces into a data set and lists the samples that cannot be used in the quarantine table."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from dmlcsr.quality import looks_mirrored
 from dmlcsr.relations import PartPositions, agreements, mapping_lut
-from dmlcsr.taxonomy import IGNORE, Taxonomy
+from dmlcsr.taxonomy import IGNORE, TAXONOMIES, Taxonomy
 from dmlcsr.taxonomy import Mapping as SourceMapping
 from pipelines import storage
 from pipelines.config.base import Split
@@ -92,7 +93,7 @@ def build(config: IngestConfig) -> None:
 
     size = rows_per_group(listing)
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
-    with claims.claim_output("ingest", config, config.out):
+    with claims.claim_output("ingest", config, config.out, file_digests(config)):
         if not dataset.is_complete(config.out):
             with ray_session(Needs(cpus=1)):
                 packing.pack(
@@ -117,6 +118,13 @@ def summary(result: IngestResult) -> str:
         lines.append(f"remarks about rows that stay in the data set; see {result['out']}/{packing.REMARKS}:")
         lines += [f"  {count} {reason}" for reason, count in result["remarks"].items()]
     return "\n".join(lines)
+
+
+def file_digests(config: IngestConfig) -> dict[str, str]:
+    """The sha256 of each file that decides rows and is no sample, by option; an interrupted command needs the same."""
+    names = ("taxonomy", "colors", "remap_to", "split_file")
+    given = {name: value for name in names if (value := getattr(config, name)) is not None and value not in TAXONOMIES}
+    return {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in given.items()}
 
 
 def label_reader(config: IngestConfig) -> LabelReader:
