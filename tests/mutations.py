@@ -39,6 +39,7 @@ class Mutation(NamedTuple):
 
 LOSSES, UNIT, PIPELINES = "dmlcsr/losses", "tests/unit", "tests/pipelines"
 TERMS, LOOP, REFINE = f"{LOSSES}/softmax_terms.py", "pipelines/training/loop.py", "dmlcsr/refine.py"
+PUBLISHED = f"{UNIT}/dmlcsr/test_taxonomy.py::"
 PARTS = f"{UNIT}/dmlcsr/test_softmax_terms.py::test_each_image_of_a_large_batch_has_its_own_weights_and_targets"
 STEP = f"{UNIT}/training/test_loop.py::test_each_step_follows_the_mean_gradient_of_its_micro_batches"
 RESUMED = (
@@ -50,6 +51,34 @@ TEACHERS = f"{PIPELINES}/regulation/test_teachers.py::test_each_cycle_is_taught_
 
 MUTATIONS = (
     # The method
+    Mutation(
+        "ears-that-are-no-pair",
+        "dmlcsr/taxonomy/files/celebamask_hq.yaml",
+        "  - {viewer_left: r_ear, viewer_right: l_ear}\n",
+        "",
+        f"{PUBLISHED}test_classes_pairs_and_sides_are_the_published_ones[celebamask_hq]",
+    ),
+    Mutation(
+        "eyes-on-the-other-side",
+        "dmlcsr/taxonomy/files/celebamask_hq.yaml",
+        "{viewer_left: r_eye, viewer_right: l_eye}",
+        "{viewer_left: l_eye, viewer_right: r_eye}",
+        f"{PUBLISHED}test_classes_pairs_and_sides_are_the_published_ones[celebamask_hq]",
+    ),
+    Mutation(
+        "hat-and-earring-swapped",
+        "dmlcsr/taxonomy/files/celebamask_hq.yaml",
+        "hair, hat, ear_r,",
+        "hair, ear_r, hat,",
+        f"{PUBLISHED}test_classes_pairs_and_sides_are_the_published_ones[celebamask_hq]",
+    ),
+    Mutation(
+        "lips-swapped-by-a-remap",
+        "dmlcsr/taxonomy/files/lapa.yaml",
+        "u_lip: upper_lip, mouth: inner_mouth, l_lip: lower_lip",
+        "u_lip: lower_lip, mouth: inner_mouth, l_lip: upper_lip",
+        f"{PUBLISHED}test_a_remap_to_lapa_keeps_ignore_and_the_sides_as_the_viewer_sees_them[celebamask_hq]",
+    ),
     Mutation(
         "weights-of-another-chunk", TERMS, "pixel_weights[:, c]", "pixel_weights[:, : len(label[c])]", f"{PARTS}[False]"
     ),

@@ -136,6 +136,16 @@ def test_a_taxonomy_survives_json(taxonomy):
     assert parse_taxonomy(json.loads(json.dumps(taxonomy.to_dict()))) == taxonomy
 
 
+def test_parts_on_one_side_have_one_colour_in_all_taxonomies():
+    colors = {}
+    for taxonomy in ALL:
+        for pair in taxonomy.sides:
+            kind = taxonomy.classes[pair[0]].rpartition("_")[2]
+            for side, part in zip(("left", "right"), pair, strict=True):
+                colors.setdefault((kind, side), set()).add(taxonomy.palette[part])
+    assert len(colors) == 6 and all(len(found) == 1 for found in colors.values())
+
+
 def test_colours_of_unknown_ids_are_grey():
     colours = LAPA.colorize(np.array([[0, 1, IGNORE]], np.uint8))
     assert colours.tolist() == [[[0, 0, 0], list(LAPA.palette[1]), [128, 128, 128]]]
