@@ -1,4 +1,4 @@
-"""The cluster of those end-to-end tests that are not about a cluster's beginning or end."""
+"""A cluster for end-to-end tests that are not about the start or end of one, and ways to run commands."""
 
 from collections.abc import Callable, Iterator
 from functools import partial

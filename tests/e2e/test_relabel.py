@@ -20,7 +20,8 @@ def inputs(s3, run_on_head):
     data, model = f"{s3}/relabel/data", f"{s3}/relabel/model"
     done = run_on_head("synth", "--out", data, "--num-images", 300, "--image-size", 64, "--label-noise", 0.4)
     assert done.code == 0, done.stderr
-    for name, content in untrained_model().items():  # not by `pipelines.storage`, which knows one server a process
+    # Not by `pipelines.storage`, which knows one server a process.
+    for name, content in untrained_model(width=0.125, size=64).items():
         client(os.environ).pipe_file(f"{model.removeprefix('s3://')}/{name}", content)
     return "relabel", "--data", data, "--model", model, "--json"
 
