@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,8 @@ def head(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 @pytest.fixture(scope="session")
 def run_on_head(head: Head) -> Callable[..., Finished]:
     """`run_command` on the shared head, which saves the start of a cluster."""
-    return partial(run_command, **head.driver_environment)
+    environment: dict[str, Any] = head.driver_environment
+    return partial(run_command, **environment)
 
 
 @pytest.fixture
