@@ -8,7 +8,6 @@ import json
 import numpy as np
 import pytest
 
-import ray_job
 from dmlcsr.model import Architecture, FaceParser
 from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from dmlcsr.weights import ModelCard, Preprocessing
@@ -20,7 +19,7 @@ from pipelines.data.dataset import Manifest, Row
 from pipelines.data.images import encode_png
 from pipelines.models import model_directory
 from pipelines.run import claims
-from tests.support.commands import Finished, run_command
+from tests.support.commands import Finished, run_command, variables
 
 
 def refused(done: Finished, *parts: str) -> None:
@@ -29,17 +28,6 @@ def refused(done: Finished, *parts: str) -> None:
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     for part in parts:
         assert part in lines[0]
-
-
-@pytest.fixture
-def run_here(capsys):
-    """The command line in this process."""
-
-    def run(*arguments):
-        code = ray_job.main([str(argument) for argument in arguments])
-        return Finished(code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -121,26 +109,28 @@ def test_an_output_that_holds_an_unfinished_build_of_another_data_set(tmp_path, 
     refused(run_here("synth", "--out", tmp_path, "--seed", 4), "was begun with seed = 5, not 4")
 
 
-def test_wrong_credentials(s3, tmp_path):
-    done = run_command("train", "--data", f"{s3}/data", "--out", tmp_path / "run", AWS_SECRET_ACCESS_KEY="wrong")
-    refused(done, f"{s3}/data", "credentials")
-    done = run_command("synth", "--out", f"{s3}/new", AWS_SECRET_ACCESS_KEY="wrong")
+def test_wrong_credentials(s3, tmp_path, run_here):
+    with variables({"AWS_SECRET_ACCESS_KEY": "wrong"}):
+        done = run_here("train", "--data", f"{s3}/data", "--out", tmp_path / "run")
+        refused(done, f"{s3}/data", "credentials")
+        done = run_here("synth", "--out", f"{s3}/new")
     refused(done, f"{s3}/new", "credentials")
     assert "wrong" not in done.stderr.removeprefix("error: ").replace("credentials", "")
 
 
 def test_no_credentials_at_all(s3, tmp_path):
+    """In a process of its own, which has not had credentials before."""
     done = run_command(
         "train", "--data", f"{s3}/data", "--out", tmp_path / "run", AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY=""
     )
     refused(done, f"{s3}/data", "credentials")
 
 
-def test_a_missing_bucket(s3, tmp_path):
-    refused(run_command("train", "--data", f"{s3}-typo/data", "--out", tmp_path / "run"), f"{s3}-typo/data")
-    refused(run_command("synth", "--out", f"{s3}-typo/data"), "there is no bucket faces-typo; create it first")
+def test_a_missing_bucket(s3, tmp_path, run_here):
+    refused(run_here("train", "--data", f"{s3}-typo/data", "--out", tmp_path / "run"), f"{s3}-typo/data")
+    refused(run_here("synth", "--out", f"{s3}-typo/data"), "there is no bucket faces-typo; create it first")
     source = f"{s3}-typo/raw"
-    done = run_command("ingest", "--format", "lapa", "--source", source, "--out", tmp_path / "out")
+    done = run_here("ingest", "--format", "lapa", "--source", source, "--out", tmp_path / "out")
     refused(done, f"cannot list {source}: it does not exist")
 
 

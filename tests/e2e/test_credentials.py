@@ -18,10 +18,11 @@ from cluster.object_store import client
 from tests.support.commands import ROOT
 
 CIRCLE = """
-python ray_job.py synth --num-images 60 --image-size 48 --label-noise 0.5 --out {0}/data
-python ray_job.py train --preset cpu-smoke --schedule.epochs 1 --csr.num-cycles 1 --csr.cycle-epochs 1 \
-    --data {0}/data --out {0}/run
-python ray_job.py evaluate --model {0}/run --data {0}/data --json --verbose
+python -m tests.support.one_driver <<END
+synth --num-images 30 --image-size 48 --label-noise 0.5 --out {0}/data
+train --preset cpu-smoke --schedule.epochs 1 --csr.num-cycles 1 --csr.cycle-epochs 1 --data {0}/data --out {0}/run
+evaluate --model {0}/run --data {0}/data --json --verbose
+END
 python ray_job.py relabel --model {0}/run --data {0}/data --out {0}/better --suspects 2
 python ray_job.py report --run {0}/run --out {0}/page.html
 python ray_job.py train --data {0}/none --out {0}/failed

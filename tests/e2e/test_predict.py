@@ -7,11 +7,10 @@ from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import storage
 from pipelines.data.images import encode_png
-from tests.support.commands import run_command
 from tests.support.networks import untrained_model
 
 
-def test_photos_on_s3_become_labels_overlays_and_cut_outs_on_s3(s3):
+def test_photos_on_s3_become_labels_overlays_and_cut_outs_on_s3(s3, run_on_head):
     model = f"{s3}/predict/model"
     for name, data in untrained_model().items():
         storage.write_bytes(f"{model}/{name}", data)
@@ -19,7 +18,7 @@ def test_photos_on_s3_become_labels_overlays_and_cut_outs_on_s3(s3):
     for number, face in enumerate(faces):
         storage.write_bytes(f"{s3}/predict/photos/{number}.png", encode_png(face))
     out = f"{s3}/predict/out"
-    done = run_command(
+    done = run_on_head(
         "predict", "--model", model, "--images", f"{s3}/predict/photos", "--out", out, "--cutouts", "--json"
     )
     assert done.code == 0, done.stderr

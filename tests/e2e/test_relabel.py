@@ -8,27 +8,28 @@ import pytest
 
 from cluster.head import ray_head, ray_node
 from cluster.object_store import client, object_store
-from tests.support.commands import outlasts, run_command, started, wait_for
+from tests.support.commands import outlasts, started, wait_for
 from tests.support.networks import untrained_model
 
 NUM_FILES = 15  # of 240 training rows in groups of 16
 
 
 @pytest.fixture(scope="module")
-def inputs(s3):
+def inputs(s3, run_on_head):
     """Flags of `relabel` for a data set and an untrained model, both on S3."""
     data, model = f"{s3}/relabel/data", f"{s3}/relabel/model"
-    done = run_command("synth", "--out", data, "--num-images", 300, "--image-size", 64, "--label-noise", 0.4)
+    done = run_on_head("synth", "--out", data, "--num-images", 300, "--image-size", 64, "--label-noise", 0.4)
     assert done.code == 0, done.stderr
-    for name, content in untrained_model().items():  # not by `pipelines.storage`, which knows one server a process
+    # Not by `pipelines.storage`, which knows one server a process.
+    for name, content in untrained_model(width=0.125, size=64).items():
         client(os.environ).pipe_file(f"{model.removeprefix('s3://')}/{name}", content)
     return "relabel", "--data", data, "--model", model, "--json"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(inputs, s3):
+def undisturbed(inputs, s3, run_on_head):
     out = f"{s3}/relabel/undisturbed"
-    done = run_command(*inputs, "--out", out)
+    done = run_on_head(*inputs, "--out", out)
     assert done.code == 0, done.stderr
     assert done.result["num_rows"] == {"train": 240, "val": 30, "test": 30} and not done.result["resumed"]
     return manifest(out)
@@ -50,16 +51,18 @@ def times(out):
     return {path: fs.info(path)["LastModified"] for path in files(f"{out}/train/*.parquet")}
 
 
-def test_a_driver_killed_with_9_continues_and_does_no_finished_file_again(inputs, undisturbed, s3, tmp_path):
+def test_a_driver_killed_with_9_continues_and_does_no_finished_file_again(
+    inputs, undisturbed, s3, head, run_on_head, tmp_path
+):
     out, log = f"{s3}/relabel/killed", tmp_path / "log"
-    process = started(log, *inputs, "--out", out)
+    process = started(log, *inputs, "--out", out, **head.driver_environment)
     wait_for(lambda: len(files(f"{out}/receipts/train/*.json")) >= 3, process, log)
     process.kill()
     process.wait()
     assert not files(f"{out}/dataset.json")
     receipts = {path.rpartition("/")[2].split(".")[0] for path in files(f"{out}/receipts/train/*.json")}
     before = times(out)
-    done = run_command(*inputs, "--out", out)
+    done = run_on_head(*inputs, "--out", out)
     assert done.code == 0, done.stderr
     assert done.result["resumed"] and "by an earlier attempt" in done.stderr
     after = times(out)

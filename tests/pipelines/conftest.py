@@ -1,14 +1,19 @@
-"""Data sets and raw folders that several files of tests use."""
+"""Data sets, raw folders and runs that several files of tests use."""
 
 import numpy as np
 import pytest
+import yaml
 
+import ray_job
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines.config.commands import RelabelConfig, SynthConfig
 from pipelines.data import dataset, images, packing
 from pipelines.ingest import synth
 from pipelines.relabeling import relabel
+from pipelines.run import result_file
+from pipelines.training import train
 from tests.support.relabelling import BAD, HALF, NARROW, NUM_ROWS, SUSPECTS, UNLABELLED, narrow, read_split, write_model
+from tests.support.training import CSR, smoke, sweep
 
 
 @pytest.fixture(scope="session")
@@ -54,3 +59,20 @@ def replaced(mixed, model, tmp_path_factory):
         model=model, data=mixed, out=str(tmp_path_factory.mktemp("replaced") / "data"), suspects=SUSPECTS
     )
     return config, relabel.run(config)
+
+
+@pytest.fixture(scope="session")
+def regulated(faces, tmp_path_factory):
+    """An undisturbed run of two cycles, and what it returned."""
+    config = smoke(faces, tmp_path_factory.mktemp("cycles") / "run", **CSR)
+    return config, result_file.run_and_record("train", config, train.run)
+
+
+@pytest.fixture(scope="session")
+def swept(faces, tmp_path_factory):
+    """A finished sweep that the command line has made, and its result."""
+    folder = tmp_path_factory.mktemp("sweep")
+    config = sweep(faces, folder / "run")
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert ray_job.main(["tune", "--config", str(folder / "sweep.yaml")]) == 0
+    return config, result_file.finished_result(config.out, "tune")

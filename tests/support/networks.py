@@ -24,10 +24,11 @@ def imagenet_like(depth: int, naming: str) -> tuple[FaceParser, dict[str, Tensor
     return parser, state
 
 
-def untrained_model():
+def untrained_model(width: float = 0.25, size: int = 128) -> dict[str, bytes]:
+    """The files of a model directory."""
     torch.manual_seed(0)
-    architecture = Architecture(num_classes=19, depth=18, width=0.25)
-    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=128))
+    architecture = Architecture(num_classes=19, depth=18, width=width)
+    card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=size))
     return pack_model(FaceParser(architecture).eval(), card)
 
 

@@ -19,9 +19,10 @@ SMOKE = {
     "optimizer": {"batch_size": 4},
     "schedule": {"epochs": 2, "warmup_epochs": 0.5},
 }
+CSR = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}, "csr": {"num_cycles": 2, "cycle_epochs": 1}}
 SWEEP = {
     "schedule": {"epochs": 1, "warmup_epochs": 0.5},
-    "csr": {"num_cycles": 2, "cycle_epochs": 2},
+    "csr": {"num_cycles": 2, "cycle_epochs": 1},
     "num_trials": 2,
     "early_stopping": False,
 }

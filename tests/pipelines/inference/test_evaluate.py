@@ -98,9 +98,8 @@ def test_a_damaged_data_file_is_one_sentence(model, faces, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_predictions_never_go_into_another_commands_output(model, faces, loose, tmp_path):
-    config = EvaluateConfig(model=model, data=str(faces), out=str(tmp_path / "e"), num_overlays=0)
-    result_file.run_and_record("evaluate", config, evaluate.run)
+def test_predictions_never_go_into_another_commands_output(model, loose, tmp_path):
+    result_file.write("evaluate", str(tmp_path / "e"), {"out": str(tmp_path / "e")}, 0, "done")
     with pytest.raises(OutputTakenError, match="output of `evaluate`"):
         predict.run(PredictConfig(model=model, images=str(loose), out=str(tmp_path / "e")))
 

@@ -19,16 +19,7 @@ from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Student
 from pipelines.run import claims, phases, result_file
 from pipelines.training import train
-from tests.support.training import history, kill_when, same_weights, smoke, weights
-
-CSR = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}, "csr": {"num_cycles": 2, "cycle_epochs": 1}}
-
-
-@pytest.fixture(scope="module")
-def regulated(faces, tmp_path_factory):
-    """An undisturbed run of two cycles, and what it returned."""
-    config = smoke(faces, tmp_path_factory.mktemp("cycles") / "run", **CSR)
-    return config, result_file.run_and_record("train", config, train.run)
+from tests.support.training import CSR, history, kill_when, same_weights, smoke, weights
 
 
 def scores(out):
@@ -167,10 +158,11 @@ def test_a_kill_changes_nothing_in_the_end(regulated, faces, ray_cluster, tmp_pa
 
 def test_an_exported_model_teaches_a_smaller_student(regulated, faces, tmp_path):
     teacher = regulated[0].out
-    config = smoke(faces, tmp_path / "run", teacher=teacher, model={"depth": 18, "width": 0.0625})
+    short = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}, "model": {"depth": 18, "width": 0.0625}}
+    config = smoke(faces, tmp_path / "run", teacher=teacher, **short)
     result = train.run(config)
     assert result["num_cycles"] == 0 and model_directory.read_card(config.out).architecture.width == 0.0625
-    plain = smoke(faces, tmp_path / "plain", model={"depth": 18, "width": 0.0625})
+    plain = smoke(faces, tmp_path / "plain", **short)
     train.run(plain)
     assert history(config.out)[0]["loss_parsing"] != history(plain.out)[0]["loss_parsing"]
     assert history(config.out)[0]["loss_binary_edge"] != 0

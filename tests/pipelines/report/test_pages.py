@@ -9,8 +9,10 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from cluster.head import ray_head
-from tests.support.commands import run_command
+import ray_job
+from pipelines.config.commands import EvaluateConfig, RelabelConfig
+from pipelines.inference import evaluate
+from pipelines.relabeling import relabel
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("chromium") and shutil.which("chromedriver")),
@@ -50,24 +52,16 @@ return [found, getComputedStyle(document.body).backgroundColor];
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
+def pages(faces, regulated, swept, tmp_path_factory):
     """Pages of a run with cycles and scores, of a relabelled data set with suspects, and of a sweep, by name."""
     folder = tmp_path_factory.mktemp("report")
-    data, run, better, sweep = (folder / name for name in ("data", "run", "better", "sweep"))
-    short = ("--preset", "cpu-smoke", "--data", data, "--schedule.epochs", 2, "--csr.cycle-epochs", 1)
-    with ray_head(folder / "head", num_cpus=4) as head:  # one for all: starting it takes longer than each command
-        for command in (
-            ("synth", "--out", data, "--num-images", 20, "--image-size", 48, "--label-noise", 0.4),
-            ("train", *short, "--out", run, "--csr.num-cycles", 2),
-            ("evaluate", "--model", run, "--data", data, "--num-overlays", 1),
-            ("relabel", "--model", run, "--data", data, "--out", better, "--policy", "confident", "--suspects", 3),
-            ("tune", *short, "--out", sweep, "--csr.num-cycles", 1, "--num-trials", 2),
-        ):
-            done = run_command(*command, **head.driver_environment)
-            assert done.code == 0, done.stderr
-    for made in (run, better, sweep):
-        done = run_command("report", "--run", made, "--out", folder / f"{made.name}.html")
-        assert done.code == 0, done.stderr
+    run, better = folder / "run", folder / "better"
+    shutil.copytree(regulated[0].out, run)  # scores are written into a run
+    evaluate.run(EvaluateConfig(model=str(run), data=str(faces), num_overlays=1))
+    relabel.run(RelabelConfig(model=str(run), data=str(faces), out=str(better), policy="confident", suspects=3))
+    made = {"run": run, "better": better, "sweep": swept[0].out}
+    for name, uri in made.items():
+        assert ray_job.main(["report", "--run", str(uri), "--out", str(folder / f"{name}.html")]) == 0
     return {name: folder / f"{name}.html" for name in SECTIONS}
 
 
