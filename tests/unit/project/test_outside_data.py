@@ -27,6 +27,7 @@ from pipelines.data.images import encode_png
 from pipelines.errors import UserError
 from pipelines.ingest import checks, raw_files, splits
 from pipelines.ingest.checks import BadSampleError
+from pipelines.ingest.duplicates import image_hash
 from pipelines.relabeling import suspects
 from tests.support.damage import as_file, changed, damaged
 
@@ -44,6 +45,8 @@ def test_an_image_is_decoded_or_refused(data):
     with suppress(BadSampleError):
         height, width = checks.check_image(data)
         assert images.decode_image(data).shape == (height, width, 3), "what is packed can be trained on"
+        assert checks.orientation(data) in range(1, 9)
+        assert (image_hash(data, (height, width)) or 0) < 2**64
     with suppress(ValueError):
         assert images.decode_image(data, factor=4).dtype == np.uint8
 
@@ -155,6 +158,27 @@ def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
     (folder / suspects.WORST).write_bytes(content)
     with suppress(UserError):
         assert all(isinstance(suspect.quality, float) for suspect in suspects.worst(str(folder)))
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    """The bytes of a table of problems, and of another table."""
+    folder = tmp_path_factory.mktemp("problems")
+    found = [packing.SampleProblem(source=f"row/{n}", reason="only_background", detail="") for n in range(3)]
+    packing.write_problems(str(folder), packing.REMARKS, found)
+    other = io.BytesIO()
+    pq.write_table(pa.table({"source": ["a"], "reason": [1]}), other)
+    return [(folder / "remarks/part-00000.parquet").read_bytes(), other.getvalue()]
+
+
+@given(draws=st.data())
+def test_a_table_of_problems_is_read_or_refused(problems, draws, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("read")
+    (folder / "remarks").mkdir()
+    (folder / "remarks/part-00000.parquet").write_bytes(draws.draw(damaged(problems)))
+    with suppress(UserError):
+        for found in packing.read_problems(str(folder), packing.REMARKS):
+            assert set(found) == {"source", "reason", "detail"}
 
 
 RELABELLED = {
