@@ -1,4 +1,4 @@
-"""The pages of `report` in headless Chromium, opened from disk as their readers do."""
+"""The pages of `report` and `inspect` in headless Chromium, opened from disk as their readers do."""
 
 import json
 import shutil
@@ -21,6 +21,9 @@ SECTIONS = {
     "run": [
         "What was run", "Curves", "Cycles", "Scores: data-test", "Confusion: data-test",
         "Best and worst images: data-test", "Exported model",
+    ],
+    "data": [
+        "Rows", "Classes", "Where classes lie", "Remarks and rejected samples", "Random rows", "Unusual labels",
     ],
     "better": ["What was made", "What changed", "Quality of the labels before", "Suspects"],
     "sweep": [
@@ -51,13 +54,14 @@ return [found, getComputedStyle(document.body).backgroundColor];
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Pages of a run with cycles and scores, of a relabelled data set with suspects, and of a sweep, by name."""
+    """Pages of a data set, a run with cycles and scores, a relabelled data set with suspects, and a sweep, by name."""
     folder = tmp_path_factory.mktemp("report")
     data, run, better, sweep = (folder / name for name in ("data", "run", "better", "sweep"))
     short = ("--preset", "cpu-smoke", "--data", data, "--schedule.epochs", 2, "--csr.cycle-epochs", 1)
     with ray_head(folder / "head", num_cpus=4) as head:  # one for all: starting it takes longer than each command
         for command in (
             ("synth", "--out", data, "--num-images", 20, "--image-size", 48, "--label-noise", 0.4),
+            ("inspect", "--data", data, "--out", folder / "data.html"),
             ("train", *short, "--out", run, "--csr.num-cycles", 2),
             ("evaluate", "--model", run, "--data", data, "--num-overlays", 1),
             ("relabel", "--model", run, "--data", data, "--out", better, "--policy", "confident", "--suspects", 3),

@@ -28,6 +28,7 @@ from pipelines.errors import UserError
 from pipelines.ingest import checks, raw_files, splits
 from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.duplicates import image_hash
+from pipelines.inspection import scan
 from pipelines.relabeling import suspects
 from tests.support.damage import as_file, changed, damaged
 
@@ -158,6 +159,19 @@ def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
     (folder / suspects.WORST).write_bytes(content)
     with suppress(UserError):
         assert all(isinstance(suspect.quality, float) for suspect in suspects.worst(str(folder)))
+
+
+@given(label=st.none() | damaged([LABEL, PICTURES[1]]), size=st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2))
+def test_a_row_is_counted_or_listed_with_a_reason(tmp_path_factory, label, size):
+    out = str(tmp_path_factory.mktemp("counted"))
+    row = Row(id="row/0", image=b"", label=label, height=size[0], width=size[1], meta="{}")
+    file = dataset.write_file(out, "train/part-00000.parquet", [row])
+    assert file is not None
+    manifest = packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {})
+    source = row_groups.open_split(out, manifest, "train")
+    counts = scan.count_groups(source, "train", range(1), None)
+    assert counts.num_labels + counts.num_unlabelled + counts.problems.total() == counts.sides.sum() == 1
+    assert scan.draw_row(source, row_groups.RowRange(0, 0, 0, 1)) == ("row/0", None)
 
 
 @pytest.fixture(scope="module")
