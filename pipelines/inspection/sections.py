@@ -101,7 +101,7 @@ def problems(
         parts.append(page.table(title, [Column("Reason"), Column("Number")], list(counts.items())))
         examples = _first(found[title])
         if examples:
-            columns = [Column("Row or file"), Column("Reason"), Column("Detail")]
+            columns = [Column("Reason"), Column("Row or file"), Column("Detail")]
             parts.append(page.table(f"{title}: the first of each reason", columns, examples))
     return "".join(parts)
 
@@ -111,7 +111,7 @@ def _first(found: Sequence[SampleProblem]) -> list[tuple[str, str, str]]:
     for problem in sorted(found, key=lambda problem: problem["reason"]):
         by_reason.setdefault(problem["reason"], []).append(problem)
     shown = [problem for same in by_reason.values() for problem in same[:_EXAMPLES]]
-    return [(problem["source"], problem["reason"], problem["detail"]) for problem in shown]
+    return [(problem["reason"], problem["source"], problem["detail"]) for problem in shown]
 
 
 def random_rows(taxonomy: Taxonomy | None, drawn: Sequence[Drawn], seed: int) -> str:
