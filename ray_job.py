@@ -33,7 +33,8 @@ class Command(NamedTuple):
     module: str
     with_presets: bool = False
     writes_folder: bool = True
-    """True if `--out` is a folder, which then also receives result.json. `report`, `export`, `bench` write one file."""
+    """True if `--out` is a folder, which then also receives result.json; `inspect`, `report`, `export`, `bench` write a
+    file."""
 
 
 COMMANDS = {
@@ -43,6 +44,7 @@ COMMANDS = {
     "train": Command("train", TrainConfig, "pipelines.training.train", with_presets=True),
     "tune": Command("train", TuneConfig, "pipelines.tuning.tune", with_presets=True),
     "evaluate": Command("inspect", configs.EvaluateConfig, "pipelines.inference.evaluate"),
+    "inspect": Command("inspect", configs.InspectConfig, "pipelines.inspection.inspect", writes_folder=False),
     "report": Command("inspect", configs.ReportConfig, "pipelines.report", writes_folder=False),
     "status": Command("inspect", configs.StatusConfig, "pipelines.status", writes_folder=False),
     "predict": Command("use", configs.PredictConfig, "pipelines.inference.predict"),

@@ -6,7 +6,14 @@ from typing import Any, NamedTuple, TypedDict
 
 from pipelines import storage
 from pipelines.config.base import Config, Split
-from pipelines.config.commands import EvaluateConfig, IngestConfig, PredictConfig, RelabelConfig, SynthConfig
+from pipelines.config.commands import (
+    EvaluateConfig,
+    IngestConfig,
+    InspectConfig,
+    PredictConfig,
+    RelabelConfig,
+    SynthConfig,
+)
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.data import dataset, row_groups
 from pipelines.errors import UserError
@@ -140,6 +147,10 @@ def _ingest(config: IngestConfig) -> Plan:
     return Plan(Needs(1), {**samples, "rejected_samples": len(listing.rejected)})
 
 
+def _inspect(config: InspectConfig) -> Plan:
+    return Plan(Needs(1), {"rows": sum(dataset.read_manifest(config.data).num_rows().values())})
+
+
 def _synth(config: SynthConfig) -> Plan:
     return Plan(Needs(1), {"images": config.num_images})
 
@@ -155,5 +166,6 @@ PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {
     RelabelConfig: _on_actors,
     PredictConfig: _predict,
     IngestConfig: _ingest,
+    InspectConfig: _inspect,
     SynthConfig: _synth,
 }

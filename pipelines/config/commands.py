@@ -197,6 +197,17 @@ class PredictConfig(Config):
     actors: ActorsConfig = ActorsConfig()
 
 
+class InspectConfig(Config):
+    """Show a data set before training: one HTML page with sizes, classes, remarks, random rows and unusual labels."""
+
+    data: Uri
+    """Folder of the data set. Its rows may have labels or not."""
+    out: Uri
+    """HTML file that is written."""
+    seed: Seed = 0
+    """Random seed of the rows that are shown."""
+
+
 class ReportConfig(Config):
     """Write one self-contained HTML page about a training run, a sweep or a relabelled data set."""
 

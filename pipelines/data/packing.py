@@ -41,6 +41,9 @@ class SampleProblem(TypedDict):
     detail: str
 
 
+PROBLEM_SCHEMA = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail")])
+
+
 class PackedRows(NamedTuple):
     """Result of packing some samples: rows, rejected samples, remarks about accepted rows, and facts about them.
 
@@ -230,10 +233,22 @@ def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> N
         return
     rows = sorted(findings, key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
     shown = [{name: printable(str(value)) for name, value in row.items()} for row in rows]
-    schema = pa.schema([(name, pa.string()) for name in ("source", "reason", "detail")])
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(shown, schema=schema), buffer)
+    pq.write_table(pa.Table.from_pylist(shown, schema=PROBLEM_SCHEMA), buffer)
     storage.write_bytes(uri, buffer.getvalue())
+
+
+def read_problems(out: str, table: str) -> list[SampleProblem]:
+    """Reads `<table>/part-00000.parquet`; no file means no problems. Raises UserError if it is no such table."""
+    uri = storage.join(out, table, "part-00000.parquet")
+    if not storage.exists(uri):
+        return []
+    with storage.user_errors("read", uri):
+        found = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        if found.schema.remove_metadata() != PROBLEM_SCHEMA or any(column.null_count for column in found.columns):
+            raise ValueError("it has other columns than a table of problems")
+        rows: list[SampleProblem] = found.to_pylist()
+    return rows
 
 
 def printable(text: str) -> str:

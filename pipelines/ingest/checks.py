@@ -62,6 +62,14 @@ def check_image(data: bytes) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
+def orientation(data: bytes) -> int:
+    """The EXIF orientation of an image that `check_image` accepted: 1 upright .. 8; 5 to 8 swap height and width."""
+    if data.startswith(b"\x89PNG") and b"eXIf" not in data:
+        return 1  # Pillow would decode all pixels to find none
+    found = Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(_EXIF_ORIENTATION, 1)
+    return found if found in range(1, 9) else 1
+
+
 def opencv_decodes(data: bytes) -> bool:
     """True if OpenCV, with which training decodes, can decode the file."""
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
@@ -91,14 +99,19 @@ def is_plain_png(data: bytes) -> bool:
     return data[24:26] == b"\x08\x00"
 
 
+def fits(label_size: tuple[int, ...], image_size: tuple[int, int]) -> bool:
+    """True if the height and width of the image are those of the label, times the same integer."""
+    factor = image_size[0] // label_size[0]
+    return factor > 0 and (label_size[0] * factor, label_size[1] * factor) == image_size
+
+
 def check_label(label: npt.NDArray[np.uint8], image_size: tuple[int, int], taxonomy: Taxonomy) -> None:
     """Raises BadSampleError if a (H, W) label does not fit the image, or holds an id that is not in the taxonomy.
 
     The height and width of the image must be those of the label, times the same integer.
     """
     height, width = image_size
-    factor = height // label.shape[0]
-    if not factor or (label.shape[0] * factor, label.shape[1] * factor) != image_size:
+    if not fits(label.shape, image_size):
         raise BadSampleError("label_size", f"label {label.shape[1]}x{label.shape[0]}, image {width}x{height}")
     counts = np.bincount(label.ravel(), minlength=256)
     unknown = [int(value) for value in np.flatnonzero(counts) if value >= taxonomy.num_classes and value != IGNORE]

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dmlcsr.quality import looks_mirrored
 from dmlcsr.relations import PartPositions, agreements, mapping_lut
 from dmlcsr.taxonomy import IGNORE, TAXONOMIES, Taxonomy
 from dmlcsr.taxonomy import Mapping as SourceMapping
@@ -24,12 +23,13 @@ from pipelines.data.dataset import Row
 from pipelines.data.images import decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
-from pipelines.ingest import checks, label_files, raw_files
+from pipelines.ingest import checks, label_files, raw_files, remarks
 from pipelines.ingest.checks import BadSampleError
+from pipelines.ingest.duplicates import image_hash
 from pipelines.ingest.formats import FORMATS
 from pipelines.ingest.label_files import LABEL, Label
 from pipelines.ingest.raw_files import RawSample
-from pipelines.ingest.set_checks import SetChecks
+from pipelines.ingest.set_checks import WHOLE_SET, SetChecks
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
@@ -65,6 +65,8 @@ class IngestResult(TypedDict):
     """Number of rejected samples by reason."""
     remarks: dict[str, int]
     """Number of remarks about accepted rows, or about the whole set, by reason."""
+    set_remarks: list[str]
+    """The remarks about the whole set, in sentences."""
 
 
 def run(config: IngestConfig) -> IngestResult:
@@ -73,12 +75,14 @@ def run(config: IngestConfig) -> IngestResult:
     if not dataset.is_complete(config.out):
         build(config)
     manifest = dataset.read_manifest(config.out)
+    found = packing.read_problems(config.out, packing.REMARKS)
     return {
         "out": config.out,
         "num_rows": manifest.num_rows(),
         "num_quarantined": manifest.num_quarantined,
         "reasons": dict(manifest.reasons),
         "remarks": dict(manifest.remarks),
+        "set_remarks": [remark["detail"] for remark in found if remark["source"] == WHOLE_SET],
     }
 
 
@@ -117,6 +121,7 @@ def summary(result: IngestResult) -> str:
     if result["remarks"]:
         lines.append(f"remarks about rows that stay in the data set; see {result['out']}/{packing.REMARKS}:")
         lines += [f"  {count} {reason}" for reason, count in result["remarks"].items()]
+    lines += result["set_remarks"]
     return "\n".join(lines)
 
 
@@ -230,8 +235,10 @@ def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | Use
     parts = {role: _content(files, uri) for role, uri in sample.label}
     in_source = rules.compose(parts)
     label = _translated(in_source, rules)
+    remarks.check_rotation(image, label, size)
     checks.check_label(label, size, rules.taxonomy)
-    observed = Observed(_remarks(sample.id, label, rules.taxonomy), _facts(in_source, rules.taxonomy))
+    facts = {"id": sample.id, "hash": image_hash(image, size)} | _facts(in_source, rules.taxonomy)
+    observed = Observed(remarks.about(sample.id, image, label, rules.taxonomy), facts)
     final = label if rules.lut is None else rules.lut[label]
     encoded = parts.get(LABEL)
     if encoded is None or not _holds(encoded, final):
@@ -249,13 +256,6 @@ def _translated(label: Label, rules: LabelReader) -> Label:
     if len(wrong):
         raise BadSampleError("unknown_id", f"ids {wrong.tolist()} are not in the mapping")
     return translated
-
-
-def _remarks(name: str, label: Label, taxonomy: Taxonomy) -> list[SampleProblem]:
-    if not looks_mirrored(label, taxonomy):
-        return []
-    detail = "more parts lie on the other side of their partner than the taxonomy says"
-    return [SampleProblem(source=name, reason=packing.MIRRORED, detail=detail)]
 
 
 def _facts(label: Label, taxonomy: Taxonomy) -> dict[str, Any]:

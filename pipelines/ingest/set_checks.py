@@ -1,4 +1,4 @@
-"""Checks of a whole set, which no single sample can show: other sides, ids in another order."""
+"""Checks of a whole set, which no single sample can show: other sides or order of ids, and images that occur twice."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,15 @@ from dmlcsr.relations import Agreement
 from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import Split
 from pipelines.data.packing import MIRRORED, SampleProblem
+from pipelines.ingest.duplicates import SeenImages, leaks, row_remarks
 
 logger = logging.getLogger(__name__)
 WHOLE_SET = "(all rows)"
 """Source of a remark about the whole set."""
 OTHER_SIDES, OTHER_ORDER = "other_sides", "other_order"
 """Reasons of such remarks: left and right, or the ids, are those of another convention."""
+BETWEEN_SPLITS = "images_in_two_splits"
+"""Reason of a remark about the set if two splits have images in common."""
 _NUM_ROWS = 200
 """Number of rows after which the order of the ids is judged, or all rows of a smaller set."""
 _MAX_VIOLATED = 0.05
@@ -30,18 +33,21 @@ class SetChecks:
         self.agreements: dict[str, Agreement] = {}
         self.order_remark: SampleProblem | None = None
         self.is_judged = False
+        self.images = SeenImages()
 
     def add(self, split: Split, facts: Sequence[Mapping[str, Any]]) -> None:
         """Adds the facts about the rows of a shard; warns as soon as enough rows show another order of ids."""
         for fact in facts:
             self.num_rows += 1
+            if fact["hash"] is not None:
+                self.images.add(split, fact["id"], fact["hash"])
             for name, counts in fact["agreements"].items():
                 self.agreements[name] = self.agreements.get(name, Agreement(0, 0)) + tuple(counts)
         if self.num_rows >= _NUM_ROWS and not self.is_judged:
             self._judge()
 
     def remarks(self, remarks: Sequence[SampleProblem]) -> list[SampleProblem]:
-        """The remarks about rows and set; one about the set replaces those about most of its rows."""
+        """The remarks about rows and set; one about the set replaces mirrored labels of most of its rows."""
         if not self.is_judged:
             self._judge()
         found = list(remarks)
@@ -53,7 +59,16 @@ class SetChecks:
             )
             found.append(SampleProblem(source=WHOLE_SET, reason=OTHER_SIDES, detail=detail))
             logger.warning("%s", detail)
+        found += self._of_images()
         return found if self.order_remark is None else [*found, self.order_remark]
+
+    def _of_images(self) -> list[SampleProblem]:
+        groups = self.images.groups()
+        sentences = leaks(groups)
+        for sentence in sentences:
+            logger.warning("%s", sentence)
+        found = [SampleProblem(source=WHOLE_SET, reason=BETWEEN_SPLITS, detail=sentence) for sentence in sentences]
+        return row_remarks(groups) + found
 
     def _judge(self) -> None:
         self.is_judged = True

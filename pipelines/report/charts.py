@@ -1,4 +1,4 @@
-"""Charts as inline SVG: lines over epochs and scatter plots. Lines differ in color and in dashes."""
+"""Charts as inline SVG: lines over epochs, scatter plots and histograms. Lines differ in color and in dashes."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -44,6 +44,23 @@ def scatter(title: str, points: Points, x_name: str, y_name: str) -> str:
     best = max(found, key=lambda point: point[1])
     spoken = f"{len(found)} trials; the best {y_name} {best[1]:.4g} at {x_name} {10 ** best[0]:.3g}"
     return _figure(title, spoken, frame.axes(x_name) + dots, "")
+
+
+def histogram(title: str, bins: Mapping[str, int], x_name: str) -> str:
+    """Draws a bar for each bin, in order. Returns an empty string if there are no bins."""
+    if not bins:
+        return ""
+    frame = _Frame([(0, 0), (len(bins), max(bins.values()))])
+    frame.x_ticks = [
+        (place + 0.5, escape(name)) for place, name in enumerate(bins) if place % (1 + (len(bins) - 1) // 8) == 0
+    ]
+    bars = "".join(
+        f'<rect x="{frame.x(place + 0.1):.1f}" y="{frame.y(count):.1f}" width="{frame.x(0.8) - frame.x(0):.1f}" '
+        f'height="{frame.y(0) - frame.y(count):.1f}" fill="var(--c0)"><title>{escape(name)}: {count:,}</title></rect>'
+        for place, (name, count) in enumerate(bins.items())
+    )
+    spoken = "; ".join(f"{name}: {count:,}" for name, count in bins.items())
+    return _figure(title, spoken, frame.axes(x_name) + bars, "")
 
 
 class _Frame:

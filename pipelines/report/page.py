@@ -147,7 +147,16 @@ def _heat_cell(share: float) -> str:
     return f'<td class="cell" style="--share:{share:.3f}">{text}</td>'
 
 
-def gallery(name: str, pictures: Sequence[Picture], budget: int, filtered: bool = False) -> str:
+def legend(colors: Mapping[str, tuple[int, int, int]]) -> str:
+    """A list of names with their RGB colors, as HTML."""
+    items = "".join(
+        f'<li><span class="swatch" style="background:rgb{color}" aria-hidden="true"></span>{escape(name)}</li>'
+        for name, color in colors.items()
+    )
+    return f'<ul class="legend">{items}</ul>'
+
+
+def gallery(name: str, pictures: Sequence[Picture], budget: int, filtered: bool = False, small: bool = False) -> str:
     """A gallery of pictures, as HTML. Pictures are scaled down so that all fit into `budget` bytes of the page."""
     figures, left = [], budget
     for number, picture in enumerate(pictures):
@@ -160,7 +169,11 @@ def gallery(name: str, pictures: Sequence[Picture], budget: int, filtered: bool 
             f'alt="{escape(picture.alt)}"><figcaption>{escape(picture.caption)}</figcaption></figure>'
         )
     search = _search("pictures", name) if filtered else ""
-    return f'<div class="block">{search}<div class="gallery">{"".join(figures)}</div></div>' if figures else ""
+    return (
+        f'<div class="block">{search}<div class="gallery{" small" * small}">{"".join(figures)}</div></div>'
+        if figures
+        else ""
+    )
 
 
 class _Jpeg(NamedTuple):

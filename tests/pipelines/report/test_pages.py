@@ -1,4 +1,4 @@
-"""The pages of `report` in headless Chromium, opened from disk as their readers do."""
+"""The pages of `report` and `inspect` in headless Chromium, opened from disk as their readers do."""
 
 import json
 import shutil
@@ -23,6 +23,9 @@ SECTIONS = {
     "run": [
         "What was run", "Curves", "Cycles", "Scores: data-test", "Confusion: data-test",
         "Best and worst images: data-test", "Exported model",
+    ],
+    "data": [
+        "Rows", "Classes", "Where classes lie", "Remarks and rejected samples", "Random rows", "Unusual labels",
     ],
     "better": ["What was made", "What changed", "Quality of the labels before", "Suspects"],
     "sweep": [
@@ -53,12 +56,13 @@ return [found, getComputedStyle(document.body).backgroundColor];
 
 @pytest.fixture(scope="module")
 def pages(faces, regulated, swept, tmp_path_factory):
-    """Pages of a run with cycles and scores, of a relabelled data set with suspects, and of a sweep, by name."""
+    """Pages of a data set, a run with cycles and scores, a relabelled data set with suspects, and a sweep, by name."""
     folder = tmp_path_factory.mktemp("report")
     run, better = folder / "run", folder / "better"
     shutil.copytree(regulated[0].out, run)  # scores are written into a run
     evaluate.run(EvaluateConfig(model=str(run), data=str(faces), num_overlays=1))
     relabel.run(RelabelConfig(model=str(run), data=str(faces), out=str(better), policy="confident", suspects=3))
+    assert ray_job.main(["inspect", "--data", str(faces), "--out", str(folder / "data.html")]) == 0
     made = {"run": run, "better": better, "sweep": swept[0].out}
     for name, uri in made.items():
         assert ray_job.main(["report", "--run", str(uri), "--out", str(folder / f"{name}.html")]) == 0

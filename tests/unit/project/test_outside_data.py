@@ -27,6 +27,8 @@ from pipelines.data.images import encode_png
 from pipelines.errors import UserError
 from pipelines.ingest import checks, raw_files, splits
 from pipelines.ingest.checks import BadSampleError
+from pipelines.ingest.duplicates import image_hash
+from pipelines.inspection import scan
 from pipelines.relabeling import suspects
 from tests.support.damage import as_file, changed, damaged
 
@@ -44,6 +46,8 @@ def test_an_image_is_decoded_or_refused(data):
     with suppress(BadSampleError):
         height, width = checks.check_image(data)
         assert images.decode_image(data).shape == (height, width, 3), "what is packed can be trained on"
+        assert checks.orientation(data) in range(1, 9)
+        assert (image_hash(data, (height, width)) or 0) < 2**64
     with suppress(ValueError):
         assert images.decode_image(data, factor=4).dtype == np.uint8
 
@@ -155,6 +159,40 @@ def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
     (folder / suspects.WORST).write_bytes(content)
     with suppress(UserError):
         assert all(isinstance(suspect.quality, float) for suspect in suspects.worst(str(folder)))
+
+
+@given(label=st.none() | damaged([LABEL, PICTURES[1]]), size=st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2))
+def test_a_row_is_counted_or_listed_with_a_reason(tmp_path_factory, label, size):
+    out = str(tmp_path_factory.mktemp("counted"))
+    row = Row(id="row/0", image=b"", label=label, height=size[0], width=size[1], meta="{}")
+    file = dataset.write_file(out, "train/part-00000.parquet", [row])
+    assert file is not None
+    manifest = packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {})
+    source = row_groups.open_split(out, manifest, "train")
+    counts = scan.count_groups(source, "train", range(1), None)
+    assert counts.num_labels + counts.num_unlabelled + counts.problems.total() == counts.sides.sum() == 1
+    assert scan.draw_row(source, row_groups.RowRange(0, 0, 0, 1)) == ("row/0", None)
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    """The bytes of a table of problems, and of another table."""
+    folder = tmp_path_factory.mktemp("problems")
+    found = [packing.SampleProblem(source=f"row/{n}", reason="only_background", detail="") for n in range(3)]
+    packing.write_problems(str(folder), packing.REMARKS, found)
+    other = io.BytesIO()
+    pq.write_table(pa.table({"source": ["a"], "reason": [1]}), other)
+    return [(folder / "remarks/part-00000.parquet").read_bytes(), other.getvalue()]
+
+
+@given(draws=st.data())
+def test_a_table_of_problems_is_read_or_refused(problems, draws, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("read")
+    (folder / "remarks").mkdir()
+    (folder / "remarks/part-00000.parquet").write_bytes(draws.draw(damaged(problems)))
+    with suppress(UserError):
+        for found in packing.read_problems(str(folder), packing.REMARKS):
+            assert set(found) == {"source", "reason", "detail"}
 
 
 RELABELLED = {

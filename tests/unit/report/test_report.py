@@ -21,6 +21,7 @@ def test_nothing_of_the_data_becomes_markup():
     body += page.facts({HOSTILE: HOSTILE}) + page.note(HOSTILE) + page.heat_map(HOSTILE, [HOSTILE], [[1]])
     body += charts.line_chart(HOSTILE, {HOSTILE: [(0, 1), (1, 2)], "b": [(0, 1)]}, HOSTILE)
     body += charts.scatter(HOSTILE, [(1, 1)], HOSTILE, HOSTILE)
+    body += charts.histogram(HOSTILE, {HOSTILE: 1}, HOSTILE) + page.legend({HOSTILE: (1, 2, 3)})
     body += page.gallery(HOSTILE, [Picture(noise(64), HOSTILE, HOSTILE)], 100_000, filtered=True)
     made = page.page(HOSTILE, HOSTILE, [(HOSTILE, body)]).decode()
     assert "<script>alert" not in made
