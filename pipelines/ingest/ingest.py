@@ -64,6 +64,8 @@ class IngestResult(TypedDict):
     """Number of rejected samples by reason."""
     remarks: dict[str, int]
     """Number of remarks about accepted rows, or about the whole set, by reason."""
+    ignored: dict[str, int]
+    """Number of files in the sources that no sample has, by suffix."""
 
 
 def run(config: IngestConfig) -> IngestResult:
@@ -78,6 +80,7 @@ def run(config: IngestConfig) -> IngestResult:
         "num_quarantined": manifest.num_quarantined,
         "reasons": dict(manifest.reasons),
         "remarks": dict(manifest.remarks),
+        "ignored": dict(manifest.ignored),
     }
 
 
@@ -85,7 +88,7 @@ def build(config: IngestConfig) -> None:
     """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
     rules = label_reader(config)
     listing = raw_files.list_source(config)
-    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), config.source)
+    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), ", ".join(config.source))
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
         return pack_samples([RawSample(*item) for item in items], rules)
@@ -104,6 +107,7 @@ def build(config: IngestConfig) -> None:
                     listing.rejected,
                     size,
                     SetChecks(rules.taxonomy, config.mapping),
+                    listing.ignored,
                 )
 
 
@@ -116,6 +120,8 @@ def summary(result: IngestResult) -> str:
     if result["remarks"]:
         lines.append(f"remarks about rows that stay in the data set; see {result['out']}/{packing.REMARKS}:")
         lines += [f"  {count} {reason}" for reason, count in result["remarks"].items()]
+    if result["ignored"]:
+        lines.append(f"ignored files: {', '.join(f'{count} {kind}' for kind, count in result['ignored'].items())}")
     return "\n".join(lines)
 
 
