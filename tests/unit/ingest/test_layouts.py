@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from pipelines.ingest import pairing
+from pipelines.ingest import pairing, split_lists
 from tests.support.raw_trees import listed, tree
 
 
@@ -128,6 +128,18 @@ def test_lines_of_a_list_may_hold_spaces(tmp_path):
     listing, _, rejected = pairs(tmp_path)
     assert partners(listing) == {f"train/{n}": (f"{n}.jpg", f"{n}.PNG") for n in names}
     assert rejected == [("train_list.txt:4", "bad_line")]
+
+
+NAMES = st.lists(st.sampled_from(["a", " ", "é", ".jpg", ".PNG", "labels/"]), max_size=8).map(
+    lambda parts: f"x{''.join(parts)}y.png"
+)
+
+
+@given(names=st.tuples(NAMES, NAMES), gap=st.sampled_from([" ", "  ", "\t"]))
+def test_a_line_of_a_list_is_cut_between_two_known_names(names, gap):
+    known = {f"/raw/{name}": f"/raw/{name}" for name in names}
+    cut = split_lists.cut_line(gap.join(names), "/raw/", known)
+    assert cut is not None and tuple(map(str, cut)) == names
 
 
 WORDS = st.text("aé_ü", min_size=1, max_size=4) | st.sampled_from(["a_mask", "a_seg", "é_label", "a_mask_mask"])
