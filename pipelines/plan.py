@@ -144,7 +144,8 @@ def _predict(config: PredictConfig) -> Plan:
 def _ingest(config: IngestConfig) -> Plan:
     listing = raw_files.list_source(config)
     samples = {f"{split}_samples": len(found) for split, found in listing.samples.items()}
-    return Plan(Needs(1), {**samples, "rejected_samples": len(listing.rejected)})
+    rest = {"rejected_samples": len(listing.rejected), "ignored_files": sum(listing.ignored.values())}
+    return Plan(Needs(1), samples | rest)
 
 
 def _inspect(config: InspectConfig) -> Plan:

@@ -40,6 +40,22 @@ SplitShares = Annotated[
 ]
 
 
+def _uris(value: Any) -> Any:
+    """Parses `A,B` into a tuple, also the single URI in claims of earlier releases; returns a tuple unchanged."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+def _different(uris: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(uris)) < len(uris):
+        raise ValueError("each folder must be named once")
+    return uris
+
+
+Uris = Annotated[
+    tuple[Uri, ...], BeforeValidator(_uris), AfterValidator(_different), Field(min_length=1), Metavar("URI,...")
+]
+
+
 class SynthConfig(Config):
     """Make a data set of procedural faces with exact labels (19 classes of CelebAMask-HQ)."""
 
@@ -74,8 +90,9 @@ class IngestConfig(Config):
 
     format: RawFormatName
     """Layout of the source: one of four published data sets, or `pairs`, folders of images and labels."""
-    source: Uri
-    """Folder with the raw faces."""
+    source: Uris
+    """Folder with the raw faces, or several of the same format: `A,B`. The ids of several begin with the base name of
+    their folder."""
     out: Uri
     """Folder that the data set is written to."""
     taxonomy: TaxonomyName | None = None
@@ -94,9 +111,14 @@ class IngestConfig(Config):
     """Order in which the part masks of `celebamask_hq` are painted; a later mask covers an earlier one. `ids` follows
     the class ids, `farl` is the order of FaRL, facer and SegFace, `bisenet` that of public BiSeNet repositories."""
     splits: SplitShares = Field(default={"train": 0.8, "val": 0.1, "test": 0.1})
-    """Fractions of the splits of `face_synthetics`, which publishes none, as `train=.8,val=.1,test=.1`."""
+    """Fractions of the splits of `face_synthetics` and of `pairs` without folders for them, as
+    `train=.8,val=.1,test=.1`."""
     split_file: Uri | None = None
-    """Text file with lines `<id> <train|val|test>`. It replaces the published split or the fractions of `splits`."""
+    """Text file with lines `<id> <train|val|test>`. It replaces folders, the published split or the fractions of
+    `splits`."""
+    label_suffix: Annotated[str, Field(pattern=r"^[^/]+$"), Metavar("SUFFIX")] | None = None
+    """End of the names of label files that the names of their images lack, as `_gt`. `_label`, `_mask` and `_seg` are
+    recognized without this option."""
     seed: Seed = 0
     """Random seed of the split by fractions and of the order of rows."""
 

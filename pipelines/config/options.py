@@ -193,11 +193,19 @@ def _set(values: dict[str, Any], name: Sequence[str], value: Any) -> None:
     values[leaf] = value
 
 
+def _is_text(annotation: Any) -> bool:
+    """True if the type is text, or a tuple of texts, whose validator parses one text with commas."""
+    return any(
+        part is str or (typing.get_origin(part) is tuple and str in _parts(typing.get_args(part)[0]))
+        for part in _parts(annotation)
+    )
+
+
 def _value(text: str, info: FieldInfo) -> Any:
     """Reads a flag's text as YAML; the value of a text field stays text."""
     if text in ("null", "none") and text not in choices(info):
         return None
-    if str in _parts(info.annotation):
+    if _is_text(info.annotation):
         return text
     try:
         return plain_yaml.load(text)

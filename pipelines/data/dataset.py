@@ -100,6 +100,8 @@ class Manifest(_Strict):
     reasons: Mapping[str, int] = {}
     remarks: Mapping[str, int] = {}
     """Number of remarks about accepted rows, by reason."""
+    ignored: Mapping[str, int] = {}
+    """Number of files in the sources of `ingest` that no sample has, by suffix."""
     lineage: Mapping[str, Any] = {}
     relabelled: Mapping[str, Any] = {}
     """The changes that `relabel` made to the rows of `lineage["data"]`; empty for a data set of another command."""

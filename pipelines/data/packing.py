@@ -145,10 +145,12 @@ def pack(
     rejected: Sequence[SampleProblem] = (),
     rows_per_group: int = dataset.ROWS_PER_GROUP,
     set_checks: SetChecks | None = None,
+    ignored: Mapping[str, int] | None = None,
 ) -> Manifest:
     """Packs all items into a data set at `out`, which the caller has claimed; writes the manifest last.
 
-    `make_rows` gets the items of one row group per call. `rejected` are samples that were rejected before packing.
+    `make_rows` gets the items of one row group per call. `rejected` are samples that were rejected before packing,
+    `ignored` counts the files of the source that belong to none.
     Raises UserError if no sample can be used.
     """
 
@@ -182,7 +184,8 @@ def pack(
         remarks = set_checks.remarks(remarks)
     write_problems(out, REMARKS, remarks)
     counts = count_reasons(remarks)
-    return write_manifest(out, taxonomy, files, bad, lineage, rows_per_group=rows_per_group, remarks=counts)
+    more = {"rows_per_group": rows_per_group, "remarks": counts, "ignored": ignored or {}}
+    return write_manifest(out, taxonomy, files, bad, lineage, **more)
 
 
 def write_manifest(

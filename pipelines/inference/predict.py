@@ -21,6 +21,7 @@ from pipelines.data.stream import Columns
 from pipelines.errors import UserError
 from pipelines.inference.overlay import cutouts, overlay
 from pipelines.ingest import raw_files
+from pipelines.ingest.formats import IMAGE_SUFFIXES
 from pipelines.models import model_directory
 from pipelines.models.actors import ModelActor, map_batches_options, needs
 from pipelines.run import claims
@@ -82,7 +83,7 @@ def run(config: PredictConfig) -> PredictResult:
     model_directory.read_model(config.model)
     uris = raw_files.list_images(config.images)
     if not uris:
-        raise UserError(f"{config.images} holds no image ({', '.join(raw_files.IMAGE_SUFFIXES)})")
+        raise UserError(f"{config.images} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     with claims.claim_anew("predict", config, config.out):
         with ray_session(needs(config.actors)):
             rejected = predict_all(config, uris)

@@ -11,16 +11,20 @@ from pathlib import PurePosixPath
 from typing import NamedTuple, get_args
 
 from dmlcsr.taxonomy import CELEBAMASK_HQ, FACE_SYNTHETICS, HELEN, LAPA, Taxonomy
-from pipelines.config.base import SPLITS, Split
+from pipelines.config.base import Split
 from pipelines.config.commands import IngestConfig, RawFormatName
 from pipelines.ingest import label_files, splits
 from pipelines.ingest.label_files import LABEL, Label
 
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
+IMAGE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".bmp", ".tif", ".tiff")
 IMAGE = "image"
+EITHER = "image or label"
+"""Role of a file in a folder that may hold both kinds. `pairing.py` decides by the names beside it."""
 
 
 class FileRole(NamedTuple):
-    """The sample that a file belongs to, and the role of the file: IMAGE, or one of the label's parts."""
+    """The sample that a file belongs to, and the role of the file: IMAGE, one of the label's parts, or EITHER."""
 
     id: str
     role: str
@@ -42,21 +46,36 @@ class RawFormat:
     """True if a sample that lacks a part is rejected; False if a missing part means that the face does not show it."""
     compose: Callable[[IngestConfig, Mapping[str, bytes]], Label]
     """Makes (H, W) ids from the file contents of a sample's parts. Raises BadSampleError if they make no label."""
-    splits: Callable[[IngestConfig, Sequence[str]], Mapping[str, Split]]
-    """Returns the split of each id; used if there is no `--split-file`. An id that is not in the result has no split.
+    splits: Callable[[IngestConfig, str, Sequence[str]], Mapping[str, Split]]
+    """Returns the split of each id in one source; used if there is no `--split-file`. Other ids have no split.
 
     Raises UserError if a file that defines the splits is missing or damaged.
     """
+    list_files: tuple[str, ...]
+    """Names of the files at the top of a source that `splits` reads."""
     has_split_lists: bool
     """True if a file `<split>_list.txt` beside the folder `<split>` may list the samples of that split."""
 
 
-def _in_splits(path: PurePosixPath) -> FileRole | None:
-    """Locates `<split>/{images,labels}/<name>`; the id is `<split>/<name>`."""
-    if len(path.parts) < 3 or path.parts[0] not in SPLITS or path.parts[1] not in ("images", "labels"):
+_KINDS = {"images": IMAGE, "labels": LABEL}
+
+
+def _pairs(path: PurePosixPath) -> FileRole | None:
+    """Locates `{images,labels}/<name>`, and `<name>` in a folder of both; with or without a folder `<split>` above.
+
+    The id is `<split>/<name>` with the split's own name, or `<name>`.
+    """
+    *folders, name = path.with_suffix("").parts
+    depth = int(bool(folders) and folders[0] in splits.SPLIT_NAMES)
+    if len(folders) == depth:
+        role = EITHER
+    elif folders[depth] in _KINDS:
+        role = _KINDS[folders.pop(depth)]
+    else:
         return None
-    split, kind, *name = path.with_suffix("").parts
-    return FileRole("/".join([split, *name]), LABEL if kind == "labels" else IMAGE)
+    if folders and folders[0] in splits.SPLIT_NAMES:
+        folders[0] = splits.SPLIT_NAMES[folders[0]]
+    return FileRole("/".join([*folders, name]), role)
 
 
 def _flat(path: PurePosixPath) -> FileRole | None:
@@ -107,42 +126,47 @@ def _most_probable(config: IngestConfig, files: Mapping[str, bytes]) -> Label:
     return label_files.most_probable(files)
 
 
-def _by_folders(config: IngestConfig, ids: Sequence[str]) -> Mapping[str, Split]:
-    return splits.by_folders(ids)
+def _by_folders(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
+    return splits.by_folders(ids) or splits.by_shares(ids, config.splits, config.seed)
 
 
-def _by_shares(config: IngestConfig, ids: Sequence[str]) -> Mapping[str, Split]:
+def _by_shares(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
     return splits.by_shares(ids, config.splits, config.seed)
 
 
-def _of_celeba(config: IngestConfig, ids: Sequence[str]) -> Mapping[str, Split]:
-    return splits.celeba(config.source)
+def _of_celeba(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
+    return splits.celeba(source)
 
 
-def _of_helen(config: IngestConfig, ids: Sequence[str]) -> Mapping[str, Split]:
-    return splits.helen(config.source)
+def _of_helen(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
+    return splits.helen(source)
 
 
-_PAIRS = "<split>/images/<name>.jpg or .png and <split>/labels/<name>.png, with train, val or test as <split>"
+_PAIRS = (
+    "images/<name>.jpg or .png and labels/<name>.png, or <name>.jpg and <name>_label.png in one folder, either of them "
+    "in folders train, val and test or without"
+)
 FORMATS: Mapping[RawFormatName, RawFormat] = {
     "pairs": RawFormat(
-        locate=_in_splits,
+        locate=_pairs,
         expected=_PAIRS,
         taxonomy=None,
         parts=(LABEL,),
         all_parts_required=True,
         compose=_one_file,
         splits=_by_folders,
+        list_files=(),
         has_split_lists=True,
     ),
     "lapa": RawFormat(
-        locate=_in_splits,
+        locate=_pairs,
         expected=_PAIRS,
         taxonomy=LAPA,
         parts=(LABEL,),
         all_parts_required=True,
         compose=_one_file,
         splits=_by_folders,
+        list_files=(),
         has_split_lists=True,
     ),
     "face_synthetics": RawFormat(
@@ -153,6 +177,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=True,
         compose=_one_file,
         splits=_by_shares,
+        list_files=(),
         has_split_lists=False,
     ),
     "celebamask_hq": RawFormat(
@@ -163,6 +188,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=False,
         compose=_painted,
         splits=_of_celeba,
+        list_files=(splits.CELEBA_MAPPING, splits.CELEBA_PARTITION),
         has_split_lists=False,
     ),
     "helen": RawFormat(
@@ -174,6 +200,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=True,
         compose=_most_probable,
         splits=_of_helen,
+        list_files=tuple(splits.HELEN_LISTS),
         has_split_lists=False,
     ),
 }

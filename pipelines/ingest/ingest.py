@@ -67,6 +67,8 @@ class IngestResult(TypedDict):
     """Number of remarks about accepted rows, or about the whole set, by reason."""
     set_remarks: list[str]
     """The remarks about the whole set, in sentences."""
+    ignored: dict[str, int]
+    """Number of files in the sources that no sample has, by suffix."""
 
 
 def run(config: IngestConfig) -> IngestResult:
@@ -83,6 +85,7 @@ def run(config: IngestConfig) -> IngestResult:
         "reasons": dict(manifest.reasons),
         "remarks": dict(manifest.remarks),
         "set_remarks": [remark["detail"] for remark in found if remark["source"] == WHOLE_SET],
+        "ignored": dict(manifest.ignored),
     }
 
 
@@ -90,7 +93,7 @@ def build(config: IngestConfig) -> None:
     """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
     rules = label_reader(config)
     listing = raw_files.list_source(config)
-    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), config.source)
+    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), ", ".join(config.source))
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
         return pack_samples([RawSample(*item) for item in items], rules)
@@ -109,6 +112,7 @@ def build(config: IngestConfig) -> None:
                     listing.rejected,
                     size,
                     SetChecks(rules.taxonomy, config.mapping),
+                    listing.ignored,
                 )
 
 
@@ -122,6 +126,8 @@ def summary(result: IngestResult) -> str:
         lines.append(f"remarks about rows that stay in the data set; see {result['out']}/{packing.REMARKS}:")
         lines += [f"  {count} {reason}" for reason, count in result["remarks"].items()]
     lines += result["set_remarks"]
+    if result["ignored"]:
+        lines.append(f"ignored files: {', '.join(f'{count} {kind}' for kind, count in result['ignored'].items())}")
     return "\n".join(lines)
 
 

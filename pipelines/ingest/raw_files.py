@@ -1,7 +1,8 @@
-"""Lists the samples of a raw data set, with their files and splits. Reads names and lists only, no pixels."""
+"""Lists the samples of raw data sets, with their files and splits. Reads names and lists only, no pixels."""
 
-from collections import Counter
+import logging
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -10,11 +11,13 @@ from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import IngestConfig
 from pipelines.data.packing import SampleProblem, printable
 from pipelines.errors import UserError
-from pipelines.ingest import splits
-from pipelines.ingest.formats import FORMATS, IMAGE, RawFormat
+from pipelines.ingest import pairing, split_lists, splits
+from pipelines.ingest.formats import EITHER, FORMATS, IMAGE, IMAGE_SUFFIXES, RawFormat
+from pipelines.ingest.kinds import by_kind, in_words
 from pipelines.ingest.label_files import LABEL
+from pipelines.ingest.split_lists import is_bad
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+logger = logging.getLogger(__name__)
 
 
 class RawSample(NamedTuple):
@@ -26,10 +29,22 @@ class RawSample(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The samples of a source, and its rejected files: without a partner, with a duplicate id, or with a bad name."""
+    """The samples of the sources, and their rejected files: without a partner, with a duplicate id, or with a bad name.
+
+    `ignored` counts all other files by suffix, without the lists that were read.
+    """
 
     samples: Mapping[Split, list[RawSample]]
     rejected: list[SampleProblem]
+    ignored: Mapping[str, int] = {}
+
+
+class Files(NamedTuple):
+    """The files of one source by what becomes of them."""
+
+    samples: list[RawSample]
+    rejected: list[SampleProblem]
+    ignored: list[str]
 
 
 def list_images(uri: str) -> list[str]:
@@ -38,87 +53,122 @@ def list_images(uri: str) -> list[str]:
 
 
 def list_source(config: IngestConfig) -> Listing:
-    """Lists all samples of the source by split, in an order that only ids and seed decide.
+    """Lists all samples of the sources by split, in an order that only ids and seed decide.
 
-    Raises UserError if the source holds no sample of the format; the message names the expected and the found files.
+    If there are several sources, ids begin with the name of theirs. Raises UserError if a source holds no sample of the
+    format; the message names the expected and the found files.
     """
+    by_split: dict[Split, list[RawSample]] = {split: [] for split in SPLITS}
+    rejected: list[SampleProblem] = []
+    ignored: list[str] = []
+    named = None if config.split_file is None else splits.from_file(config.split_file)
+    for prefix, source in zip(_prefixes(config.source), config.source, strict=True):
+        found = _list_files(config, source)
+        rejected += found.rejected
+        ignored += found.ignored
+        split_of = _split_of(config, source, prefix, found.samples, named)
+        for sample in found.samples:
+            if sample.id in split_of:
+                by_split[split_of[sample.id]].append(sample._replace(id=prefix + sample.id))
+            else:
+                detail = f"no split names id {prefix}{sample.id}"
+                rejected.append(SampleProblem(source=sample.image, reason="no_split", detail=detail))
+    # Rows are packed in shuffled order, so that neighbors in the source are not in the same row group.
+    for samples in by_split.values():
+        samples.sort(key=lambda sample: splits.rank(sample.id, config.seed))
+    kinds = by_kind(file for file in ignored if file != config.split_file)
+    if kinds:
+        shown = (f"{len(files)} {kind} (such as {printable(files[0])})" for kind, files in kinds.items())
+        logger.info("ignored files: %s", ", ".join(shown))
+    return Listing(by_split, rejected, {kind: len(files) for kind, files in kinds.items()})
+
+
+def _prefixes(sources: Sequence[str]) -> list[str]:
+    """The start of all ids of each source: its base name, numbered if an earlier source has the same; one has none."""
+    if len(sources) == 1:
+        return [""]
+    prefixes: list[str] = []
+    for source in sources:
+        base = printable(splits.composed(PurePosixPath(source).name or "root"))
+        names = (f"{base}/" if number == 1 else f"{base}-{number}/" for number in count(1))
+        prefixes.append(next(name for name in names if name not in prefixes))
+    return prefixes
+
+
+def _split_of(
+    config: IngestConfig,
+    source: str,
+    prefix: str,
+    samples: Sequence[RawSample],
+    named: Mapping[str, Split] | None,
+) -> Mapping[str, Split]:
+    """The split of each id of a source. A split file may name ids with or without the prefix of the source."""
+    ids = [sample.id for sample in samples]
+    if named is None:
+        return FORMATS[config.format].splits(config, source, ids)
+    full = {name: prefix + name if prefix + name in named else name for name in ids}
+    return {name: named[full[name]] for name in ids if full[name] in named}
+
+
+def _list_files(config: IngestConfig, source: str) -> Files:
+    """Groups the files of a source. Raises UserError if it holds no sample."""
     raw_format = FORMATS[config.format]
-    files = storage.list_files(config.source)
-    samples, rejected = _match(config.source, raw_format, files)
+    files = storage.list_files(source)
+    found = _match(source, raw_format, files, config.label_suffix)
     if raw_format.has_split_lists:
-        samples, rejected = _apply_lists(config.source, files, samples, rejected)
-    if not samples:
-        first = f"; the first problem: {rejected[0]['reason']}, {rejected[0]['detail']}" if rejected else ""
+        found = _apply_lists(source, files, found)
+    if not found.samples:
+        problem = found.rejected[0] if found.rejected else None
+        first = f"; the first problem: {problem['reason']}, {problem['detail']}" if problem else ""
         raise UserError(
-            f"{config.source} holds no {config.format} samples: expected {raw_format.expected}; "
-            f"found {_found(config.source, files)}{first}"
+            f"{source} holds no {config.format} samples: expected {raw_format.expected}; "
+            f"found {in_words([file.removeprefix(source).lstrip('/') for file in files])}{first}"
         )
     if config.split_file is not None:
-        split_of: Mapping[str, Split] = splits.from_file(config.split_file)
-    else:
-        split_of = raw_format.splits(config, [sample.id for sample in samples])
-    # Rows are packed in shuffled order, so that neighbors in the source are not in the same row group.
-    samples.sort(key=lambda sample: splits.rank(sample.id, config.seed))
-    by_split: dict[Split, list[RawSample]] = {split: [] for split in SPLITS}
-    for sample in samples:
-        if sample.id in split_of:
-            by_split[split_of[sample.id]].append(sample)
-        else:
-            rejected.append(
-                SampleProblem(source=sample.image, reason="no_split", detail=f"no split names id {sample.id}")
-            )
-    return Listing(by_split, rejected)
-
-
-def _found(root: str, files: Sequence[str]) -> str:
-    """The kinds of files in a source and a few of their names, for the message about a wrong folder."""
-    if not files:
-        return "nothing"
-    kinds = Counter(PurePosixPath(name).suffix.lower() or "no suffix" for name in files)
-    some = printable(", ".join(_below(root, name).as_posix() for name in files[:3]))
-    return f"{', '.join(f'{count} {kind}' for kind, count in kinds.most_common(4))} (such as {some})"
+        return found
+    lists = {storage.join(source, name) for name in raw_format.list_files}
+    return found._replace(ignored=[file for file in found.ignored if file not in lists])
 
 
 def _below(root: str, file: str) -> PurePosixPath:
     return PurePosixPath(file.removeprefix(root).lstrip("/"))
 
 
-def _match(root: str, raw_format: RawFormat, files: Sequence[str]) -> tuple[list[RawSample], list[SampleProblem]]:
-    """Groups the files by sample; returns the samples and the rejected files."""
+def _match(root: str, raw_format: RawFormat, files: Sequence[str], label_suffix: str | None) -> Files:
+    """Groups the files by sample."""
     found: dict[str, dict[str, list[str]]] = {}
-    rejected = []
+    result = Files([], [], [])
     for file in files:
         path = _below(root, file)
         if path.suffix.lower() not in IMAGE_SUFFIXES:
+            result.ignored.append(file)
             continue
-        if _is_bad(path):
-            rejected.append(
-                SampleProblem(source=file, reason="bad_name", detail="its name holds `..` or a control character")
-            )
+        if is_bad(path):
+            detail = "its name holds `..` or a control character"
+            result.rejected.append(SampleProblem(source=file, reason="bad_name", detail=detail))
             continue
-        located = raw_format.locate(path)
+        located = raw_format.locate(PurePosixPath(splits.composed(str(path))))
         if located is None:
+            result.ignored.append(file)
             continue
-        if located.role not in (IMAGE, *raw_format.parts):
+        if located.role not in (IMAGE, EITHER, *raw_format.parts):
             detail = f"{located.role!r} is not a part of a label; parts are {', '.join(raw_format.parts)}"
-            rejected.append(SampleProblem(source=file, reason="unknown_part", detail=detail))
+            result.rejected.append(SampleProblem(source=file, reason="unknown_part", detail=detail))
             continue
         found.setdefault(located.id, {}).setdefault(located.role, []).append(file)
-    samples = []
-    for name, roles in found.items():
+    groups = pairing.pair(found, label_suffix) if raw_format.parts == (LABEL,) else list(found.items())
+    for name, roles in groups:
+        if EITHER in roles:
+            result.ignored.extend(roles[EITHER])
+            continue
         problem = _problem(raw_format, name, roles)
         if problem is None:
             label = tuple((role, roles[role][0]) for role in raw_format.parts if role in roles)
-            samples.append(RawSample(name, roles[IMAGE][0], label))
+            result.samples.append(RawSample(name, roles[IMAGE][0], label))
         else:
             reason, detail, sources = problem
-            rejected += [SampleProblem(source=file, reason=reason, detail=detail) for file in sources]
-    return samples, rejected
-
-
-def _is_bad(path: PurePosixPath) -> bool:
-    """True if a name could lead out of a folder, or holds characters that no table or terminal can show."""
-    return ".." in path.parts or not str(path).isprintable()
+            result.rejected.extend(SampleProblem(source=file, reason=reason, detail=detail) for file in sources)
+    return result
 
 
 def _problem(
@@ -139,35 +189,25 @@ def _problem(
     return None
 
 
-def _apply_lists(
-    root: str, files: Sequence[str], samples: list[RawSample], rejected: list[SampleProblem]
-) -> tuple[list[RawSample], list[SampleProblem]]:
+def _apply_lists(root: str, files: Sequence[str], found: Files) -> Files:
     """Replaces the samples of each split that has a file `<split>_list.txt` by those that its lines name."""
-    for split in SPLITS:
-        uri = storage.join(root, f"{split}_list.txt")
-        if uri in files:
-            folder = storage.join(root, split) + "/"
-            listed, bad = _read_list(uri, folder, split)
-            samples = [sample for sample in samples if not sample.image.startswith(folder)] + listed
-            rejected = [finding for finding in rejected if not finding["source"].startswith(folder)] + bad
-    return samples, rejected
+    lists = split_lists.read_lists(root, files)
+    limited = {listed.folder for listed in lists}
+
+    def is_limited(file: str) -> bool:
+        return split_lists.folder_of(root, file) in limited
+
+    listed = [RawSample(pair.id, pair.image, ((LABEL, pair.label),)) for each in lists for pair in each.pairs]
+    dropped = [file for sample in found.samples if is_limited(sample.image) for file in _files_of(sample)]
+    dropped += [problem["source"] for problem in found.rejected if is_limited(problem["source"])]
+    used = {file for sample in listed for file in _files_of(sample)} | {uri for each in lists for uri in each.uris}
+    return Files(
+        [sample for sample in found.samples if not is_limited(sample.image)] + listed,
+        [problem for problem in found.rejected if not is_limited(problem["source"])]
+        + [problem for each in lists for problem in each.rejected],
+        [file for file in (*found.ignored, *dropped) if file not in used],
+    )
 
 
-def _read_list(uri: str, folder: str, split: Split) -> tuple[list[RawSample], list[SampleProblem]]:
-    """Reads lines `images/x.jpg labels/x.png`. A pair that occurs twice is one sample."""
-    samples: dict[str, RawSample] = {}
-    rejected = []
-    for number, line in enumerate(storage.read_bytes(uri).decode(errors="replace").splitlines(), start=1):
-        names = [PurePosixPath(name) for name in line.split()]
-        if not names:
-            continue
-        if len(names) != 2 or any(_is_bad(name) for name in names):
-            detail = f"expected `images/x.jpg labels/x.png`, got {line[:80]!r}"
-            rejected.append(SampleProblem(source=f"{uri}:{number}", reason="bad_line", detail=detail))
-            continue
-        name = f"{split}/{names[0].with_suffix('').as_posix().removeprefix('images/')}"
-        sample = RawSample(name, f"{folder}{names[0]}", ((LABEL, f"{folder}{names[1]}"),))
-        if samples.setdefault(name, sample) != sample:
-            detail = f"id {name} was listed before with other files"
-            rejected.append(SampleProblem(source=f"{uri}:{number}", reason="duplicate_id", detail=detail))
-    return list(samples.values()), rejected
+def _files_of(sample: RawSample) -> list[str]:
+    return [sample.image, *(file for _, file in sample.label)]

@@ -1,9 +1,10 @@
 """Assigns samples to splits: by folder, by published lists, by a split file, or by shares.
 
-An id that is not in a result has no split.
+An id that is not in a result has no split. Ids are in Unicode's composed form (NFC), whatever the form of a list.
 """
 
 import hashlib
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -12,12 +13,19 @@ from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import SplitShares
 from pipelines.errors import UserError
 
+SPLIT_NAMES: Mapping[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""The split of each name that folders and lists give to one."""
 CELEBA_MAPPING, CELEBA_PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
 CELEBA_FIRST_VAL, CELEBA_FIRST_TEST = 162770, 182637
 """Numbers of CelebA's first validation image and first test image, from 0."""
 CELEBA_COUNTS = {"train": 24183, "val": 2993, "test": 2824}
 """Published number of images in each split of CelebAMask-HQ."""
 HELEN_LISTS: Mapping[str, Split] = {"exemplars.txt": "train", "tuning.txt": "val", "testing.txt": "test"}
+
+
+def composed(name: str) -> str:
+    """The name in NFC: some file systems and archives store an accented letter as two characters (NFD)."""
+    return unicodedata.normalize("NFC", name)
 
 
 def rank(name: str, seed: int) -> bytes:
@@ -41,21 +49,20 @@ def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, S
     }
 
 
-def _lines(uri: str) -> Iterable[tuple[int, str]]:
-    """Reads the lines that are not blank, with their numbers from 1."""
-    text = storage.read_bytes(uri).decode(errors="replace")
+def read_lines(uri: str) -> Iterable[tuple[int, str]]:
+    """Reads the lines that are not blank, in NFC, with their numbers from 1."""
+    text = composed(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"))
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
 
 
 def from_file(uri: str) -> dict[str, Split]:
     """Reads lines `<id> <train|val|test>`. Raises UserError if the file is missing or damaged."""
-    named: Mapping[str, Split] = {split: split for split in SPLITS}
     splits: dict[str, Split] = {}
-    for number, line in _lines(uri):
+    for number, line in read_lines(uri):
         name, _, split = line.rpartition(" ")
-        if split not in named:
+        if split not in SPLIT_NAMES:
             raise UserError(f"{uri}, line {number}: expected `<id> <train|val|test>`, got {line[:80]!r}")
-        splits[name.strip()] = named[split]
+        splits[name.strip()] = SPLIT_NAMES[split]
     return splits
 
 
@@ -67,7 +74,7 @@ def helen(source: str) -> dict[str, Split]:
     found: dict[str, set[Split]] = {}
     for file, split in HELEN_LISTS.items():
         uri = storage.join(source, file)
-        for number, line in _lines(uri):
+        for number, line in read_lines(uri):
             _, comma, name = line.partition(",")
             if not comma or not name.strip():
                 raise UserError(f"{uri}, line {number}: expected `<number> , <name>`, got {line[:80]!r}")
@@ -84,7 +91,7 @@ def celeba(source: str) -> dict[str, Split]:
     if not storage.exists(mapping):
         raise UserError(f"{mapping} is missing: it decides the official split; add it, or give --split-file")
     partition = _celeba_partition(storage.join(source, CELEBA_PARTITION))
-    lines = list(_lines(mapping))
+    lines = list(read_lines(mapping))
     columns = {name: position for position, name in enumerate(lines[0][1].split())} if lines else {}
     splits: dict[str, Split] = {}
     for number, line in lines[1:]:
@@ -110,6 +117,6 @@ def _celeba_partition(uri: str) -> dict[str, Split]:
     if not storage.exists(uri):
         return {}
     try:
-        return {line.split()[0]: SPLITS[int(line.split()[1])] for _, line in _lines(uri)}
+        return {line.split()[0]: SPLITS[int(line.split()[1])] for _, line in read_lines(uri)}
     except (LookupError, ValueError) as error:
         raise UserError(f"{uri} is damaged: expected lines `<file> <0|1|2>`") from error

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines import storage
 from pipelines.config.base import Config
+from pipelines.config.options import plain
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.run import lock, release_0_1, result_file
 from pipelines.run.paths import RunPaths
@@ -176,8 +177,8 @@ def _compare(config: Config, stored: Config, out: str, may_differ: Sequence[str]
             continue
         if (earlier := _value(stored, name)) != value:
             raise OutputTakenError(
-                f"{out} was begun with {name} = {earlier}, not {value}; choose another --out, or repeat the original "
-                "command"
+                f"{out} was begun with {name} = {plain(earlier)}, not {plain(value)}; choose another --out, or "
+                "repeat the original command"
             )
 
 

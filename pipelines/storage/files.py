@@ -64,7 +64,8 @@ def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
 def list_files(uri: str) -> list[str]:
     """The sorted URIs of all objects below the folder `uri`; only `uri` itself if it is an object.
 
-    Raises UserError if `uri` does not exist.
+    Follows symbolic links of local files and folders. Raises UserError if `uri` does not exist or a folder is
+    forbidden.
     """
     fs, path = filesystem(uri)
     with user_errors("list", uri):
@@ -78,10 +79,28 @@ def list_files(uri: str) -> list[str]:
 
 def _local_files(path: Path) -> list[str]:
     """Lists names only. fsspec would also query the status of each file, which takes several times as long."""
-    if path.is_dir():
-        return sorted(f"{folder}/{name}" for folder, _, names in os.walk(path) for name in names)
-    path.stat()  # raises FileNotFoundError if there is no such file
-    return [str(path)]
+    if not path.is_dir():
+        path.stat()  # raises FileNotFoundError if there is no such file
+        return [str(path)]
+    files = []
+    for folder, subfolders, names in os.walk(path, onerror=_raise_if_forbidden, followlinks=True):
+        files += [f"{folder}/{name}" for name in names]
+        subfolders[:] = [name for name in subfolders if not _leads_back(Path(folder), name)]
+    return sorted(files)
+
+
+def _raise_if_forbidden(error: OSError) -> None:
+    """Folders may vanish while they are listed, but the files of a forbidden one would be missing in silence."""
+    if isinstance(error, PermissionError):
+        raise error
+
+
+def _leads_back(folder: Path, name: str) -> bool:
+    """True if the entry is a link to a folder on the way to it, which would be listed without an end."""
+    if not (folder / name).is_symlink():
+        return False
+    target = (folder / name).resolve()
+    return any(above.resolve() == target for above in (folder, *folder.parents))
 
 
 def is_empty(uri: str, ignored: str = "") -> bool:

@@ -70,7 +70,7 @@ def measure(source: str, out: str) -> dict[str, Any]:
     """Seconds of the listing, and of the whole command."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
-    listing = raw_files.list_source(IngestConfig(format="celebamask_hq", source=source, out=out))
+    listing = raw_files.list_source(IngestConfig(format="celebamask_hq", source=(source,), out=out))
     listed = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     num_samples = sum(map(len, listing.samples.values()))

@@ -32,6 +32,26 @@ def test_a_paired_folder_is_packed_with_bytes_untouched(raw, tmp_path):
         assert (row["height"], row["width"]) == (64, 64)
 
 
+def test_several_sources_become_one_data_set_and_what_is_left_over_is_counted(raw, tmp_path):
+    """The second source is laid out as Relabeled-HELEN, behind a link."""
+    flat = tmp_path / "flat"
+    (flat / "valid").mkdir(parents=True)
+    for image in (raw / "train" / "images").iterdir():
+        shutil.copy(image, flat / "valid" / f"{image.stem}_image.jpg")
+        shutil.copy(raw / "train" / "labels" / f"{image.stem}.png", flat / "valid" / f"{image.stem}_label.png")
+    (flat / "notes.txt").touch()
+    (tmp_path / "linked").symlink_to(flat)
+    config = pairs(f"{raw},{tmp_path / 'linked'}", tmp_path / "out")
+    result = ingest.run(config)
+    assert result["num_rows"] == {"train": 16, "val": 18, "test": 2} and result["num_quarantined"] == 0
+    assert result["ignored"][".txt"] == 1 and "1 .txt" in ingest.summary(result)
+    labels = {row["id"]: row["label"] for split in ("train", "val") for row in rows_of(tmp_path / "out", split)}
+    for image in (raw / "train" / "images").iterdir():
+        assert labels[f"linked/val/{image.stem}"] == labels[f"{raw.name}/train/{image.stem}"]
+    assert ingest.run(config) == result
+    assert dataset.read_manifest(config.out).lineage["source"] == [str(raw), str(tmp_path / "linked")]
+
+
 def test_the_same_ingest_gives_the_same_digest_on_s3(raw, tmp_path, s3):
     local, remote = pairs(raw, tmp_path / "out"), pairs(raw, f"{s3}/ingested")
     assert ingest.run(local)["num_rows"] == ingest.run(remote)["num_rows"]

@@ -134,6 +134,16 @@ def test_text_is_taken_to_the_letter():
     assert resolve("evaluate", "--model", "/m", "--data", "/d", "--out", "null").out is None
 
 
+def test_several_sources_are_named_with_commas_or_in_a_list(tmp_path: Path):
+    rest = ("--format", "helen", "--out", "/out")
+    assert resolve("ingest", *rest, "--source", "/a #1, s3://b/k/,/2024").source == ("/a #1", "s3://b/k", "/2024")
+    (tmp_path / "c.yaml").write_text("source: ['/a,b', /c]")
+    assert resolve("ingest", *rest, "--config", str(tmp_path / "c.yaml")).source == ("/a,b", "/c")
+    for text, message in (("/a,/a/", "named once"), ("", "cannot use ''"), ("/a,", "cannot use ''")):
+        with pytest.raises(UserError, match=message):
+            resolve("ingest", *rest, "--source", text)
+
+
 @pytest.mark.parametrize("text", ["optimizer:", "optimizer: null"])
 def test_an_empty_section_is_as_if_it_were_not_there(tmp_path: Path, text: str):
     file = tmp_path / "c.yaml"
@@ -177,6 +187,7 @@ def help_of(command):
         ("relabel", "--folds INT"),
         ("relabel", "--splits SPLIT,..."),
         ("ingest", "--splits SPLIT=SHARE,..."),
+        ("ingest", "--source URI,..."),
     ],
 )
 def test_help_tells_what_a_value_looks_like(command, line):

@@ -33,7 +33,7 @@ def compose(config, files):
     return (left + 2 * right).astype(np.uint8)
 
 
-def odd_and_even(config, ids):
+def odd_and_even(config, source, ids):
     return {name: ("train", "val")[int(name) % 2] for name in ids if int(name) < 10}
 
 
@@ -45,6 +45,7 @@ TOY = RawFormat(
     all_parts_required=True,
     compose=compose,
     splits=odd_and_even,
+    list_files=(),
     has_split_lists=False,
 )
 
@@ -101,7 +102,7 @@ def test_what_a_format_composes_of_one_file_is_packed_not_the_file(toy, monkeypa
         locate=lambda path: FileRole(path.stem.partition(".")[0], IMAGE if ".face" in path.stem else LABEL),
         parts=(LABEL,),
         compose=lambda config, files: np.minimum(decode_ids(files[LABEL]), 1),
-        splits=lambda config, ids: dict.fromkeys(ids, "train"),
+        splits=lambda config, source, ids: dict.fromkeys(ids, "train"),
     )
     monkeypatch.setitem(FORMATS, "toy", one_file)
     config = toy_config(tmp_path)

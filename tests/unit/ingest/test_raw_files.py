@@ -2,25 +2,9 @@
 
 import pytest
 
-from pipelines.config.commands import IngestConfig
 from pipelines.errors import UserError
 from pipelines.ingest import raw_files, splits
-
-
-def tree(root, *names):
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return root
-
-
-def listed(source, kind, **more):
-    config = IngestConfig(format=kind, source=str(source), out="/out", **more)
-    listing = raw_files.list_source(config)
-    found = {split: sorted(sample.id for sample in samples) for split, samples in listing.samples.items()}
-    return listing, found, sorted((row["source"].rsplit("/", 1)[-1], row["reason"]) for row in listing.rejected)
-
+from tests.support.raw_trees import listed, tree
 
 MAPPING = "idx     orig_idx  orig_file proj_md5\n0 119613 119614.jpg x\n1 162770 162771.jpg x\n2 182637 182638.jpg x\n"
 
@@ -183,3 +167,21 @@ def test_what_was_found_is_told_on_one_line(tmp_path):
 def test_an_empty_folder_holds_nothing(tmp_path):
     with pytest.raises(UserError, match="found nothing"):
         listed(tmp_path, "helen")
+
+
+def test_lists_that_were_read_are_not_left_over(celeba, tmp_path_factory):
+    (celeba / splits.CELEBA_PARTITION).write_text("119614.jpg 0\n162771.jpg 0\n182638.jpg 0\n")
+    assert listed(celeba, "celebamask_hq")[0].ignored == {}
+    file = tmp_path_factory.mktemp("mine") / "mine.txt"
+    file.write_text("00000 test\n")
+    assert listed(celeba, "celebamask_hq", split_file=str(file))[0].ignored == {".txt": 2}, "they were not read"
+
+
+def test_published_lists_are_those_of_each_source(helen, tmp_path_factory):
+    other = tmp_path_factory.mktemp("other")
+    for name in ("100_1", "200_1"):
+        tree(other, f"images/{name}.jpg", *(f"labels/{name}/{name}_lbl{part:02d}.png" for part in range(11)))
+    for file, name in (("exemplars.txt", "200_1"), ("tuning.txt", "100_1"), ("testing.txt", "5_1")):
+        (other / file).write_text(f"1 , {name}\n")
+    _, found, _ = listed(f"{helen},{other}", "helen")
+    assert found["train"] == sorted([f"{helen.name}/100_1", f"{other.name}/200_1"])

@@ -213,12 +213,20 @@ def test_a_page_about_a_data_set_is_written_or_refused(data, tmp_path_factory, r
 
 # Lists in raw folders.
 
+LINES = [
+    b"images/a.jpg labels/a.png\n",
+    b"images/a.jpg b.jpg labels/a.jpg b.png\n" * 2,
+    "\ufeffimages/e\u0301 x.jpg labels/\u00e9 x.png".encode(),
+]
+
 
 @pytest.mark.parametrize("name", ["split", "helen", "celeba", "list"])
-@given(content=damaged([b"1 , a/b\n2,c\n", b"a train\nb/c test\n", b"images/a.jpg labels/a.png\n", b"0 1 01.jpg\n"]))
+@given(content=damaged([b"1 , a/b\n2,c\n", b"a train\nb/c test\n", *LINES, b"0 1 01.jpg\n"]))
 def test_lists_of_raw_data_are_read_or_refused(tmp_path_factory, name, content):
     folder = tmp_path_factory.mktemp("lists")
     names = {"split": ["split.txt"], "helen": list(splits.HELEN_LISTS), "celeba": [splits.CELEBA_MAPPING]}
+    for file in ("images/a.jpg", "labels/a.png", "images/a.jpg b.jpg", "labels/a.jpg b.png"):
+        storage.write_bytes(f"{folder}/train/{file}", b"")
     for file in names.get(name, ["train_list.txt"]):
         (folder / file).write_bytes(content)
     with suppress(UserError):
@@ -227,6 +235,7 @@ def test_lists_of_raw_data_are_read_or_refused(tmp_path_factory, name, content):
         elif name == "list":
             config = IngestConfig(format="pairs", taxonomy="lapa", source=str(folder), out=f"{folder}/out")
             found = raw_files.list_source(config)
-            assert all(sample.image.startswith(f"{folder}/") for each in found.samples.values() for sample in each)
+            uris = [uri for each in found.samples.values() for s in each for uri in (s.image, s.label[0][1])]
+            assert all(uri.startswith(f"{folder}/train/") and ".." not in uri.split("/") for uri in uris)
         else:
             (splits.helen if name == "helen" else splits.celeba)(str(folder))

@@ -7,6 +7,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.config.base import Config, Uri
+from pipelines.config.commands import IngestConfig
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.errors import OutputTakenError
 from pipelines.run import claims, lock, result_file
@@ -40,6 +41,19 @@ def test_a_run_goes_on_with_its_stored_configuration(tmp_path):
     assert claim(first).config == first
     again = claim(config(tmp_path)).config
     assert again == first, "what is not given now is taken from the claim, whatever the defaults are"
+
+
+def test_a_claim_of_earlier_releases_names_one_source(tmp_path):
+    out = str(tmp_path)
+    config = IngestConfig.model_validate({"format": "helen", "source": "/faces", "out": out})
+    stored = config.model_dump(mode="json", exclude={"out"})
+    assert stored["source"] == ["/faces"]
+    storage.write_json(
+        f"{out}/claim.json", {"format_version": 2, "command": "ingest", "config": stored | {"source": "/faces"}}
+    )
+    assert claims.find_claim("ingest", config, out) == config
+    with pytest.raises(OutputTakenError, match="was begun with source = /faces, not /faces,/more;"):
+        claims.find_claim("ingest", config.model_copy(update={"source": ("/faces", "/more")}), out)
 
 
 def test_a_run_may_go_on_with_other_workers(tmp_path):

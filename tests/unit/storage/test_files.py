@@ -1,6 +1,11 @@
 """Objects in a local folder; what only an object store shows is in tests/pipelines."""
 
+import os
+
+import pytest
+
 from pipelines import storage
+from pipelines.errors import UserError
 
 
 def test_an_object_that_is_there_is_not_created_again(tmp_path):
@@ -9,3 +14,27 @@ def test_an_object_that_is_there_is_not_created_again(tmp_path):
     assert not storage.create_bytes(uri, b"second")
     assert storage.read_bytes(uri) == b"first"
     assert [path.name for path in (tmp_path / "folder").iterdir()] == ["object"]
+
+
+def test_links_are_listed_as_what_they_lead_to_and_circles_end(tmp_path):
+    """Among them a folder that two links lead to, folders that link to each other, and links that lead nowhere."""
+    for name in ("shared/x", "a/1", "b/2"):
+        storage.write_bytes(f"{tmp_path}/{name}", b"")
+    (tmp_path / "file").symlink_to(tmp_path / "shared" / "x")
+    (tmp_path / "a" / "shared").symlink_to(tmp_path / "shared")
+    (tmp_path / "b" / "shared").symlink_to("../shared")
+    (tmp_path / "a" / "to_b").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "to_a").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "lost").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "itself").symlink_to(tmp_path / "itself")
+    found = [uri.removeprefix(f"{tmp_path}/") for uri in storage.list_files(str(tmp_path))]
+    direct = ["a/1", "a/shared/x", "b/2", "b/shared/x", "file", "itself", "lost", "shared/x"]
+    assert found == sorted([*direct, "a/to_b/2", "a/to_b/shared/x", "b/to_a/1", "b/to_a/shared/x"])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+def test_a_forbidden_folder_is_not_left_out_in_silence(tmp_path):
+    (tmp_path / "closed").mkdir(mode=0)
+    with pytest.raises(UserError, match="cannot list"):
+        storage.list_files(str(tmp_path))
