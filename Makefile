@@ -14,7 +14,7 @@ setup: $(READY)  ## make .venv with the pinned versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local,onnx,optuna]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,heif,local,onnx,optuna]'
 	touch $@
 
 up: $(READY)  ## start an S3 server and a Ray head on this machine

@@ -14,7 +14,7 @@ from pipelines.ingest import splits
 from pipelines.ingest.formats import FORMATS, IMAGE, RawFormat
 from pipelines.ingest.label_files import LABEL
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 
 
 class RawSample(NamedTuple):
