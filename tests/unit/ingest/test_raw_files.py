@@ -183,3 +183,9 @@ def test_what_was_found_is_told_on_one_line(tmp_path):
 def test_an_empty_folder_holds_nothing(tmp_path):
     with pytest.raises(UserError, match="found nothing"):
         listed(tmp_path, "helen")
+
+
+def test_files_of_every_suffix_of_images_are_listed(tmp_path):
+    names = ["a.jfif", "b.JPG", "c.avif", "d.heic", "e.heif", "f.txt"]
+    tree(tmp_path, *names)
+    assert raw_files.list_images(str(tmp_path)) == [f"{tmp_path}/{name}" for name in names[:-1]]
