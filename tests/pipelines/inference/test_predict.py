@@ -111,7 +111,7 @@ def test_the_same_command_continues_with_the_pieces_that_are_missing(labelled, t
 def test_another_model_needs_another_output(labelled, loose, tmp_path):
     config, _, _ = labelled
     other = write_model(tmp_path / "model", seed=1)
-    with pytest.raises(OutputTakenError, match="--model"):
+    with pytest.raises(OutputTakenError, match="begun with model"):
         predict.run(PredictConfig(model=other, images=str(loose), out=config.out))
 
 
