@@ -14,7 +14,7 @@ setup: $(READY)  ## make .venv with the pinned versions of constraints.txt
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,local,onnx,optuna]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,heif,local,onnx,optuna]'
 	touch $@
 
 up: $(READY)  ## start an S3 server and a Ray head on this machine
@@ -58,9 +58,10 @@ format: $(READY)  ## mend with ruff what it can mend
 typecheck: $(READY)  ## mypy alone
 	$(BIN)/mypy
 
-reference: $(READY)  ## generate docs/reference.md from the code
+reference: $(READY)  ## generate docs/reference.md, and the ids in docs/data.md, from the code
 	$(BIN)/python -m tests.reference > $(READY).reference
 	mv $(READY).reference docs/reference.md
+	$(BIN)/python -m tests.class_tables
 
 bench: $(READY)  ## speed and memory, about an hour
 	$(BIN)/python ray_job.py bench --out bench.json

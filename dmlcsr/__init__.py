@@ -1,6 +1,6 @@
 """DML-CSR: decoupled multi-task face parsing with cyclical self-regulation (CVPR 2022, arXiv 2203.14448).
 
-This package holds the method alone and needs PyTorch, NumPy and cv2. Ray, storage and the command line are in
+This package holds the method alone and needs PyTorch, NumPy, cv2 and Pillow. Ray, storage and the command line are in
 `pipelines`.
 """
 

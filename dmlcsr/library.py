@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from dmlcsr import weights
+from dmlcsr.image_files import BadSampleError, read_image
 from dmlcsr.predict import Predictor
 
 
@@ -25,14 +25,20 @@ def load_model(path: str | Path, device: str = "cpu", tta: bool = False) -> Pred
 def parse(model: Predictor, image: npt.NDArray[np.uint8] | str | Path) -> npt.NDArray[np.uint8]:
     """Predicts the (H, W) uint8 class ids of an image: an array (H, W, 3) uint8 RGB or a file, of any size.
 
-    `model.taxonomy.classes` names the ids. Raises ValueError for a file that is not an image, and for another shape
-    or dtype.
+    `model.taxonomy.classes` names the ids. Raises ValueError for a file that cannot be used (BadSampleError, whose
+    `reason` is the one that `predict` would list), and for another shape or dtype.
     """
     if isinstance(image, str | Path):
-        found = cv2.imread(str(image), cv2.IMREAD_COLOR_RGB)
-        if found is None:
-            raise ValueError(f"{image} cannot be read as an image")
-        image = found.astype(np.uint8, copy=False)
+        image = _read(Path(image))
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(f"an image must be (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
     return model.label_map(image)
+
+
+def _read(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        return read_image(path.read_bytes())
+    except OSError as error:
+        raise BadSampleError("unreadable", f"{path} cannot be read as an image: {error.strerror}") from error
+    except BadSampleError as error:
+        raise BadSampleError(error.reason, f"{path} cannot be read as an image: {error}") from error

@@ -11,7 +11,6 @@ import numpy.typing as npt
 
 from dmlcsr.taxonomy import IGNORE, Mapping, Relations, Taxonomy
 
-
 _GRID = 256
 """Number of rows and columns that are enough to compare sizes and places of the parts of a face."""
 

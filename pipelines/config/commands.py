@@ -204,14 +204,14 @@ class RelabelConfig(Config):
 
 
 class PredictConfig(Config):
-    """Predict label maps and overlays for image files (JPEG, PNG, WebP, BMP, TIFF)."""
+    """Predict label maps and overlays for image files (JPEG, PNG, WebP, BMP, TIFF, AVIF, and HEIC with an extra)."""
 
     model: Uri
     """Model directory, or a run directory that holds one."""
     images: Uri
     """One image file, or a folder that is searched for images."""
     out: Uri
-    """Folder that `labels/` and `overlays/` are written to."""
+    """Folder that `labels/`, `colors/`, `overlays/` and `classes.json` are written to."""
     cutouts: bool = False
     """Write each face part of each image to `cutouts/` too, as a picture with a transparent background."""
     tta: bool = False

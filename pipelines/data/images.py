@@ -4,21 +4,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dmlcsr.image_files import JPEG_MAGIC, decode, decode_by_opencv
 from dmlcsr.taxonomy import IGNORE
 
 Pixels = npt.NDArray[np.uint8]
-JPEG_MAGIC = b"\xff\xd8"
 _REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 """OpenCV flags by factor. They only reduce the size: `decode_image` adds a flag that decides the colors."""
 
 
 def decode_image(data: bytes, factor: int = 1) -> Pixels:
-    """Decodes an image to (H, W, 3) uint8 RGB, turned upright by its EXIF tag. Raises ValueError for damaged bytes.
+    """Decodes an image to (H, W, 3) uint8 RGB, turned upright by its EXIF tag, transparent pixels on white.
 
-    A factor of 2, 4 or 8 divides height and width of a JPEG, which saves time. Other formats keep their size.
+    A factor of 2, 4 or 8 divides height and width of a JPEG, which saves time. Other formats keep their size. Raises
+    ValueError for damaged bytes.
     """
-    is_reduced = factor > 1 and data.startswith(JPEG_MAGIC)
-    return _decode(data, cv2.IMREAD_COLOR_RGB | (_REDUCED[factor] if is_reduced else 0))
+    if factor > 1 and data.startswith(JPEG_MAGIC):
+        return decode_by_opencv(data, cv2.IMREAD_COLOR_RGB | _REDUCED[factor])
+    return decode(data)
 
 
 def decode_label(data: bytes | None) -> Pixels:
@@ -28,18 +30,7 @@ def decode_label(data: bytes | None) -> Pixels:
     """
     if data is None:
         return np.full((1, 1), IGNORE, np.uint8)
-    return _decode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-
-
-def _decode(data: bytes, flags: int) -> Pixels:
-    cv2.setNumThreads(1)  # OpenCV would use all cores, but a task has one
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:  # there are no bytes, or more pixels than OpenCV may decode
-        raise ValueError(f"{len(data)} bytes cannot be decoded as an image: {error.err}") from error
-    if pixels is None:
-        raise ValueError(f"{len(data)} bytes cannot be decoded as an image; the file is damaged")
-    return np.asarray(pixels, np.uint8)
+    return decode_by_opencv(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
 
 
 _LABEL_PNG = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3)

@@ -1,10 +1,13 @@
-"""Draws label maps for people: over their image, as cut-outs, and in comparison."""
+"""Draws label maps for people: over their image, as cut-outs, in comparison, and with a legend."""
+
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
 
-from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.taxonomy import Color, Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
 OPACITY = 0.5
@@ -41,7 +44,47 @@ def cutouts(image: Pixels, label: Pixels, taxonomy: Taxonomy) -> dict[str, Pixel
 def comparison(
     image: Pixels, before: Pixels, after: Pixels, differs: npt.NDArray[np.bool_], taxonomy: Taxonomy
 ) -> Pixels:
-    """(H, 4 W, 3) RGB: the image, each label map over it, and the darkened image with the differing pixels in red."""
+    """The image, each label map over it, and the darkened image with the differing pixels in red, above a legend.
+
+    The pictures take the first H rows and 4 W columns of the result, uint8 RGB.
+    """
     wrong = cv2.resize(differs.astype(np.uint8), (image.shape[1], image.shape[0]), interpolation=cv2.INTER_NEAREST)
     errors = np.where(wrong[..., None] > 0, np.array([255, 0, 0], np.uint8), image // 3)
-    return np.hstack([image, overlay(image, before, taxonomy), overlay(image, after, taxonomy), errors])
+    pictures = np.hstack([image, overlay(image, before, taxonomy), overlay(image, after, taxonomy), errors])
+    return with_legend(pictures, (before, after), taxonomy)
+
+
+def with_legend(picture: Pixels, labels: Sequence[Pixels], taxonomy: Taxonomy) -> Pixels:
+    """The picture (H, W, 3), above a white strip with the colors and names of the classes in the label maps.
+
+    The picture's pixels stay where they are; a picture that is narrower than a name gets a white margin on its right.
+    The background, which an overlay does not color, is not listed.
+    """
+    counts = sum(np.bincount(label.ravel(), minlength=256) for label in labels)
+    parts = [part for part in np.flatnonzero(counts) if 0 < part < taxonomy.num_classes]
+    if not parts:
+        return picture
+    strip = _strip([(taxonomy.classes[part], taxonomy.palette[part]) for part in parts], *picture.shape[:2])
+    margin = ((0, 0), (0, strip.shape[1] - picture.shape[1]), (0, 0))
+    return np.vstack([np.pad(picture, margin, constant_values=255), strip])
+
+
+def _strip(entries: Sequence[tuple[str, Color]], height: int, width: int) -> Pixels:
+    """Lines of colored squares with names, for a picture of height x width; at least as wide as the picture."""
+    size = max(12, height // 40)
+    font = ImageFont.load_default(size)
+    widths = [round(font.getlength(name)) + 3 * size for name, _ in entries]
+    width = max(width, *widths)
+    places, x, y = [], 0, 0
+    for needed in widths:
+        if x + needed > width:
+            x, y = 0, y + 3 * size // 2
+        places.append((x, y))
+        x += needed
+    strip = Image.new("RGB", (width, y + 2 * size), "white")
+    draw = ImageDraw.Draw(strip)
+    for (name, color), (x, y) in zip(entries, places, strict=True):
+        left, top = x + size // 2, y + size // 2
+        draw.rectangle((left, top, left + size, top + size), fill=color, outline="black")
+        draw.text((left + 3 * size // 2, top + size // 2), name, fill="black", font=font, anchor="lm")
+    return np.asarray(strip, np.uint8)

@@ -7,55 +7,21 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dmlcsr.image_files import FORMATS, BadSampleError, bit_depth, is_iso_media, open_color_image, open_image
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 
-MAX_PIXELS = 100_000_000
-"""Limit on height x width. Larger images are rejected before they are decoded: a small file can state any size."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-"""The only formats that Pillow may read, whatever a file's name says: for some others it starts external programs."""
 _EXIF_ORIENTATION = 0x0112
-_COLOR_MODES = ("RGB", "RGBA", "L", "LA", "P", "1")
-
-
-class BadSampleError(ValueError):
-    """A sample that cannot be used; `reason` is its key in the quarantine table."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def open_image(data: bytes) -> Image.Image:
-    """Checks the header of a file, then decodes all of it.
-
-    Raises BadSampleError if the file is empty, damaged or cut off, or if its header states more than MAX_PIXELS.
-    """
-    if not data:
-        raise BadSampleError("empty_file", "no content")
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise BadSampleError("too_large", str(error)) from error
-    except Exception as error:  # Pillow's readers raise many kinds of error for broken files
-        raise BadSampleError("undecodable", f"not an image: {error}") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise BadSampleError("too_large", f"{image.width}x{image.height} pixels; at most {MAX_PIXELS} are read")
-    try:
-        image.load()
-    except Exception as error:  # as above
-        raise BadSampleError("undecodable", f"damaged {image.format} image: {error}") from error
-    return image
 
 
 def check_image(data: bytes) -> tuple[int, int]:
     """(height, width) of an image as decoded, that is after EXIF rotation.
 
-    Raises BadSampleError if `open_image` or OpenCV cannot decode the file, or if its colors are not 8-bit RGB or gray:
-    the colors of a CMYK image depend on its profile, and 16 bits would be cut to 8.
+    Raises BadSampleError if it is not one that training can decode: see `dmlcsr.image_files.open_color_image`, and
+    OpenCV must decode it too.
     """
-    image = open_image(data)  # unlike OpenCV, Pillow rejects a truncated JPEG
-    if image.mode not in _COLOR_MODES or (image.format == "PNG" and _bit_depth(data) == 16):
-        raise BadSampleError("color_mode", f"{image.format} of mode {image.mode}; expected 8-bit RGB or gray")
+    if is_iso_media(data):  # not every build of OpenCV decodes AVIF, and none turns it upright
+        raise BadSampleError("undecodable", "AVIF and HEIC are not packed; convert the image to PNG or JPEG")
+    image = open_color_image(data)
     if image.format != "JPEG" and not opencv_decodes(data):
         raise BadSampleError("undecodable", f"OpenCV cannot decode this {image.format} of mode {image.mode}")
     turned = image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
@@ -75,10 +41,6 @@ def opencv_decodes(data: bytes) -> bool:
     return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) is not None
 
 
-def _bit_depth(png: bytes) -> int:
-    return png[24]
-
-
 def decode_ids(data: bytes) -> npt.NDArray[np.uint8]:
     """Decodes a gray or palette PNG to (H, W) uint8 ids; the ids of a palette PNG are its indices.
 
@@ -91,7 +53,7 @@ def decode_ids(data: bytes) -> npt.NDArray[np.uint8]:
         )
     values = np.asarray(image, np.uint8)
     # Pillow stretches gray of 2 or 4 bits to 0..255 when it reads a file; the ids are the original values.
-    return values if image.mode == "P" else values // np.uint8(255 // (2 ** _bit_depth(data) - 1))
+    return values if image.mode == "P" else values // np.uint8(255 // (2 ** bit_depth(data) - 1))
 
 
 def is_plain_png(data: bytes) -> bool:

@@ -6,10 +6,10 @@ from itertools import combinations
 import cv2
 import numpy as np
 
+from dmlcsr.image_files import BadSampleError
 from pipelines.config.base import SPLITS, Split
 from pipelines.data.images import decode_image
 from pipelines.data.packing import SampleProblem
-from pipelines.ingest.checks import BadSampleError
 
 DUPLICATE = "duplicate_image"
 """Reason of a remark about a row whose image is that of an earlier row."""

@@ -17,7 +17,7 @@ from pipelines.ingest import label_files, splits
 from pipelines.ingest.label_files import LABEL, Label
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jfif")
-IMAGE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (*JPEG_SUFFIXES, ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 IMAGE = "image"
 EITHER = "image or label"
 """Role of a file in a folder that may hold both kinds. `pairing.py` decides by the names beside it."""

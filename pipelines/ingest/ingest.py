@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dmlcsr.image_files import BadSampleError
 from dmlcsr.relations import PartPositions, agreements, mapping_lut
 from dmlcsr.taxonomy import IGNORE, TAXONOMIES, Taxonomy
 from dmlcsr.taxonomy import Mapping as SourceMapping
@@ -24,7 +25,6 @@ from pipelines.data.images import decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
 from pipelines.ingest import checks, label_files, raw_files, remarks
-from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.duplicates import image_hash
 from pipelines.ingest.formats import FORMATS
 from pipelines.ingest.label_files import LABEL, Label

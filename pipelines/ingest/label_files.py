@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from dmlcsr.image_files import BadSampleError, open_image
 from dmlcsr.taxonomy import CELEBAMASK_HQ, Color
-from pipelines.ingest.checks import BadSampleError, decode_ids, open_image
+from pipelines.ingest.checks import decode_ids
 
 Label = npt.NDArray[np.uint8]
 LABEL = "label"

@@ -3,11 +3,11 @@
 import numpy as np
 import numpy.typing as npt
 
+from dmlcsr.image_files import BadSampleError
 from dmlcsr.quality import looks_mirrored
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 from pipelines.data.packing import MIRRORED, SampleProblem
 from pipelines.ingest import checks
-from pipelines.ingest.checks import BadSampleError
 
 ONLY_BACKGROUND, BINARY_MASK, ROTATION_UNKNOWN = "only_background", "binary_mask", "rotation_unknown"
 """Reasons of remarks about rows that stay in the data set."""

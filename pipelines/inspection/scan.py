@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import ray.data
 
+from dmlcsr.image_files import BadSampleError
 from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import SPLITS, Split
 from pipelines.data import packing, row_groups
@@ -17,7 +18,6 @@ from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import RowRange, SplitFiles
 from pipelines.inference.overlay import overlay
 from pipelines.ingest import checks
-from pipelines.ingest.checks import BadSampleError
 from pipelines.inspection.counts import ClassMap, Label, SetCounts, Unusual
 from pipelines.run.progress import log_count
 

@@ -14,6 +14,7 @@ import torch
 from ray.util import metrics
 
 from dmlcsr.augment import Pose, warp_image
+from dmlcsr.image_files import BadSampleError
 from dmlcsr.predict import Prediction
 from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy, Refined, refine
@@ -25,7 +26,6 @@ from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
 from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import RowRange, SplitFiles
 from pipelines.ingest import checks
-from pipelines.ingest.checks import BadSampleError
 from pipelines.models.actors import load_predictor
 from pipelines.relabeling.counts import RelabelCounts
 

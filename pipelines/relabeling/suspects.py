@@ -13,6 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image
 from pydantic import TypeAdapter, ValidationError
 
+from dmlcsr import image_files
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 from pipelines import storage
 from pipelines.data import dataset, row_groups
@@ -20,7 +21,6 @@ from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
 from pipelines.data.row_groups import RowRange
 from pipelines.errors import UserError
 from pipelines.inference.overlay import comparison
-from pipelines.ingest import checks
 from pipelines.relabeling.counts import Suspect
 from pipelines.relabeling.masks import brush_rle, coco_counts
 
@@ -114,7 +114,7 @@ def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:
     An image that an EXIF tag rotates is encoded again as an upright PNG, because not every tool reads the tag and the
     labels belong to the upright image.
     """
-    opened = Image.open(io.BytesIO(encoded), formats=checks.FORMATS)
+    opened = Image.open(io.BytesIO(encoded), formats=image_files.FORMATS)
     if opened.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         return encode_png(image), "png"
     kind = (opened.format or "").lower()

@@ -22,7 +22,7 @@ def test_photos_on_s3_become_labels_overlays_and_cut_outs_on_s3(s3, run_on_head)
         "predict", "--model", model, "--images", f"{s3}/predict/photos", "--out", out, "--cutouts", "--json"
     )
     assert done.code == 0, done.stderr
-    assert done.result == {"out": out, "num_images": 3, "num_quarantined": 0}
+    assert done.result == {"out": out, "num_images": 3, "num_quarantined": 0, "reasons": {}, "remarks": {}}
     for number, face in enumerate(faces):
         label = image_at(f"{out}/labels/{number}.png")
         parts = {CELEBAMASK_HQ.classes[part] for part in np.unique(label) if part}

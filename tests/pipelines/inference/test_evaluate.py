@@ -70,7 +70,7 @@ def test_scores_matrix_and_overlays_are_written(model, faces, tmp_path):
     assert sum(int(value) for row in matrix[1:] for value in row[1:]) == 6 * 96 * 96
     for name in ("best-01", "best-02", "worst-01", "worst-02"):
         picture = cv2.imread(f"{out}/overlays/{name}.png")
-        assert picture.shape == (96, 4 * 96, 3)
+        assert picture.shape[0] > 96 and picture.shape[1] == 4 * 96, "four pictures above a legend"
     images = list(csv.DictReader(io.StringIO(storage.read_bytes(f"{out}/images.csv").decode())))
     assert len(images) == 6
     assert [float(row["mean_f1"]) for row in images] == sorted((float(row["mean_f1"]) for row in images), reverse=True)
@@ -98,50 +98,11 @@ def test_a_damaged_data_file_is_one_sentence(model, faces, tmp_path):
     assert "\n" not in str(error.value)
 
 
-def test_predictions_never_go_into_another_commands_output(model, loose, tmp_path):
+def test_predictions_never_go_into_another_commands_output(model, tmp_path):
     result_file.write("evaluate", str(tmp_path / "e"), {"out": str(tmp_path / "e")}, 0, "done")
+    (tmp_path / "a.png").write_bytes(images.encode_png(np.zeros((9, 9), np.uint8)))
     with pytest.raises(OutputTakenError, match="output of `evaluate`"):
-        predict.run(PredictConfig(model=model, images=str(loose), out=str(tmp_path / "e")))
-
-
-@pytest.fixture(scope="module")
-def loose(faces, tmp_path_factory):
-    """Loose images of several sizes, two of them broken, one in a folder below."""
-    folder = tmp_path_factory.mktemp("loose")
-    rng = np.random.default_rng(0)
-    for name, shape in (("a.png", (50, 80, 3)), ("b.jpg", (120, 60, 3)), ("below/c.png", (64, 64, 3))):
-        (folder / name).parent.mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / name), rng.integers(0, 256, shape).astype(np.uint8))
-    (folder / "broken.jpg").write_bytes(b"no image")
-    (folder / "empty.jpg").write_bytes(b"")
-    (folder / "a.jpg").write_bytes((folder / "b.jpg").read_bytes())
-    return folder
-
-
-def test_loose_images_get_label_maps_of_their_own_size(model, loose, tmp_path):
-    out = tmp_path / "out"
-    config = PredictConfig(model=model, images=str(loose), out=str(out))
-    result = result_file.run_and_record("predict", config, predict.run)
-    assert (result["num_images"], result["num_quarantined"]) == (4, 2)
-    shapes = {
-        str(path.relative_to(out / "labels")): cv2.imread(str(path), cv2.IMREAD_UNCHANGED).shape
-        for path in (out / "labels").rglob("*.png")
-    }
-    assert shapes == {"a.png.png": (50, 80), "a.jpg.png": (120, 60), "b.png": (120, 60), "below/c.png": (64, 64)}
-    assert cv2.imread(str(out / "overlays/b.png")).shape == (120, 60, 3)
-    assert result_file.run_and_record("predict", config, predict.run) == result  # again, over its own output
-
-
-def test_predictions_are_those_of_the_model(model, loose, tmp_path):
-    predict.run(PredictConfig(model=model, images=str(loose / "b.jpg"), out=str(tmp_path / "one")))
-    written = cv2.imread(str(tmp_path / "one/labels/b.png"), cv2.IMREAD_UNCHANGED)
-    image = images.decode_image((loose / "b.jpg").read_bytes())
-    assert (written == Predictor(*model_directory.read_model(model)).label_map(image)).all()
-
-
-def test_a_folder_without_images_is_an_error(model, tmp_path):
-    with pytest.raises(UserError, match="holds no image"):
-        predict.run(PredictConfig(model=model, images=str(tmp_path), out=str(tmp_path / "out")))
+        predict.run(PredictConfig(model=model, images=str(tmp_path / "a.png"), out=str(tmp_path / "e")))
 
 
 @pytest.fixture(scope="module")

@@ -37,7 +37,9 @@ def test_the_worst_labels_come_out_for_people_and_tools(replaced, model):
         assert picture.name == after.loadImgs(number)[0]["file_name"]
     assert {(96, 96, 3), (96, 64, 3)} == set(shapes)
     pictures = re.findall(r'src="([^"]+)"', (folder / "index.html").read_text())
-    assert [cv2.imread(str(folder / name)).shape for name in pictures] == [(h, 4 * w, c) for h, w, c in shapes]
+    for name, (height, width, _) in zip(pictures, shapes, strict=True):
+        picture = cv2.imread(str(folder / name))
+        assert picture.shape[0] > height and picture.shape[1] == 4 * width, "four pictures above a legend"
     names = re.findall(r'<Label value="([^"]+)"', (folder / "label_studio.xml").read_text())
     assert names == [*CELEBAMASK_HQ.classes[1:], "ignored"]
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import safetensors
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -59,6 +60,17 @@ def test_the_file_is_valid_and_says_how_to_use_it(model, file, session):
     onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
     card = json.loads(session.get_modelmeta().custom_metadata_map["model.json"])
     assert ModelCard.from_json(card) == model[1]
+
+
+def test_an_exported_file_names_the_classes_and_their_colors(model, session, tmp_path):
+    (tmp_path / "weights").write_bytes(export.to_safetensors(*model))
+    with safetensors.safe_open(tmp_path / "weights", "np") as weights:
+        cards = [session.get_modelmeta().custom_metadata_map["model.json"], weights.metadata()["model.json"]]
+    for card in cards:
+        taxonomy = json.loads(card)["taxonomy"]
+        assert taxonomy["classes"] == list(CELEBAMASK_HQ.classes)
+        colors = {name: tuple(color) for name, color in taxonomy["colors"].items()}
+        assert colors == dict(zip(CELEBAMASK_HQ.classes, CELEBAMASK_HQ.palette, strict=True))
 
 
 def test_another_models_file_is_refused(model, file):

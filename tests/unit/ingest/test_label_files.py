@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from dmlcsr.image_files import BadSampleError
 from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from pipelines.ingest import checks, label_files
-from pipelines.ingest.checks import BadSampleError
 
 CLASSES = CELEBAMASK_HQ.classes
 

@@ -185,3 +185,9 @@ def test_published_lists_are_those_of_each_source(helen, tmp_path_factory):
         (other / file).write_text(f"1 , {name}\n")
     _, found, _ = listed(f"{helen},{other}", "helen")
     assert found["train"] == sorted([f"{helen.name}/100_1", f"{other.name}/200_1"])
+
+
+def test_files_of_every_suffix_of_images_are_listed(tmp_path):
+    names = ["a.jfif", "b.JPG", "c.avif", "d.heic", "e.heif", "f.txt"]
+    tree(tmp_path, *names)
+    assert raw_files.list_images(str(tmp_path)) == [f"{tmp_path}/{name}" for name in names[:-1]]

@@ -9,6 +9,7 @@ import pytest
 import ray_job
 from pipelines.config import options
 from pipelines.errors import UserError
+from tests import class_tables
 from tests.reference import reference
 from tests.support.commands import ROOT
 
@@ -33,6 +34,10 @@ CALLS = [
 
 def test_the_reference_is_that_of_the_code():
     assert TEXTS["docs/reference.md"] == reference(), "run `python -m tests.reference > docs/reference.md`"
+
+
+def test_the_ids_of_the_taxonomies_are_those_of_the_code():
+    assert TEXTS["docs/data.md"] == class_tables.page(TEXTS["docs/data.md"]), "run `python -m tests.class_tables`"
 
 
 def test_there_are_calls_to_check():

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dmlcsr.image_files import BadSampleError, read_image
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import report, storage  # fmt: skip
 from pipelines.config.base import SPLITS
@@ -26,10 +27,10 @@ from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
 from pipelines.errors import UserError
 from pipelines.ingest import checks, raw_files, splits
-from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.duplicates import image_hash
 from pipelines.inspection import scan
 from pipelines.relabeling import suspects
+from tests.support.commands import DATA
 from tests.support.damage import as_file, changed, damaged
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)
@@ -37,11 +38,22 @@ LABEL = encode_png(np.arange(480, dtype=np.uint8).reshape(24, 20) % 19)
 PICTURES = [cv2.imencode(suffix, PIXELS)[1].tobytes() for suffix in (".jpg", ".png", ".webp", ".bmp", ".tiff")]
 
 
+def saved(image, kind):
+    data = io.BytesIO()
+    image.save(data, kind)
+    return data.getvalue()
+
+
+CUT_OUT = Image.fromarray(np.dstack([PIXELS, PIXELS[..., :1]]))
+CUT_OUTS = [*(saved(CUT_OUT, kind) for kind in ("PNG", "WEBP", "TIFF", "GIF")), saved(CUT_OUT.quantize(), "PNG")]
+PHOTOS = [*PICTURES, *CUT_OUTS, saved(CUT_OUT, "AVIF"), (DATA / "turned.heic").read_bytes()]
+
+
 # Images and labels.
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow warns of damage that it can read past
-@given(damaged(PICTURES))
+@given(damaged(PICTURES + CUT_OUTS))
 def test_an_image_is_decoded_or_refused(data):
     with suppress(BadSampleError):
         height, width = checks.check_image(data)
@@ -50,6 +62,13 @@ def test_an_image_is_decoded_or_refused(data):
         assert (image_hash(data, (height, width)) or 0) < 2**64
     with suppress(ValueError):
         assert images.decode_image(data, factor=4).dtype == np.uint8
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(damaged(PHOTOS))
+def test_a_photo_is_read_or_refused(data):
+    with suppress(BadSampleError):
+        assert read_image(data).ndim == 3
 
 
 @given(damaged([LABEL, PICTURES[1]]))
