@@ -10,8 +10,9 @@ from pipelines.config.commands import EvaluateConfig, IngestConfig, PredictConfi
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.data import dataset, row_groups
 from pipelines.errors import UserError
-from pipelines.ingest import raw_files
+from pipelines.ingest import ingest, raw_files
 from pipelines.models import actors, model_directory, setup
+from pipelines.relabeling import relabel
 from pipelines.run import preflight, ray_settings
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
@@ -121,7 +122,7 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     _, card = model_directory.read_model(config.model)
     if manifest.label_taxonomy is not None or isinstance(config, EvaluateConfig):
         model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
-    splits = config.splits if isinstance(config, RelabelConfig) else (config.split,)
+    splits = relabel.splits_of(config, manifest) if isinstance(config, RelabelConfig) else (config.split,)
     sources_ = [row_groups.open_split(config.data, manifest, split) for split in splits]
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
     if not work["rows"]:
@@ -135,9 +136,9 @@ def _predict(config: PredictConfig) -> Plan:
 
 
 def _ingest(config: IngestConfig) -> Plan:
-    listing = raw_files.list_source(config)
-    samples = {f"{split}_samples": len(found) for split, found in listing.samples.items()}
-    return Plan(Needs(1), {**samples, "rejected_samples": len(listing.rejected)})
+    source = ingest.open_source(config)
+    samples = {f"{split}_samples": len(found) for split, found in source.items.items()}
+    return Plan(Needs(1), {**samples, "rejected_samples": len(source.rejected)})
 
 
 def _synth(config: SynthConfig) -> Plan:

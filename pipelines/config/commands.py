@@ -19,7 +19,7 @@ from pydantic import (
 from pipelines.config.base import Config, Fraction, Metavar, Seed, Split, TaxonomyName, Uri
 
 
-def _shares(value: Any) -> Any:
+def _assignments(value: Any) -> Any:
     """Parses `train=.8,val=.1,test=.1` into a mapping; returns a mapping unchanged."""
     if not isinstance(value, str):
         return value
@@ -34,7 +34,7 @@ def _positive_sum(shares: dict[Split, float]) -> dict[Split, float]:
 
 SplitShares = Annotated[
     dict[Split, NonNegativeFloat],
-    BeforeValidator(_shares),
+    BeforeValidator(_assignments),
     AfterValidator(_positive_sum),
     Metavar("SPLIT=SHARE,..."),
 ]
@@ -65,15 +65,20 @@ def _known_order(value: Any) -> Any:
 
 
 PaintOrder = Annotated[Literal["ids", "farl", "bisenet"], BeforeValidator(_known_order)]
-RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs", "images", "parquet"]
 """The keys of the table in `pipelines/ingest/formats.py`, which this module may not import; it compares them."""
+
+
+ColumnRole = Literal["image", "label", "id"]
+ColumnNames = Annotated[dict[ColumnRole, str], BeforeValidator(_assignments), Metavar("ROLE=COLUMN,...")]
 
 
 class IngestConfig(Config):
     """Pack raw faces into a data set; list unusable samples in a quarantine table, each with its reason."""
 
     format: RawFormatName
-    """Layout of the source: one of four published data sets, or `pairs`, folders of images and labels."""
+    """Layout of the source: one of four published data sets, `pairs`, folders of images and labels, `images`, faces
+    without labels in any folders, or `parquet`, an existing Parquet data set."""
     source: Uri
     """Folder with the raw faces."""
     out: Uri
@@ -90,11 +95,15 @@ class IngestConfig(Config):
     remap_to: TaxonomyName | None = None
     """Taxonomy that the labels are translated to, or a YAML file with the keys `taxonomy` and `classes` that says which
     class becomes which. celebamask_hq and face_synthetics can become lapa without a file."""
+    columns: ColumnNames | None = None
+    """Columns of `parquet`, as `image=picture,label=mask,id=name`; a dotted name leads into a struct, and `label=` says
+    that the rows have no labels. null: they are found by their names and types, if these leave no doubt."""
     paint_order: PaintOrder = "ids"
     """Order in which the part masks of `celebamask_hq` are painted; a later mask covers an earlier one. `ids` follows
     the class ids, `farl` is the order of FaRL, facer and SegFace, `bisenet` that of public BiSeNet repositories."""
     splits: SplitShares = Field(default={"train": 0.8, "val": 0.1, "test": 0.1})
-    """Fractions of the splits of `face_synthetics`, which publishes none, as `train=.8,val=.1,test=.1`."""
+    """Fractions of the splits if the source names none, as `train=.8,val=.1,test=.1`. `face_synthetics` names none,
+    `images` and `parquet` may by folders and files."""
     split_file: Uri | None = None
     """Text file with lines `<id> <train|val|test>`. It replaces the published split or the fractions of `splits`."""
     seed: Seed = 0

@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     PositiveInt,
+    PrivateAttr,
     ValidationError,
 )
 
@@ -104,6 +105,7 @@ class Manifest(_Strict):
     relabelled: Mapping[str, Any] = {}
     """The changes that `relabel` made to the rows of `lineage["data"]`; empty for a data set of another command."""
     digest: str
+    _uri: str = PrivateAttr("this data set")
 
     def num_rows(self) -> dict[Split, int]:
         return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
@@ -118,8 +120,8 @@ class Manifest(_Strict):
         """The classes of the labels. Raises UserError if no row has a label."""
         if self.label_taxonomy is None:
             raise UserError(
-                "the faces of this data set have no labels; make a labelled version with `relabel --model MODEL --data "
-                "DATA --out NEW` and use that"
+                f"the faces of {self._uri} have no labels; make a labelled version with `relabel --model MODEL --data "
+                f"{self._uri} --out NEW` and use that"
             )
         return self.label_taxonomy
 
@@ -192,10 +194,12 @@ def read_manifest(dataset: str) -> Manifest:
     if version != FORMAT_VERSION:
         content = earlier_manifests.upgraded(dataset, uri, content)
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
+    manifest._uri = dataset
+    return manifest
 
 
 def is_complete(out: str, marker: str = MANIFEST) -> bool:

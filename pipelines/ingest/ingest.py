@@ -24,7 +24,7 @@ from pipelines.data.dataset import Row
 from pipelines.data.images import decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
-from pipelines.ingest import checks, label_files, raw_files
+from pipelines.ingest import checks, label_files, parquet_source, raw_files
 from pipelines.ingest.checks import BadSampleError
 from pipelines.ingest.formats import FORMATS
 from pipelines.ingest.label_files import LABEL, Label
@@ -82,29 +82,64 @@ def run(config: IngestConfig) -> IngestResult:
     }
 
 
-def build(config: IngestConfig) -> None:
-    """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
-    rules = label_reader(config)
+class Source(NamedTuple):
+    """A listed source: what `packing.pack` needs to pack it."""
+
+    items: Mapping[Split, Sequence[Any]]
+    rejected: Sequence[SampleProblem]
+    make_rows: packing.MakeRows
+    rows_per_group: int
+    rules: LabelReader | None
+    """None if the faces have no labels."""
+
+
+def open_source(config: IngestConfig) -> Source:
+    """Lists the source. Raises UserError if it is unusable, or if options contradict it or each other."""
+    if config.format == "parquet":
+        return _open_parquet(config)
+    if config.columns is not None:
+        raise UserError(f"--columns: --format {config.format} has no columns; omit it")
+    rules = label_rules(config, bool(FORMATS[config.format].parts))
     listing = raw_files.list_source(config)
-    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), config.source)
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
         return pack_samples([RawSample(*item) for item in items], rules)
 
-    size = rows_per_group(listing)
+    return Source(listing.samples, listing.rejected, make_rows, rows_per_group(listing), rules)
+
+
+def _open_parquet(config: IngestConfig) -> Source:
+    listing = parquet_source.list_rows(config)
+    rules = label_rules(config, listing.columns.label is not None)
+    reader = parquet_source.RowReader(listing.columns)
+
+    def make_rows(items: Sequence[Any]) -> PackedRows:
+        found = reader.read([parquet_source.Item(*item) for item in items])
+        packed = pack_contents(found.samples, rules, found.files)
+        packed.rejected.extend(found.rejected)
+        return packed
+
+    return Source(listing.samples, listing.rejected, make_rows, _rows_of_size(listing.mean_bytes), rules)
+
+
+def build(config: IngestConfig) -> None:
+    """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
+    source = open_source(config)
+    rules = source.rules
+    logger.info("found %d samples in %s", sum(map(len, source.items.values())), config.source)
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
     with claims.claim_output("ingest", config, config.out, file_digests(config)):
         if not dataset.is_complete(config.out):
             with ray_session(Needs(cpus=1)):
                 packing.pack(
                     config.out,
-                    listing.samples,
-                    make_rows,
-                    rules.target,
+                    source.items,
+                    source.make_rows,
+                    rules and rules.target,
                     lineage,
-                    listing.rejected,
-                    size,
-                    SetChecks(rules.taxonomy, config.mapping),
+                    source.rejected,
+                    source.rows_per_group,
+                    rules and SetChecks(rules.taxonomy, config.mapping),
                 )
 
 
@@ -125,6 +160,17 @@ def file_digests(config: IngestConfig) -> dict[str, str]:
     names = ("taxonomy", "colors", "remap_to", "split_file")
     given = {name: value for name in names if (value := getattr(config, name)) is not None and value not in TAXONOMIES}
     return {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in given.items()}
+
+
+def label_rules(config: IngestConfig, has_labels: bool) -> LabelReader | None:
+    """The rules for labels; None if the faces have no labels. Then options about labels raise UserError."""
+    if has_labels:
+        return label_reader(config)
+    for name in ("taxonomy", "mapping", "colors", "remap_to"):
+        if getattr(config, name) is not None:
+            other = ", or name their column with --columns label=NAME" if config.format == "parquet" else ""
+            raise UserError(f"--{name.replace('_', '-')}: the faces of {config.source} have no labels; omit it{other}")
+    return None
 
 
 def label_reader(config: IngestConfig) -> LabelReader:
@@ -189,15 +235,24 @@ def rows_per_group(listing: raw_files.Listing) -> int:
     """The number of rows in a row group: about 8 MiB of images, estimated from the first samples in shuffled order."""
     first = [sample.image for samples in listing.samples.values() for sample in samples[:_SAMPLED]]
     sizes = [len(data) for data in storage.read_many(first) if isinstance(data, bytes)]
-    mean = sum(sizes) / len(sizes) if sizes else 0
-    return int(np.clip(_GROUP_BYTES // max(mean, 1), 1, dataset.ROWS_PER_GROUP))
+    return _rows_of_size(sum(sizes) / len(sizes) if sizes else 0)
 
 
-def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows:
+def _rows_of_size(mean_bytes: float) -> int:
+    return int(np.clip(_GROUP_BYTES // max(mean_bytes, 1), 1, dataset.ROWS_PER_GROUP))
+
+
+def pack_samples(samples: Sequence[RawSample], rules: LabelReader | None) -> PackedRows:
     """Reads all files of a few samples at once, then checks and packs each sample."""
-    cv2.setNumThreads(1)
     uris = [uri for sample in samples for uri in (sample.image, *(part for _, part in sample.label))]
-    files = dict(zip(uris, storage.read_many(uris), strict=True))
+    return pack_contents(samples, rules, dict(zip(uris, storage.read_many(uris), strict=True)))
+
+
+def pack_contents(
+    samples: Sequence[RawSample], rules: LabelReader | None, files: Mapping[str, bytes | UserError]
+) -> PackedRows:
+    """Checks and packs samples. `files` holds the content of each of their URIs."""
+    cv2.setNumThreads(1)
     facts: list[Mapping[str, Any]] = []
     batch = PackedRows([], [], [], facts)
     for sample in samples:
@@ -207,8 +262,9 @@ def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows
             batch.rejected.append(SampleProblem(source=sample.image, reason=error.reason, detail=str(error)))
             continue
         batch.rows.append(row)
-        batch.remarks.extend(found.remarks)
-        facts.append(found.facts)
+        if found is not None:
+            batch.remarks.extend(found.remarks)
+            facts.append(found.facts)
     return batch
 
 
@@ -219,14 +275,20 @@ class Observed(NamedTuple):
     facts: dict[str, Any]
 
 
-def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | UserError]) -> tuple[Row, Observed]:
-    """Checks and packs one sample; returns its row, and what was observed.
+def make_row(
+    sample: RawSample, rules: LabelReader | None, files: Mapping[str, bytes | UserError]
+) -> tuple[Row, Observed | None]:
+    """Checks and packs one sample; returns its row, and what was observed. Both lack a label if `rules` is None.
 
     Image bytes are not changed. A label file is packed unchanged if it is a plain PNG of the final ids, and else
     encoded again. Raises BadSampleError, with the reason, if the sample cannot be used.
     """
     image = _content(files, sample.image)
     size = checks.check_image(image)
+    meta = json.dumps({"source": sample.image})
+    row = Row(id=sample.id, image=image, label=None, height=size[0], width=size[1], meta=meta)
+    if rules is None:
+        return row, None
     parts = {role: _content(files, uri) for role, uri in sample.label}
     in_source = rules.compose(parts)
     label = _translated(in_source, rules)
@@ -236,8 +298,8 @@ def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | Use
     encoded = parts.get(LABEL)
     if encoded is None or not _holds(encoded, final):
         encoded = encode_png(final)
-    meta = json.dumps({"source": sample.image})
-    return Row(id=sample.id, image=image, label=encoded, height=size[0], width=size[1], meta=meta), observed
+    row["label"] = encoded
+    return row, observed
 
 
 def _translated(label: Label, rules: LabelReader) -> Label:
@@ -275,7 +337,7 @@ def _holds(encoded: bytes, label: Label) -> bool:
         raise BadSampleError("undecodable", "OpenCV cannot decode this label; its end may be missing") from error
 
 
-def _content(files: dict[str, bytes | UserError], uri: str) -> bytes:
+def _content(files: Mapping[str, bytes | UserError], uri: str) -> bytes:
     data = files[uri]
     if isinstance(data, UserError):
         raise BadSampleError("unreadable", str(data))

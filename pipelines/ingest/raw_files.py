@@ -132,7 +132,7 @@ def _problem(
     if IMAGE not in roles:
         return "label_without_image", f"no partner for id {name}", first
     missing = [part for part in raw_format.parts if part not in roles]
-    if len(missing) == len(raw_format.parts):
+    if missing and len(missing) == len(raw_format.parts):
         return "image_without_label", f"no partner for id {name}", first
     if missing and raw_format.all_parts_required:
         return "incomplete_label", f"id {name} has no {', '.join(missing)}", roles[IMAGE]

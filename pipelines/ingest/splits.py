@@ -30,6 +30,25 @@ def by_folders(ids: Iterable[str]) -> dict[str, Split]:
     return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
 
 
+SPLIT_NAMES: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""Names of the splits in data sets of any origin."""
+
+
+def by_first_folder(ids: Iterable[str]) -> dict[str, Split]:
+    """The split of each id whose first folder is one of SPLIT_NAMES."""
+    folders = {name: name.partition("/")[0] for name in ids if "/" in name}
+    return {name: SPLIT_NAMES[folder] for name, folder in folders.items() if folder in SPLIT_NAMES}
+
+
 def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:
     """Splits the ids by exact shares, in an order by hash, so that the result depends only on ids, shares and seed."""
     parts = [shares.get(split, 0.0) for split in SPLITS]

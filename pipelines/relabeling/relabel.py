@@ -64,8 +64,7 @@ class RelabelResult(TypedDict):
 def run(config: RelabelConfig) -> RelabelResult:
     """Writes the new version, or continues it, and writes the files of suspect rows."""
     manifest = dataset.read_manifest(config.data)
-    if manifest.label_taxonomy is None:  # no split has labels that could stay as they are
-        config = config.model_copy(update={"splits": SPLITS})
+    config = config.model_copy(update={"splits": splits_of(config, manifest)})
     lineage, resumed = lineage_of(config, manifest), False
     claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
     config = claims.find_claim(*claim) or config
@@ -121,6 +120,11 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
             config.model,
             config.data,
         )
+
+
+def splits_of(config: RelabelConfig, manifest: Manifest) -> tuple[Split, ...]:
+    """The splits that get new labels: all of them if no row has a label that could stay as it is."""
+    return config.splits if manifest.label_taxonomy is not None else SPLITS
 
 
 def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:

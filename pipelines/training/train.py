@@ -91,6 +91,7 @@ def summary(result: TrainResult) -> str:
 
 def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
     """Raises UserError for faults in the inputs that would otherwise only fail on the workers, minutes later."""
+    taxonomy = manifest.taxonomy  # raises the error for a data set without labels
     rows = manifest.num_rows()
     if rows.get("val", 0) < config.workers.num_workers:
         raise UserError(
@@ -105,9 +106,9 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         )
     if config.teacher is not None:
         card = model_directory.read_card(config.teacher)
-        model_directory.require_taxonomy(config.teacher, card, config.data, manifest.taxonomy)
+        model_directory.require_taxonomy(config.teacher, card, config.data, taxonomy)
     if config.csr.initial_run is not None:
-        setup.check_initial_run(config, manifest.taxonomy)
+        setup.check_initial_run(config, taxonomy)
     if config.init is not None:
         log_init_report(config, manifest)
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.config.commands import IngestConfig
 from pipelines.errors import UserError
-from pipelines.ingest import raw_files, splits
+from pipelines.ingest import ingest, raw_files, splits
 
 
 def tree(root, *names):
@@ -183,3 +183,31 @@ def test_what_was_found_is_told_on_one_line(tmp_path):
 def test_an_empty_folder_holds_nothing(tmp_path):
     with pytest.raises(UserError, match="found nothing"):
         listed(tmp_path, "helen")
+
+
+# Faces without labels.
+
+
+def test_images_in_any_folders_are_named_by_their_paths(tmp_path):
+    tree(tmp_path, "a/1.jpg", "a/1.png", "b/c/2.webp", "3.jpeg", "notes.txt")
+    _, found, rejected = listed(tmp_path, "images", splits={"val": 1})
+    assert found == {"train": [], "val": ["3", "b/c/2"], "test": []}
+    assert rejected == [("1.jpg", "duplicate_id"), ("1.png", "duplicate_id")]
+
+
+def test_first_folders_name_the_splits_of_images_if_there_are_any(tmp_path):
+    tree(tmp_path, "train/x/1.jpg", "valid/2.jpg", "val/3.jpg", "test/4.jpg", "others/train/5.jpg")
+    _, found, rejected = listed(tmp_path, "images")
+    assert found == {"train": ["train/x/1"], "val": ["val/3", "valid/2"], "test": ["test/4"]}
+    assert rejected == [("5.jpg", "no_split")]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("taxonomy", "lapa"), ("mapping", "farl"), ("colors", "/x.yaml"), ("remap_to", "lapa")]
+)
+def test_options_about_labels_are_refused_for_faces_without_labels(tmp_path, option, value):
+    tree(tmp_path, "1.jpg")
+    config = IngestConfig(format="images", source=str(tmp_path), out="/out", **{option: value})
+    name = option.replace("_", "-")
+    with pytest.raises(UserError, match=rf"^--{name}: the faces of .* have no labels; omit it$"):
+        ingest.open_source(config)
