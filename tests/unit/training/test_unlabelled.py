@@ -45,5 +45,5 @@ def test_faces_without_labels_are_refused_with_what_to_do(faces, tmp_path, capsy
 
 def test_folds_are_not_trained_on_faces_without_labels(faces, tmp_path):
     config = RelabelConfig(model=str(tmp_path / "run"), data=faces, out=str(tmp_path / "out"), folds=2)
-    with pytest.raises(UserError, match="--folds trains models on .*, whose faces have no labels; omit it"):
+    with pytest.raises(UserError, match=r"--folds trains models on .*, whose faces have no labels; omit it"):
         folds.check(config, dataset.read_manifest(faces))
