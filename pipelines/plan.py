@@ -5,10 +5,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 from pipelines import storage
-from pipelines.config.base import Config, Split
-from pipelines.config.commands import EvaluateConfig, IngestConfig, PredictConfig, RelabelConfig, SynthConfig
+from pipelines.config.base import SPLITS, Config, Split
+from pipelines.config.commands import (
+    EvaluateConfig,
+    IngestConfig,
+    MergeConfig,
+    PredictConfig,
+    RelabelConfig,
+    SynthConfig,
+)
 from pipelines.config.training import TrainConfig, TuneConfig
-from pipelines.data import dataset, row_groups
+from pipelines.data import dataset, merge, row_groups
 from pipelines.errors import UserError
 from pipelines.ingest import ingest, raw_files
 from pipelines.models import actors, model_directory, setup
@@ -141,6 +148,13 @@ def _ingest(config: IngestConfig) -> Plan:
     return Plan(Needs(1), {**samples, "rejected_samples": len(source.rejected)})
 
 
+def _merge(config: MergeConfig) -> Plan:
+    manifests = [dataset.read_manifest(uri) for uri in config.data]
+    merge.common_taxonomy(config.data, manifests)
+    rows = sum(sum(manifest.num_rows().values()) for manifest in manifests)
+    return Plan(Needs(1), {"rows": rows, "bytes_read": sum(_bytes_of(manifest, *SPLITS) for manifest in manifests)})
+
+
 def _synth(config: SynthConfig) -> Plan:
     return Plan(Needs(1), {"images": config.num_images})
 
@@ -156,5 +170,6 @@ PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {
     RelabelConfig: _on_actors,
     PredictConfig: _predict,
     IngestConfig: _ingest,
+    MergeConfig: _merge,
     SynthConfig: _synth,
 }

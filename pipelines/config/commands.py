@@ -110,6 +110,20 @@ class IngestConfig(Config):
     """Random seed of the split by fractions and of the order of rows."""
 
 
+def _names(value: Any) -> Any:
+    """Parses `train,val` into a tuple; returns a tuple unchanged."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class MergeConfig(Config):
+    """Join data sets of one taxonomy; ids begin with the name of the data set that they come from."""
+
+    data: Annotated[tuple[Uri, ...], BeforeValidator(_names), Metavar("URI,URI,...")]
+    """Folders of at least two data sets, as `data/lapa,data/helen`. Each row stays in its split."""
+    out: Uri
+    """Folder that the new data set is written to."""
+
+
 class ActorsConfig(Config):
     """The pool of Ray actors that run the model."""
 
@@ -145,11 +159,6 @@ class EvaluateConfig(Config):
     num_overlays: NonNegativeInt = 8
     """Number of overlays: so many of the best images and so many of the worst."""
     actors: ActorsConfig = ActorsConfig()
-
-
-def _names(value: Any) -> Any:
-    """Parses `train,val` into a tuple; returns a tuple unchanged."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 class RelabelConfig(Config):

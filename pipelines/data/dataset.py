@@ -111,9 +111,10 @@ class Manifest(_Strict):
         return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
 
     @property
-    def origin(self) -> str:
-        """The digest of the data set that first held these images; its relabelled versions have the same origin."""
-        return str(self.lineage.get("origin", self.digest))
+    def origins(self) -> tuple[str, ...]:
+        """The digests of the data sets that first held these images; relabelled versions have the same origins."""
+        earlier = self.lineage.get("origin", self.digest)  # `relabel` of release 0.1 wrote one
+        return tuple(map(str, self.lineage.get("origins", (earlier,))))
 
     @property
     def taxonomy(self) -> Taxonomy:

@@ -236,6 +236,19 @@ def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> N
     storage.write_bytes(uri, buffer.getvalue())
 
 
+def read_problems(dataset_uri: str, table: str) -> list[SampleProblem]:
+    """Reads what `write_problems` has written; empty if there is no table. Raises UserError if it is damaged."""
+    uri = storage.join(dataset_uri, table, "part-00000.parquet")
+    if not storage.exists(uri):
+        return []
+    with storage.user_errors("read", uri):
+        rows = pq.read_table(io.BytesIO(storage.read_bytes(uri))).to_pylist()
+    names = set(SampleProblem.__annotations__)
+    if not all(set(row) == names and all(isinstance(value, str) for value in row.values()) for row in rows):
+        raise UserError(f"{uri} is no table of problems: it has other columns than {', '.join(sorted(names))}")
+    return [SampleProblem(source=row["source"], reason=row["reason"], detail=row["detail"]) for row in rows]
+
+
 def printable(text: str) -> str:
     """The text, with escapes if it holds control characters or bytes of file names that are not text."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

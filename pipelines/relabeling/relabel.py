@@ -113,7 +113,7 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
     _, card = model_directory.read_model(config.model)
     if manifest.label_taxonomy is not None:
         model_directory.require_taxonomy(config.model, card, config.data, manifest.label_taxonomy)
-    if model_directory.has_seen(card, manifest.origin):
+    if model_directory.has_seen(card, manifest.origins):
         logger.warning(
             "%s was trained on the images and labels of %s: it may repeat their errors, and its scores of them are too "
             "high; --folds avoids this",
@@ -137,7 +137,7 @@ def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
         "label_weight": config.label_weight if config.policy == "blend" else None,
         "model_digest": teacher,
         "data_digest": manifest.digest,
-        "origin": manifest.origin,
+        "origins": manifest.origins,
     }
 
 
@@ -270,7 +270,7 @@ def finish_version(
         "models": [{"model": model, "weights_sha256": model_directory.weights_digest(model)} for model in job.models],
         "trained_on_data": False
         if config.folds
-        else model_directory.has_seen(model_directory.read_card(config.model), manifest.origin),
+        else model_directory.has_seen(model_directory.read_card(config.model), manifest.origins),
         "software": run_directory.software(),
     }
     packing.write_manifest(

@@ -287,7 +287,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
 
 def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     """The origins of all data that the model has learned from, directly or through another model."""
-    found = {manifest.origin}
+    found = set(manifest.origins)
     for uri in (config.init, config.teacher, config.csr.initial_run):
         if uri is not None:
             found.update(model_directory.origins(model_directory.read_card(uri)) or ())

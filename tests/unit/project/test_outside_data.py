@@ -225,3 +225,17 @@ def test_the_rows_of_any_parquet_file_are_packed_or_quarantined(tmp_path_factory
             packed = found.make_rows(items)
             assert len(packed.rows) + len(packed.rejected) == len(items)
             assert all(row["label"] is not None for row in packed.rows)
+
+
+@given(draws=st.data())
+def test_a_table_of_problems_is_read_or_refused(tmp_path_factory, draws):
+    out = str(tmp_path_factory.mktemp("problems"))
+    problems = [
+        packing.SampleProblem(source=f"/faces/{n}.jpg", reason="empty_file", detail="no content") for n in "abc"
+    ]
+    packing.write_problems(out, packing.QUARANTINE, problems)
+    assert packing.read_problems(out, packing.QUARANTINE) == problems
+    uri = f"{out}/{packing.QUARANTINE}/part-00000.parquet"
+    storage.write_bytes(uri, draws.draw(damaged([storage.read_bytes(uri)])))
+    with suppress(UserError):
+        assert all(isinstance(problem["source"], str) for problem in packing.read_problems(out, packing.QUARANTINE))
