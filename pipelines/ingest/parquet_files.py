@@ -24,6 +24,8 @@ MAX_FILE_ROWS = 1_000_000
 MAX_NAME_LENGTH = 255
 _BATCH_BYTES = 64 << 20
 """Largest size of a batch of images and labels, unless a single row is larger."""
+_FETCHED_BYTES = 8 << 20
+"""Size of one read from storage."""
 _MAX_BATCH_ROWS = 64
 _NAMES_PER_BATCH = 1 << 16
 
@@ -53,8 +55,8 @@ def reading(uri: str) -> Iterator[None]:
 
 
 def opened(uri: str) -> pq.ParquetFile:
-    """The file, whose row groups are fetched in few requests."""
-    return pq.ParquetFile(storage.open_input(uri), pre_buffer=True)
+    """The file, whose columns are fetched piece by piece."""
+    return pq.ParquetFile(storage.open_input(uri), buffer_size=_FETCHED_BYTES)
 
 
 def inspect(uri: str, columns: Columns) -> FileRows | SampleProblem:
