@@ -40,6 +40,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "synth": Command("data", configs.SynthConfig, "pipelines.ingest.synth"),
     "ingest": Command("data", configs.IngestConfig, "pipelines.ingest.ingest"),
+    "merge": Command("data", configs.MergeConfig, "pipelines.data.merge"),
     "relabel": Command("data", configs.RelabelConfig, "pipelines.relabeling.relabel"),
     "train": Command("train", TrainConfig, "pipelines.training.train", with_presets=True),
     "tune": Command("train", TuneConfig, "pipelines.tuning.tune", with_presets=True),

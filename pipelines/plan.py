@@ -5,20 +5,22 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 from pipelines import storage
-from pipelines.config.base import Config, Split
+from pipelines.config.base import SPLITS, Config, Split
 from pipelines.config.commands import (
     EvaluateConfig,
     IngestConfig,
     InspectConfig,
+    MergeConfig,
     PredictConfig,
     RelabelConfig,
     SynthConfig,
 )
 from pipelines.config.training import TrainConfig, TuneConfig
-from pipelines.data import dataset, row_groups
+from pipelines.data import dataset, merge, row_groups
 from pipelines.errors import UserError
-from pipelines.ingest import raw_files
+from pipelines.ingest import ingest, raw_files
 from pipelines.models import actors, model_directory, setup
+from pipelines.relabeling import relabel
 from pipelines.run import preflight, ray_settings
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
@@ -128,7 +130,7 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     _, card = model_directory.read_model(config.model)
     if manifest.label_taxonomy is not None or isinstance(config, EvaluateConfig):
         model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
-    splits = config.splits if isinstance(config, RelabelConfig) else (config.split,)
+    splits = relabel.splits_of(config, manifest) if isinstance(config, RelabelConfig) else (config.split,)
     sources_ = [row_groups.open_split(config.data, manifest, split) for split in splits]
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
     if not work["rows"]:
@@ -142,14 +144,21 @@ def _predict(config: PredictConfig) -> Plan:
 
 
 def _ingest(config: IngestConfig) -> Plan:
-    listing = raw_files.list_source(config)
-    samples = {f"{split}_samples": len(found) for split, found in listing.samples.items()}
-    rest = {"rejected_samples": len(listing.rejected), "ignored_files": sum(listing.ignored.values())}
+    source = ingest.open_source(config)
+    samples = {f"{split}_samples": len(found) for split, found in source.items.items()}
+    rest = {"rejected_samples": len(source.rejected), "ignored_files": sum(source.ignored.values())}
     return Plan(Needs(1), samples | rest)
 
 
 def _inspect(config: InspectConfig) -> Plan:
     return Plan(Needs(1), {"rows": sum(dataset.read_manifest(config.data).num_rows().values())})
+
+
+def _merge(config: MergeConfig) -> Plan:
+    manifests = [dataset.read_manifest(uri) for uri in config.data]
+    merge.common_taxonomy(config.data, manifests)
+    rows = sum(sum(manifest.num_rows().values()) for manifest in manifests)
+    return Plan(Needs(1), {"rows": rows, "bytes_read": sum(_bytes_of(manifest, *SPLITS) for manifest in manifests)})
 
 
 def _synth(config: SynthConfig) -> Plan:
@@ -168,5 +177,6 @@ PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {
     PredictConfig: _predict,
     IngestConfig: _ingest,
     InspectConfig: _inspect,
+    MergeConfig: _merge,
     SynthConfig: _synth,
 }

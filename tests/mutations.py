@@ -206,7 +206,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a-quarantine-without-reasons",
-        "pipelines/ingest/ingest.py",
+        "pipelines/ingest/rows.py",
         "reason=error.reason",
         'reason="bad"',
         f"{UNIT}/ingest/test_quarantine.py::test_every_bad_sample_is_in_the_table_with_its_own_reason",

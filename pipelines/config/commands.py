@@ -19,7 +19,7 @@ from pydantic import (
 from pipelines.config.base import Config, Fraction, Metavar, Seed, Split, TaxonomyName, Uri
 
 
-def _shares(value: Any) -> Any:
+def _assignments(value: Any) -> Any:
     """Parses `train=.8,val=.1,test=.1` into a mapping; returns a mapping unchanged."""
     if not isinstance(value, str):
         return value
@@ -34,7 +34,7 @@ def _positive_sum(shares: dict[Split, float]) -> dict[Split, float]:
 
 SplitShares = Annotated[
     dict[Split, NonNegativeFloat],
-    BeforeValidator(_shares),
+    BeforeValidator(_assignments),
     AfterValidator(_positive_sum),
     Metavar("SPLIT=SHARE,..."),
 ]
@@ -81,15 +81,20 @@ def _known_order(value: Any) -> Any:
 
 
 PaintOrder = Annotated[Literal["ids", "farl", "bisenet"], BeforeValidator(_known_order)]
-RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs"]
+RawFormatName = Literal["lapa", "celebamask_hq", "helen", "face_synthetics", "pairs", "images", "parquet"]
 """The keys of the table in `pipelines/ingest/formats.py`, which this module may not import; it compares them."""
+
+
+ColumnRole = Literal["image", "label", "id"]
+ColumnNames = Annotated[dict[ColumnRole, str], BeforeValidator(_assignments), Metavar("ROLE=COLUMN,...")]
 
 
 class IngestConfig(Config):
     """Pack raw faces into a data set; list unusable samples in a quarantine table, each with its reason."""
 
     format: RawFormatName
-    """Layout of the source: one of four published data sets, or `pairs`, folders of images and labels."""
+    """Layout of the source: one of four published data sets, `pairs`, folders of images and labels, `images`, faces
+    without labels in any folders, or `parquet`, an existing Parquet data set."""
     source: Uris
     """Folder with the raw faces, or several of the same format: `A,B`. The ids of several begin with the base name of
     their folder."""
@@ -107,12 +112,15 @@ class IngestConfig(Config):
     remap_to: TaxonomyName | None = None
     """Taxonomy that the labels are translated to, or a YAML file with the keys `taxonomy` and `classes` that says which
     class becomes which. celebamask_hq and face_synthetics can become lapa without a file."""
+    columns: ColumnNames | None = None
+    """Columns of `parquet`, as `image=picture,label=mask,id=name`; a dotted name leads into a struct, and `label=` says
+    that the rows have no labels. null: they are found by their names and types, if these leave no doubt."""
     paint_order: PaintOrder = "ids"
     """Order in which the part masks of `celebamask_hq` are painted; a later mask covers an earlier one. `ids` follows
     the class ids, `farl` is the order of FaRL, facer and SegFace, `bisenet` that of public BiSeNet repositories."""
     splits: SplitShares = Field(default={"train": 0.8, "val": 0.1, "test": 0.1})
-    """Fractions of the splits of `face_synthetics` and of `pairs` without folders for them, as
-    `train=.8,val=.1,test=.1`."""
+    """Fractions of the splits if the source names none, as `train=.8,val=.1,test=.1`. `face_synthetics` names none;
+    `pairs`, `images` and `parquet` may by folders or files."""
     split_file: Uri | None = None
     """Text file with lines `<id> <train|val|test>`. It replaces folders, the published split or the fractions of
     `splits`."""
@@ -121,6 +129,20 @@ class IngestConfig(Config):
     recognized without this option."""
     seed: Seed = 0
     """Random seed of the split by fractions and of the order of rows."""
+
+
+def _names(value: Any) -> Any:
+    """Parses `train,val` into a tuple; returns a tuple unchanged."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+class MergeConfig(Config):
+    """Join data sets of one taxonomy; ids begin with the name of the data set that they come from."""
+
+    data: Annotated[tuple[Uri, ...], BeforeValidator(_names), Metavar("URI,URI,...")]
+    """Folders of at least two data sets, as `data/lapa,data/helen`. Each row stays in its split."""
+    out: Uri
+    """Folder that the new data set is written to."""
 
 
 class ActorsConfig(Config):
@@ -158,11 +180,6 @@ class EvaluateConfig(Config):
     num_overlays: NonNegativeInt = 8
     """Number of overlays: so many of the best images and so many of the worst."""
     actors: ActorsConfig = ActorsConfig()
-
-
-def _names(value: Any) -> Any:
-    """Parses `train,val` into a tuple; returns a tuple unchanged."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 class RelabelConfig(Config):

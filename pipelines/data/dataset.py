@@ -20,6 +20,7 @@ from pydantic import (
     PlainSerializer,
     PlainValidator,
     PositiveInt,
+    PrivateAttr,
     ValidationError,
 )
 
@@ -106,22 +107,24 @@ class Manifest(_Strict):
     relabelled: Mapping[str, Any] = {}
     """The changes that `relabel` made to the rows of `lineage["data"]`; empty for a data set of another command."""
     digest: str
+    _uri: str = PrivateAttr("this data set")
 
     def num_rows(self) -> dict[Split, int]:
         return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
 
     @property
-    def origin(self) -> str:
-        """The digest of the data set that first held these images; its relabelled versions have the same origin."""
-        return str(self.lineage.get("origin", self.digest))
+    def origins(self) -> tuple[str, ...]:
+        """The digests of the data sets that first held these images; relabelled versions have the same origins."""
+        earlier = self.lineage.get("origin", self.digest)  # `relabel` of release 0.1 wrote one
+        return tuple(map(str, self.lineage.get("origins", (earlier,))))
 
     @property
     def taxonomy(self) -> Taxonomy:
         """The classes of the labels. Raises UserError if no row has a label."""
         if self.label_taxonomy is None:
             raise UserError(
-                "the faces of this data set have no labels; make a labelled version with `relabel --model MODEL --data "
-                "DATA --out NEW` and use that"
+                f"the faces of {self._uri} have no labels; make a labelled version with `relabel --model MODEL --data "
+                f"{self._uri} --out NEW` and use that"
             )
         return self.label_taxonomy
 
@@ -194,10 +197,12 @@ def read_manifest(dataset: str) -> Manifest:
     if version != FORMAT_VERSION:
         content = earlier_manifests.upgraded(dataset, uri, content)
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(f"{uri} is damaged at {first['loc']}: {first['msg']}") from error
+    manifest._uri = dataset
+    return manifest
 
 
 def is_complete(out: str, marker: str = MANIFEST) -> bool:

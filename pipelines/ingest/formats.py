@@ -41,7 +41,10 @@ class RawFormat:
     taxonomy: Taxonomy | None
     """Classes of its labels; None if the user names them with `--taxonomy`."""
     parts: tuple[str, ...]
-    """Names of the parts that a label may be made of; (LABEL,) if a label is a single file of ids."""
+    """Names of the parts that a label may be made of; (LABEL,) if a label is a single file of ids.
+
+    () if the faces have no labels. Then `compose` is never called.
+    """
     all_parts_required: bool
     """True if a sample that lacks a part is rejected; False if a missing part means that the face does not show it."""
     compose: Callable[[IngestConfig, Mapping[str, bytes]], Label]
@@ -114,6 +117,15 @@ def _helen(path: PurePosixPath) -> FileRole | None:
     return FileRole(found[1], found[2])
 
 
+def _no_file(path: PurePosixPath) -> None:
+    """Locates nothing: the samples of Parquet files are rows, which `parquet_source` lists."""
+
+
+def _any_image(path: PurePosixPath) -> FileRole:
+    """Locates an image in any folder; the id is its path without the suffix."""
+    return FileRole(path.with_suffix("").as_posix(), IMAGE)
+
+
 def _one_file(config: IngestConfig, files: Mapping[str, bytes]) -> Label:
     return label_files.single(files)
 
@@ -132,6 +144,10 @@ def _by_folders(config: IngestConfig, source: str, ids: Sequence[str]) -> Mappin
 
 def _by_shares(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
     return splits.by_shares(ids, config.splits, config.seed)
+
+
+def _by_named_folders(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
+    return splits.by_first_folder(ids) or _by_shares(config, source, ids)
 
 
 def _of_celeba(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
@@ -201,6 +217,28 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         compose=_most_probable,
         splits=_of_helen,
         list_files=tuple(splits.HELEN_LISTS),
+        has_split_lists=False,
+    ),
+    "images": RawFormat(
+        locate=_any_image,
+        expected="image files in any folders; a first folder train, val, valid or test names the split",
+        taxonomy=None,
+        parts=(),
+        all_parts_required=False,
+        compose=_one_file,
+        splits=_by_named_folders,
+        list_files=(),
+        has_split_lists=False,
+    ),
+    "parquet": RawFormat(
+        locate=_no_file,
+        expected="<name>.parquet, in any folders",
+        taxonomy=None,
+        parts=(LABEL,),
+        all_parts_required=True,
+        compose=_one_file,
+        splits=_by_shares,
+        list_files=(),
         has_split_lists=False,
     ),
 }

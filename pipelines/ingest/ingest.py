@@ -1,33 +1,22 @@
 """`ingest` packs raw faces into a data set and lists the samples that cannot be used in the quarantine table."""
 
 import hashlib
-import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypedDict
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from dmlcsr.image_files import BadSampleError
-from dmlcsr.relations import PartPositions, agreements, mapping_lut
-from dmlcsr.taxonomy import IGNORE, TAXONOMIES, Taxonomy
-from dmlcsr.taxonomy import Mapping as SourceMapping
+from dmlcsr.taxonomy import TAXONOMIES
 from pipelines import storage
 from pipelines.config.base import Split
 from pipelines.config.commands import IngestConfig
-from pipelines.config.taxonomies import read_colors, read_remap, read_taxonomy
 from pipelines.data import dataset, packing
-from pipelines.data.dataset import Row
-from pipelines.data.images import decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
-from pipelines.ingest import checks, label_files, raw_files, remarks
-from pipelines.ingest.duplicates import image_hash
+from pipelines.ingest import parquet_source, raw_files, rows
 from pipelines.ingest.formats import FORMATS
-from pipelines.ingest.label_files import LABEL, Label
+from pipelines.ingest.label_rules import LabelReader, read_rules
 from pipelines.ingest.raw_files import RawSample
 from pipelines.ingest.set_checks import WHOLE_SET, SetChecks
 from pipelines.run import claims
@@ -35,24 +24,6 @@ from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
-
-
-Lut = npt.NDArray[np.uint8]
-"""(256,) lookup table of ids."""
-
-
-class LabelReader(NamedTuple):
-    """Rules for labels: `compose` makes ids from files, in the order of the source.
-
-    They become ids of `taxonomy` by `source_lut`, and after the checks those of `target` by `lut`. None as a table
-    leaves the ids as they are.
-    """
-
-    taxonomy: Taxonomy
-    compose: Callable[[Mapping[str, bytes]], Label]
-    source_lut: Lut | None
-    target: Taxonomy
-    lut: Lut | None
 
 
 class IngestResult(TypedDict):
@@ -89,30 +60,69 @@ def run(config: IngestConfig) -> IngestResult:
     }
 
 
-def build(config: IngestConfig) -> None:
-    """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
-    rules = label_reader(config)
+class Source(NamedTuple):
+    """A listed source: what `packing.pack` needs to pack it."""
+
+    items: Mapping[Split, Sequence[Any]]
+    rejected: Sequence[SampleProblem]
+    make_rows: packing.MakeRows
+    rows_per_group: int
+    rules: LabelReader | None
+    """None if the faces have no labels."""
+    ignored: Mapping[str, int]
+    """Number of files that no sample has, by suffix."""
+
+
+def open_source(config: IngestConfig) -> Source:
+    """Lists the source. Raises UserError if it is unusable, or if options contradict it or each other."""
+    if config.format == "parquet":
+        return _open_parquet(config)
+    if config.columns is not None:
+        raise UserError(f"--columns: --format {config.format} has no columns; omit it")
+    rules = read_rules(config, bool(FORMATS[config.format].parts))
     listing = raw_files.list_source(config)
-    logger.info("found %d samples in %s", sum(map(len, listing.samples.values())), ", ".join(config.source))
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
-        return pack_samples([RawSample(*item) for item in items], rules)
+        return rows.pack_samples([RawSample(*item) for item in items], rules)
 
-    size = rows_per_group(listing)
+    return Source(listing.samples, listing.rejected, make_rows, rows_per_group(listing), rules, listing.ignored)
+
+
+def _open_parquet(config: IngestConfig) -> Source:
+    listing = parquet_source.list_rows(config)
+    rules = read_rules(config, listing.columns.label is not None)
+    reader = parquet_source.RowReader(listing.columns)
+
+    def make_rows(items: Sequence[Any]) -> PackedRows:
+        found = reader.read([parquet_source.Item(*item) for item in items])
+        packed = rows.pack_contents(found.samples, rules, found.files)
+        packed.rejected.extend(found.rejected)
+        return packed
+
+    return Source(
+        listing.samples, listing.rejected, make_rows, _rows_of_size(listing.mean_bytes), rules, listing.ignored
+    )
+
+
+def build(config: IngestConfig) -> None:
+    """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
+    source = open_source(config)
+    rules = source.rules
+    logger.info("found %d samples in %s", sum(map(len, source.items.values())), ", ".join(config.source))
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
     with claims.claim_output("ingest", config, config.out, file_digests(config)):
         if not dataset.is_complete(config.out):
             with ray_session(Needs(cpus=1)):
                 packing.pack(
                     config.out,
-                    listing.samples,
-                    make_rows,
-                    rules.target,
+                    source.items,
+                    source.make_rows,
+                    rules and rules.target,
                     lineage,
-                    listing.rejected,
-                    size,
-                    SetChecks(rules.taxonomy, config.mapping),
-                    listing.ignored,
+                    source.rejected,
+                    source.rows_per_group,
+                    SetChecks(rules and rules.taxonomy, config.mapping),
+                    source.ignored,
                 )
 
 
@@ -138,58 +148,6 @@ def file_digests(config: IngestConfig) -> dict[str, str]:
     return {name: hashlib.sha256(storage.read_bytes(uri)).hexdigest() for name, uri in given.items()}
 
 
-def label_reader(config: IngestConfig) -> LabelReader:
-    """Makes the rules for labels of the configured format.
-
-    They are sent to the tasks, which do not read FORMATS. Raises UserError if options contradict each other, or if
-    a file that they name cannot be read.
-    """
-    source = _source_taxonomy(config)
-    mapping = _source_mapping(config, source)
-    compose = FORMATS[config.format].compose
-    if mapping is not None and mapping.colors:
-        if FORMATS[config.format].parts != (LABEL,):
-            raise UserError(f"--format {config.format} has no label files of colors; omit --mapping and --colors")
-        compose = partial(_of_colors, mapping.colors)
-    source_lut = mapping_lut(mapping) if mapping is not None and mapping.ids else None
-    target, lut = read_remap(config.remap_to, source) if config.remap_to else (source, None)
-    return LabelReader(source, partial(compose, config), source_lut, target, lut)
-
-
-def _of_colors(colors: label_files.Colors, config: IngestConfig, files: Mapping[str, bytes]) -> Label:
-    return label_files.single(files, colors)
-
-
-def _source_taxonomy(config: IngestConfig) -> Taxonomy:
-    own = FORMATS[config.format].taxonomy
-    if own is None and config.taxonomy is None:
-        raise UserError(f"--taxonomy is required for --format {config.format}: it says what the label ids mean")
-    if own is None:
-        return read_taxonomy(str(config.taxonomy))
-    if config.taxonomy is not None and (given := read_taxonomy(config.taxonomy)).classes != own.classes:
-        raise UserError(
-            f"--taxonomy {config.taxonomy}: --format {config.format} has the classes of {own.name}, not those of "
-            f"{given.name}; omit it"
-        )
-    return own
-
-
-def _source_mapping(config: IngestConfig, taxonomy: Taxonomy) -> SourceMapping | None:
-    if config.colors is not None and config.mapping is not None:
-        raise UserError("--colors and --mapping exclude each other: both say what the source's values mean")
-    if config.colors is not None:
-        return read_colors(config.colors, taxonomy)
-    if config.mapping is None:
-        return None
-    try:
-        mapping = taxonomy.mapping(config.mapping)
-    except ValueError as error:
-        raise UserError(f"--mapping: {error}") from error
-    if mapping.classes:
-        raise UserError(f"--mapping {config.mapping} translates classes of another taxonomy; use --remap-to for it")
-    return mapping
-
-
 _SAMPLED = 32
 """Number of images per split that are read to estimate the mean size of an image."""
 _GROUP_BYTES = 8 << 20
@@ -200,91 +158,8 @@ def rows_per_group(listing: raw_files.Listing) -> int:
     """The number of rows in a row group: about 8 MiB of images, estimated from the first samples in shuffled order."""
     first = [sample.image for samples in listing.samples.values() for sample in samples[:_SAMPLED]]
     sizes = [len(data) for data in storage.read_many(first) if isinstance(data, bytes)]
-    mean = sum(sizes) / len(sizes) if sizes else 0
-    return int(np.clip(_GROUP_BYTES // max(mean, 1), 1, dataset.ROWS_PER_GROUP))
+    return _rows_of_size(sum(sizes) / len(sizes) if sizes else 0)
 
 
-def pack_samples(samples: Sequence[RawSample], rules: LabelReader) -> PackedRows:
-    """Reads all files of a few samples at once, then checks and packs each sample."""
-    cv2.setNumThreads(1)
-    uris = [uri for sample in samples for uri in (sample.image, *(part for _, part in sample.label))]
-    files = dict(zip(uris, storage.read_many(uris), strict=True))
-    facts: list[Mapping[str, Any]] = []
-    batch = PackedRows([], [], [], facts)
-    for sample in samples:
-        try:
-            row, found = make_row(sample, rules, files)
-        except BadSampleError as error:
-            batch.rejected.append(SampleProblem(source=sample.image, reason=error.reason, detail=str(error)))
-            continue
-        batch.rows.append(row)
-        batch.remarks.extend(found.remarks)
-        facts.append(found.facts)
-    return batch
-
-
-class Observed(NamedTuple):
-    """Observations about a packed row: remarks about it, and facts for the checks of the whole set."""
-
-    remarks: list[SampleProblem]
-    facts: dict[str, Any]
-
-
-def make_row(sample: RawSample, rules: LabelReader, files: dict[str, bytes | UserError]) -> tuple[Row, Observed]:
-    """Checks and packs one sample; returns its row, and what was observed.
-
-    Image bytes are not changed. A label file is packed unchanged if it is a plain PNG of the final ids, and else
-    encoded again. Raises BadSampleError, with the reason, if the sample cannot be used.
-    """
-    image = _content(files, sample.image)
-    size = checks.check_image(image)
-    parts = {role: _content(files, uri) for role, uri in sample.label}
-    in_source = rules.compose(parts)
-    label = _translated(in_source, rules)
-    remarks.check_rotation(image, label, size)
-    checks.check_label(label, size, rules.taxonomy)
-    facts = {"id": sample.id, "hash": image_hash(image, size)} | _facts(in_source, rules.taxonomy)
-    observed = Observed(remarks.about(sample.id, image, label, rules.taxonomy), facts)
-    final = label if rules.lut is None else rules.lut[label]
-    encoded = parts.get(LABEL)
-    if encoded is None or not _holds(encoded, final):
-        encoded = encode_png(final)
-    meta = json.dumps({"source": sample.image})
-    return Row(id=sample.id, image=image, label=encoded, height=size[0], width=size[1], meta=meta), observed
-
-
-def _translated(label: Label, rules: LabelReader) -> Label:
-    """The label in ids of the taxonomy. Raises BadSampleError for an id that the mapping does not list."""
-    if rules.source_lut is None:
-        return label
-    translated = rules.source_lut[label]
-    wrong = np.unique(label[(translated == IGNORE) & (label != IGNORE)])
-    if len(wrong):
-        raise BadSampleError("unknown_id", f"ids {wrong.tolist()} are not in the mapping")
-    return translated
-
-
-def _facts(label: Label, taxonomy: Taxonomy) -> dict[str, Any]:
-    return {"agreements": agreements(PartPositions.of(label), taxonomy)}
-
-
-def _holds(encoded: bytes, label: Label) -> bool:
-    """True if a label file can be packed unchanged: it is a plain PNG that training decodes to `label`.
-
-    Raises BadSampleError if training could not decode it.
-    """
-    if not checks.is_plain_png(encoded):
-        return False
-    try:
-        return np.array_equal(decode_label(encoded), label)
-    except ValueError as error:
-        raise BadSampleError("undecodable", "OpenCV cannot decode this label; its end may be missing") from error
-
-
-def _content(files: dict[str, bytes | UserError], uri: str) -> bytes:
-    data = files[uri]
-    if isinstance(data, UserError):
-        raise BadSampleError("unreadable", str(data))
-    if not data:
-        raise BadSampleError("empty_file", f"{uri} has no content")
-    return data
+def _rows_of_size(mean_bytes: float) -> int:
+    return int(np.clip(_GROUP_BYTES // max(mean_bytes, 1), 1, dataset.ROWS_PER_GROUP))

@@ -62,7 +62,7 @@ def list_source(config: IngestConfig) -> Listing:
     rejected: list[SampleProblem] = []
     ignored: list[str] = []
     named = None if config.split_file is None else splits.from_file(config.split_file)
-    for prefix, source in zip(_prefixes(config.source), config.source, strict=True):
+    for prefix, source in zip(id_prefixes(config.source), config.source, strict=True):
         found = _list_files(config, source)
         rejected += found.rejected
         ignored += found.ignored
@@ -83,7 +83,7 @@ def list_source(config: IngestConfig) -> Listing:
     return Listing(by_split, rejected, {kind: len(files) for kind, files in kinds.items()})
 
 
-def _prefixes(sources: Sequence[str]) -> list[str]:
+def id_prefixes(sources: Sequence[str]) -> list[str]:
     """The start of all ids of each source: its base name, numbered if an earlier source has the same; one has none."""
     if len(sources) == 1:
         return [""]
@@ -182,7 +182,7 @@ def _problem(
     if IMAGE not in roles:
         return "label_without_image", f"no partner for id {name}", first
     missing = [part for part in raw_format.parts if part not in roles]
-    if len(missing) == len(raw_format.parts):
+    if missing and len(missing) == len(raw_format.parts):
         return "image_without_label", f"no partner for id {name}", first
     if missing and raw_format.all_parts_required:
         return "incomplete_label", f"id {name} has no {', '.join(missing)}", roles[IMAGE]

@@ -24,9 +24,12 @@ _MAX_VIOLATED = 0.05
 
 
 class SetChecks:
-    """Collects facts about rows while their shards are packed, and makes remarks about the set."""
+    """Collects facts about rows while their shards are packed, and makes remarks about the set.
 
-    def __init__(self, taxonomy: Taxonomy, mapping: str | None) -> None:
+    `taxonomy` is None if the faces have no labels.
+    """
+
+    def __init__(self, taxonomy: Taxonomy | None, mapping: str | None) -> None:
         self.taxonomy = taxonomy
         self.mapping = mapping or ""
         self.num_rows = 0
@@ -51,7 +54,7 @@ class SetChecks:
         if not self.is_judged:
             self._judge()
         found = list(remarks)
-        if 2 * sum(remark["reason"] == MIRRORED for remark in remarks) > self.num_rows:
+        if self.taxonomy and 2 * sum(remark["reason"] == MIRRORED for remark in remarks) > self.num_rows:
             found = [remark for remark in remarks if remark["reason"] != MIRRORED]
             detail = (
                 f"more than half of the rows have left and right the other way round than {self.taxonomy.name}: the "

@@ -13,8 +13,17 @@ from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import SplitShares
 from pipelines.errors import UserError
 
-SPLIT_NAMES: Mapping[str, Split] = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""The split of each name that folders and lists give to one."""
+SPLIT_NAMES: Mapping[str, Split] = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+"""The split of each name that folders, lists and files give to one."""
 CELEBA_MAPPING, CELEBA_PARTITION = "CelebA-HQ-to-CelebA-mapping.txt", "list_eval_partition.txt"
 CELEBA_FIRST_VAL, CELEBA_FIRST_TEST = 162770, 182637
 """Numbers of CelebA's first validation image and first test image, from 0."""
@@ -36,6 +45,12 @@ def rank(name: str, seed: int) -> bytes:
 def by_folders(ids: Iterable[str]) -> dict[str, Split]:
     """The split of each id: the name of its first folder."""
     return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
+
+
+def by_first_folder(ids: Iterable[str]) -> dict[str, Split]:
+    """The split of each id whose first folder is one of SPLIT_NAMES."""
+    folders = {name: name.partition("/")[0] for name in ids if "/" in name}
+    return {name: SPLIT_NAMES[folder] for name, folder in folders.items() if folder in SPLIT_NAMES}
 
 
 def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:

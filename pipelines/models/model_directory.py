@@ -1,7 +1,7 @@
 """Reads and writes model directories on storage."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from dmlcsr.model import FaceParser
 from dmlcsr.taxonomy import Taxonomy, match
@@ -53,12 +53,12 @@ def write_model(folder: str, parser: FaceParser, card: ModelCard) -> None:
     storage.write_bytes(storage.join(folder, CARD), files[CARD])
 
 
-def has_seen(card: ModelCard, origin: str) -> bool | None:
-    """True if the model, or one that it began with or learned from, was trained on a data set of this `origin`.
+def has_seen(card: ModelCard, data_origins: Iterable[str]) -> bool | None:
+    """True if the model, or one that it began with or learned from, was trained on data of one of these origins.
 
     None if that is unknown.
     """
-    return origin in known if (known := origins(card)) is not None else None
+    return not set(data_origins).isdisjoint(known) if (known := origins(card)) is not None else None
 
 
 def origins(card: ModelCard) -> list[str] | None:

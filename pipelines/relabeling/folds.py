@@ -38,13 +38,15 @@ def training_config_of(config: RelabelConfig) -> TrainConfig:
 def check(config: RelabelConfig, manifest: Manifest) -> None:
     """Raises UserError if the folds cannot be trained, or if a model that they start from has seen all rows."""
     assert config.folds is not None
+    if manifest.label_taxonomy is None:
+        raise UserError(f"--folds trains models on {config.data}, whose faces have no labels; omit it")
     if config.splits != ("train",):
         raise UserError("--folds is for the training split: leave --splits at train")
     groups = len(row_groups.list_groups(row_groups.open_split(config.data, manifest, "train")).num_rows)
     if groups < config.folds:
         raise UserError(f"--folds {config.folds}: the training split of {config.data} has only {groups} row groups")
     for name, uri in (("init", training_config_of(config).init), ("teacher", training_config_of(config).teacher)):
-        if uri is not None and model_directory.has_seen(model_directory.read_card(uri), manifest.origin):
+        if uri is not None and model_directory.has_seen(model_directory.read_card(uri), manifest.origins):
             raise UserError(
                 f"{config.model} began with a model that has seen all rows ({name} = {uri}); train one without it"
             )

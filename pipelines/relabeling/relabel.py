@@ -64,8 +64,7 @@ class RelabelResult(TypedDict):
 def run(config: RelabelConfig) -> RelabelResult:
     """Writes the new version, or continues it, and writes the files of suspect rows."""
     manifest = dataset.read_manifest(config.data)
-    if manifest.label_taxonomy is None:  # no split has labels that could stay as they are
-        config = config.model_copy(update={"splits": SPLITS})
+    config = config.model_copy(update={"splits": splits_of(config, manifest)})
     lineage, resumed = lineage_of(config, manifest), False
     claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
     config = claims.find_claim(*claim) or config
@@ -114,13 +113,18 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
     _, card = model_directory.read_model(config.model)
     if manifest.label_taxonomy is not None:
         model_directory.require_taxonomy(config.model, card, config.data, manifest.label_taxonomy)
-    if model_directory.has_seen(card, manifest.origin):
+    if model_directory.has_seen(card, manifest.origins):
         logger.warning(
             "%s was trained on the images and labels of %s: it may repeat their errors, and its scores of them are too "
             "high; --folds avoids this",
             config.model,
             config.data,
         )
+
+
+def splits_of(config: RelabelConfig, manifest: Manifest) -> tuple[Split, ...]:
+    """The splits that get new labels: all of them if no row has a label that could stay as it is."""
+    return config.splits if manifest.label_taxonomy is not None else SPLITS
 
 
 def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
@@ -133,7 +137,7 @@ def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
         "label_weight": config.label_weight if config.policy == "blend" else None,
         "model_digest": teacher,
         "data_digest": manifest.digest,
-        "origin": manifest.origin,
+        "origins": manifest.origins,
     }
 
 
@@ -266,7 +270,7 @@ def finish_version(
         "models": [{"model": model, "weights_sha256": model_directory.weights_digest(model)} for model in job.models],
         "trained_on_data": False
         if config.folds
-        else model_directory.has_seen(model_directory.read_card(config.model), manifest.origin),
+        else model_directory.has_seen(model_directory.read_card(config.model), manifest.origins),
         "software": run_directory.software(),
     }
     packing.write_manifest(

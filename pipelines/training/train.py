@@ -91,6 +91,7 @@ def summary(result: TrainResult) -> str:
 
 def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
     """Raises UserError for faults in the inputs that would otherwise only fail on the workers, minutes later."""
+    taxonomy = manifest.taxonomy  # raises the error for a data set without labels
     rows = manifest.num_rows()
     if rows.get("val", 0) < config.workers.num_workers:
         raise UserError(
@@ -105,9 +106,9 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
         )
     if config.teacher is not None:
         card = model_directory.read_card(config.teacher)
-        model_directory.require_taxonomy(config.teacher, card, config.data, manifest.taxonomy)
+        model_directory.require_taxonomy(config.teacher, card, config.data, taxonomy)
     if config.csr.initial_run is not None:
-        setup.check_initial_run(config, manifest.taxonomy)
+        setup.check_initial_run(config, taxonomy)
     if config.init is not None:
         log_init_report(config, manifest)
 
@@ -286,7 +287,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
 
 def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     """The origins of all data that the model has learned from, directly or through another model."""
-    found = {manifest.origin}
+    found = set(manifest.origins)
     for uri in (config.init, config.teacher, config.csr.initial_run):
         if uri is not None:
             found.update(model_directory.origins(model_directory.read_card(uri)) or ())

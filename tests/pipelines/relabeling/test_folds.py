@@ -40,7 +40,7 @@ def test_folds_without_a_recipe_are_refused(mixed, model, tmp_path):
 @pytest.mark.parametrize("name", ["init", "teacher"])
 def test_folds_whose_recipe_has_seen_all_rows_are_refused(faces, tmp_path, name):
     manifest = dataset.read_manifest(str(faces))
-    seen = write_model(tmp_path / "seen", lineage={"origins": [manifest.origin, "0" * 64]})
+    seen = write_model(tmp_path / "seen", lineage={"origins": [*manifest.origins, "0" * 64]})
     recipe = smoke(faces, tmp_path / "recipe", **{name: seen})
     claims.write_claim("train", recipe, recipe.out, {"data": manifest.digest})
     with pytest.raises(UserError, match=rf"has seen all rows \({name} = "):

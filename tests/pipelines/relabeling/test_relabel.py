@@ -63,7 +63,8 @@ def test_the_manifest_says_what_was_done_by_what(replaced, mixed, model):
     config, _ = replaced
     manifest = dataset.read_manifest(config.out)
     told = manifest.relabelled
-    assert manifest.lineage["data_digest"] == dataset.read_manifest(mixed).digest == manifest.origin
+    assert manifest.lineage["data_digest"] == dataset.read_manifest(mixed).digest
+    assert manifest.origins == (dataset.read_manifest(mixed).digest,)
     assert manifest.lineage["policy"] == "replace" and manifest.reasons == {"undecodable": 1, "unknown_id": 1}
     assert told["models"] == [{"model": model, "weights_sha256": model_directory.weights_digest(model)}]
     assert told["trained_on_data"] is None and "torch" in told["software"]["packages"]
@@ -185,11 +186,11 @@ def test_rows_are_counted_for_prometheus(replaced):
 
 
 def test_a_model_that_was_trained_on_the_data_is_told(mixed, tmp_path, caplog):
-    seen = write_model(tmp_path / "seen", lineage={"origins": [dataset.read_manifest(mixed).origin]})
+    seen = write_model(tmp_path / "seen", lineage={"origins": list(dataset.read_manifest(mixed).origins)})
     other = write_model(tmp_path / "other", lineage={"origins": ["0" * 64]})
     manifest = dataset.read_manifest(mixed)
-    assert model_directory.has_seen(model_directory.read_card(seen), manifest.origin) is True
-    assert model_directory.has_seen(model_directory.read_card(other), manifest.origin) is False
+    assert model_directory.has_seen(model_directory.read_card(seen), manifest.origins) is True
+    assert model_directory.has_seen(model_directory.read_card(other), manifest.origins) is False
     for teacher, is_warned in ((other, False), (seen, True)):
         caplog.clear()
         relabel.check_inputs(RelabelConfig(model=teacher, data=mixed, out=str(tmp_path / "out")), manifest)

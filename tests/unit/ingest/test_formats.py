@@ -12,7 +12,7 @@ from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.commands import IngestConfig, RawFormatName
 from pipelines.data import images
 from pipelines.errors import UserError
-from pipelines.ingest import ingest, raw_files
+from pipelines.ingest import label_rules, raw_files, rows
 from pipelines.ingest.checks import decode_ids
 from pipelines.ingest.formats import FORMATS, IMAGE, FileRole, RawFormat
 from pipelines.ingest.label_files import LABEL
@@ -85,7 +85,7 @@ def test_a_sixth_format_is_listed_split_composed_and_packed(toy, tmp_path):
     assert found == {"train": ["2"], "val": ["1", "3"], "test": []}
     reasons = {problem["source"].rsplit("/", 1)[-1]: problem["reason"] for problem in listing.rejected}
     assert reasons == {"5.face.png": "incomplete_label", "2.nose.png": "unknown_part", "40.face.png": "no_split"}
-    packed = ingest.pack_samples(listing.samples["val"], ingest.label_reader(config))
+    packed = rows.pack_samples(listing.samples["val"], label_rules.label_reader(config))
     assert not packed.rejected and sorted(row["id"] for row in packed.rows) == ["1", "3"]
     label = images.decode_label(packed.rows[0]["label"])
     assert (label[4:9, 2:6] == 1).all() and (label[4:9, 9:13] == 2).all() and np.count_nonzero(label) == 40
@@ -107,7 +107,7 @@ def test_what_a_format_composes_of_one_file_is_packed_not_the_file(toy, monkeypa
     monkeypatch.setitem(FORMATS, "toy", one_file)
     config = toy_config(tmp_path)
     samples = sorted(raw_files.list_source(config).samples["train"])
-    first, second = ingest.pack_samples(samples, ingest.label_reader(config)).rows
+    first, second = rows.pack_samples(samples, label_rules.label_reader(config)).rows
     assert (images.decode_label(first["label"]) == 1).all() and (images.decode_label(second["label"]) == 1).all()
     assert second["label"] == (tmp_path / "2.left.png").read_bytes(), "what is as it should be stays byte for byte"
 
@@ -121,7 +121,7 @@ def test_a_folder_without_a_sample_is_told_what_was_expected(toy, tmp_path):
 def test_a_format_without_a_taxonomy_asks_for_one(toy, monkeypatch, tmp_path):
     monkeypatch.setitem(FORMATS, "toy", replace(TOY, taxonomy=None))
     with pytest.raises(UserError, match="--taxonomy is required for --format toy"):
-        ingest.label_reader(toy_config(tmp_path))
+        label_rules.label_reader(toy_config(tmp_path))
 
 
 def test_the_command_line_the_table_and_the_pages_name_the_same_formats():

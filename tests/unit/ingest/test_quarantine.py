@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 from dmlcsr.taxonomy import LAPA
 from pipelines import storage
 from pipelines.data import packing
-from pipelines.ingest import ingest, label_files
-from pipelines.ingest.ingest import LabelReader
+from pipelines.ingest import label_files, rows
+from pipelines.ingest.label_rules import LabelReader
 from pipelines.ingest.raw_files import RawSample
 
 
@@ -31,7 +31,7 @@ def test_every_bad_sample_is_in_the_table_with_its_own_reason(tmp_path):
         sample(tmp_path, "other_size", image, label[:7]),
         sample(tmp_path, "other_ids", image, label + 200),
     ]
-    packed = ingest.pack_samples(samples, LabelReader(LAPA, label_files.single, None, LAPA, None))
+    packed = rows.pack_samples(samples, LabelReader(LAPA, label_files.single, None, LAPA, None))
     assert [row["id"] for row in packed.rows] == ["good"]
     out = str(tmp_path / "out")
     packing.write_problems(out, packing.QUARANTINE, packed.rejected)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from pipelines.config.commands import IngestConfig
 from pipelines.errors import UserError
-from pipelines.ingest import raw_files, splits
+from pipelines.ingest import ingest, raw_files, splits
 from tests.support.raw_trees import listed, tree
 
 MAPPING = "idx     orig_idx  orig_file proj_md5\n0 119613 119614.jpg x\n1 162770 162771.jpg x\n2 182637 182638.jpg x\n"
@@ -191,3 +192,31 @@ def test_files_of_every_suffix_of_images_are_listed(tmp_path):
     names = ["a.jfif", "b.JPG", "c.avif", "d.heic", "e.heif", "f.txt"]
     tree(tmp_path, *names)
     assert raw_files.list_images(str(tmp_path)) == [f"{tmp_path}/{name}" for name in names[:-1]]
+
+
+# Faces without labels.
+
+
+def test_images_in_any_folders_are_named_by_their_paths(tmp_path):
+    tree(tmp_path, "a/1.jpg", "a/1.png", "b/c/2.webp", "3.jpeg", "notes.txt")
+    _, found, rejected = listed(tmp_path, "images", splits={"val": 1})
+    assert found == {"train": [], "val": ["3", "b/c/2"], "test": []}
+    assert rejected == [("1.jpg", "duplicate_id"), ("1.png", "duplicate_id")]
+
+
+def test_first_folders_name_the_splits_of_images_if_there_are_any(tmp_path):
+    tree(tmp_path, "train/x/1.jpg", "valid/2.jpg", "val/3.jpg", "test/4.jpg", "others/train/5.jpg")
+    _, found, rejected = listed(tmp_path, "images")
+    assert found == {"train": ["train/x/1"], "val": ["val/3", "valid/2"], "test": ["test/4"]}
+    assert rejected == [("5.jpg", "no_split")]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("taxonomy", "lapa"), ("mapping", "farl"), ("colors", "/x.yaml"), ("remap_to", "lapa")]
+)
+def test_options_about_labels_are_refused_for_faces_without_labels(tmp_path, option, value):
+    tree(tmp_path, "1.jpg")
+    config = IngestConfig(format="images", source=str(tmp_path), out="/out", **{option: value})
+    name = option.replace("_", "-")
+    with pytest.raises(UserError, match=rf"^--{name}: the faces of .* have no labels; omit it$"):
+        ingest.open_source(config)

@@ -10,7 +10,7 @@ from PIL import Image
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE
 from pipelines.config.commands import IngestConfig
-from pipelines.ingest import ingest
+from pipelines.ingest import label_rules, rows
 from pipelines.ingest.duplicates import image_hash
 from pipelines.ingest.raw_files import RawSample
 from pipelines.ingest.set_checks import SetChecks
@@ -34,11 +34,11 @@ def write(folder, name, image, label, orientation=None):
 def packed(samples):
     """The batch of samples, given by split, and the remarks as (source, reason)."""
     config = IngestConfig(format="pairs", taxonomy="celebamask_hq", source="/nowhere", out="/nowhere")
-    rules = ingest.label_reader(config)
+    rules = label_rules.label_reader(config)
     checks = SetChecks(rules.taxonomy, None)
     rejected, remarks = [], []
     for split, some in samples.items():
-        batch = ingest.pack_samples(some, rules)
+        batch = rows.pack_samples(some, rules)
         checks.add(split, batch.facts)
         rejected += [(bad["source"].rpartition("/")[2], bad["reason"]) for bad in batch.rejected]
         remarks += batch.remarks

@@ -9,7 +9,7 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE
 from pipelines.config.commands import IngestConfig
 from pipelines.data.images import decode_label
 from pipelines.errors import UserError
-from pipelines.ingest import ingest
+from pipelines.ingest import label_rules, rows
 from pipelines.ingest.raw_files import RawSample
 from pipelines.ingest.set_checks import SetChecks
 
@@ -44,8 +44,8 @@ def samples(tmp_path_factory):
 def packed(samples, **options):
     """What is packed of the samples, and the remarks about rows and set."""
     config = IngestConfig(format="pairs", taxonomy="celebamask_hq", source="/nowhere", out="/nowhere", **options)
-    rules = ingest.label_reader(config)
-    batch = ingest.pack_samples(samples, rules)
+    rules = label_rules.label_reader(config)
+    batch = rows.pack_samples(samples, rules)
     checks = SetChecks(rules.taxonomy, config.mapping)
     checks.add("train", batch.facts)
     return batch, [(remark["source"], remark["reason"], remark["detail"]) for remark in checks.remarks(batch.remarks)]
@@ -105,4 +105,4 @@ def test_ids_that_the_mapping_does_not_list_are_quarantined(samples):
 def test_options_that_cannot_be_are_one_sentence(options, message):
     values = {"format": "pairs", "taxonomy": "celebamask_hq", "source": "/nowhere", "out": "/nowhere"} | options
     with pytest.raises(UserError, match=message):
-        ingest.label_reader(IngestConfig(**values))
+        label_rules.label_reader(IngestConfig(**values))

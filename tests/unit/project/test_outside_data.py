@@ -26,7 +26,7 @@ from pipelines.data import dataset, images, packing, row_groups
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
 from pipelines.errors import UserError
-from pipelines.ingest import checks, raw_files, splits
+from pipelines.ingest import checks, ingest, raw_files, splits
 from pipelines.ingest.duplicates import image_hash
 from pipelines.inspection import scan
 from pipelines.relabeling import suspects
@@ -258,3 +258,36 @@ def test_lists_of_raw_data_are_read_or_refused(tmp_path_factory, name, content):
             assert all(uri.startswith(f"{folder}/train/") and ".." not in uri.split("/") for uri in uris)
         else:
             (splits.helen if name == "helen" else splits.celeba)(str(folder))
+
+
+# Parquet data sets of other origin.
+
+
+def _other(kind):
+    """The bytes of a Parquet file of three faces, with a column of ids or with Hugging Face's structs."""
+    if kind == "structs":
+        pictures = [{"bytes": data, "path": f"{n}.png"} for n, data in enumerate(PICTURES[:3])]
+        columns = {"image": pictures, "label": [{"bytes": LABEL, "path": None}] * 3}
+    else:
+        columns = {"image": PICTURES[:3], "label": [LABEL] * 3, "id": ["a", "b", "c"]}
+    written = io.BytesIO()
+    pq.write_table(pa.table(columns), written, row_group_size=2, compression="zstd" if kind == "structs" else "none")
+    return written.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@given(content=damaged([_other("structs"), _other("columns")]))
+def test_the_rows_of_any_parquet_file_are_packed_or_quarantined(tmp_path_factory, content):
+    source = tmp_path_factory.mktemp("parquet")
+    (source / "train.parquet").write_bytes(content)
+    (source / "test.parquet").write_bytes(_other("columns"))
+    named = {"image": "image", "label": "label"}
+    config = IngestConfig(
+        format="parquet", taxonomy="celebamask_hq", source=str(source), out=f"{source}/out", columns=named
+    )
+    with suppress(UserError):
+        found = ingest.open_source(config)
+        for items in found.items.values():
+            packed = found.make_rows(items)
+            assert len(packed.rows) + len(packed.rejected) == len(items)
+            assert all(row["label"] is not None for row in packed.rows)

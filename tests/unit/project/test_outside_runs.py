@@ -164,7 +164,7 @@ def test_a_model_is_read_or_refused(tmp_path_factory, card):
         (folder / name).write_bytes(content)
     with suppress(UserError):
         _, found = model_directory.read_model(str(folder))
-        assert model_directory.has_seen(found, "a") in (True, False, None)
+        assert model_directory.has_seen(found, ["a"]) in (True, False, None)
 
 
 def small_training():
