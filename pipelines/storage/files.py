@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from pipelines.errors import UserError
 from pipelines.storage.uris import explained, filesystem, user_errors
@@ -38,8 +39,13 @@ def read_bytes(uri: str) -> bytes:
     """The whole object. Raises UserError if it does not exist or cannot be read."""
     fs, path = filesystem(uri)
     with user_errors("read", uri):
-        data: bytes = fs.cat_file(path)
+        data: bytes = fs.cat_file(path, **_in_one_request(uri))
         return data
+
+
+def _in_one_request(uri: str) -> dict[str, int]:
+    """Options of s3fs without which it asks for the size of each object before it reads it."""
+    return {"max_concurrency": 1} if uri.startswith("s3://") else {}
 
 
 def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
@@ -51,7 +57,7 @@ def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
         return []
     fs, _ = filesystem(uris[0])
     paths = [filesystem(uri)[1] for uri in uris]
-    found = fs.cat_ranges(paths, None, None, on_error="return")
+    found = fs.cat_ranges(paths, None, None, on_error="return", **_in_one_request(uris[0]))
     faults = (FileNotFoundError, PermissionError) if uris[0].startswith("s3://") else OSError
     results: list[bytes | UserError] = []
     for uri, data in zip(uris, found, strict=True):
@@ -93,13 +99,30 @@ def is_empty(uri: str, ignored: str = "") -> bool:
     fs, path = filesystem(uri)
     with user_errors("list", uri):
         try:
-            names = [str(name).rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+            names = _s3_names(fs, path) if uri.startswith("s3://") else [entry.name for entry in Path(path).iterdir()]
         except FileNotFoundError:
-            bucket = path.partition("/")[0]
-            if uri.startswith("s3://") and not fs.exists(bucket):
+            if uri.startswith("s3://"):
+                bucket = path.partition("/")[0]
                 raise UserError(f"cannot write {uri}: there is no bucket {bucket}; create it first") from None
             return True
     return all(name.startswith((".", ignored or ".")) for name in names)
+
+
+def _s3_names(fs: Any, path: str) -> list[str]:
+    """The first 1000 names in a folder, by one request that needs no rights outside of it.
+
+    Raises FileNotFoundError if the bucket does not exist.
+    """
+    bucket, _, key = path.partition("/")
+    prefix = f"{key}/" if key else ""
+    try:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/")
+    except ClientError as error:
+        raise translate_boto_error(error) from error
+    found = [entry["Key"] for entry in page.get("Contents", [])]
+    found += [entry["Prefix"].rstrip("/") for entry in page.get("CommonPrefixes", [])]
+    # A folder that was made in a web console is an empty object with the name of the prefix.
+    return [name.removeprefix(prefix) for name in found if name != prefix]
 
 
 def check_writable(uri: str) -> None:
