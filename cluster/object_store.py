@@ -65,9 +65,13 @@ class ObjectStore:
             self.process.wait()
 
     def stop(self) -> None:
+        """Ends the server. It is killed if it does not end within 30 s, since it may wait for a client's connection."""
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(30)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.kill()
 
 
 @contextmanager
