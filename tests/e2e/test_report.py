@@ -59,7 +59,17 @@ def pages(tmp_path_factory):
         for command in (
             ("synth", "--out", data, "--num-images", 20, "--image-size", 48, "--label-noise", 0.4),
             ("train", *short, "--out", run, "--csr.num-cycles", 2),
-            ("evaluate", "--model", run, "--data", data, "--num-overlays", 1),
+            (
+                "evaluate",
+                "--model",
+                run,
+                "--data",
+                data,
+                "--num-overlays",
+                1,
+                "--out",
+                run / "evaluation" / "data-test",
+            ),
             ("relabel", "--model", run, "--data", data, "--out", better, "--policy", "confident", "--suspects", 3),
             ("tune", *short, "--out", sweep, "--csr.num-cycles", 1, "--num-trials", 2),
         ):
