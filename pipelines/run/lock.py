@@ -129,6 +129,12 @@ def _take(out: str, me: Owner) -> list[str]:
     uri = succeeded[-1] if owners else storage.join(out, OWNER)
     # The return value is ignored: if the connection breaks after the write, the retry finds our own record.
     storage.create_bytes(uri, _as_bytes(me))
+    if uri.startswith("s3://") and storage.create_bytes(uri, _as_bytes(me)):
+        logger.warning(
+            "the object store ignores If-None-Match: it cannot keep two commands from writing to %s at the same time, "
+            "so start only one",
+            out,
+        )
     if not _is_owner(out, me):
         if (found := _read(uri)) is not None and found.id == me.id:
             storage.delete(uri)  # meanwhile another driver took the dead owner's output and finished it

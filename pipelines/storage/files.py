@@ -1,5 +1,6 @@
 """Objects on storage: local files, and s3:// through s3fs. They are read whole or in ranges and written atomically."""
 
+import errno
 import json
 import os
 import uuid
@@ -126,14 +127,15 @@ def _s3_names(fs: Any, path: str) -> list[str]:
 
 
 def check_writable(uri: str) -> None:
-    """Raises UserError if `uri` is not writable. Leaves nothing behind."""
+    """Raises UserError if `uri` is not writable. Leaves nothing behind where it may delete."""
     fs, path = filesystem(uri)
     is_empty(uri)  # raises if the bucket does not exist
     with user_errors("write", uri):
         if uri.startswith("s3://"):
-            probe = f"{path}.probe-{uuid.uuid4().hex}"
+            probe = f"{path}.probe"  # one name: without the right to delete, no more than one of them stays
             fs.pipe_file(probe, b"")
-            fs.rm_file(probe)
+            with suppress(PermissionError):
+                fs.rm_file(probe)
             return
         existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
         if not os.access(existing, os.W_OK):
@@ -172,7 +174,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 fs.pipe_file(path, data, mode="create")
                 return True
             with _written_beside(Path(path), data) as scratch:
-                Path(path).hardlink_to(scratch)
+                _link(scratch, Path(path), data)
         except FileExistsError:
             return False
         except OSError as error:
@@ -180,6 +182,21 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 raise
             return False
     return True
+
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""Errors of file systems without hard links: FAT and exFAT, gcsfuse, Google Drive."""
+
+
+def _link(scratch: Path, target: Path, data: bytes) -> None:
+    """Gives the written file the name `target`. Raises FileExistsError if there is a file of that name."""
+    try:
+        target.hardlink_to(scratch)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        with target.open("xb") as file:  # exclusive as well, but a reader may see an empty file for a moment
+            file.write(data)
 
 
 def _code(error: OSError) -> str | None:

@@ -51,6 +51,8 @@ class Proxy:
         self.hits: Counter[str] = Counter()
         self.rule: Callable[[str, str], bytes | None] = lambda method, target: None
         """Returns the answer that the proxy gives to a request instead of passing it on; None: it passes it on."""
+        self.without_header = b""
+        """Name of a header, in small letters, that the proxy drops, as a store that does not know it does."""
         self.requests: list[tuple[str, str]] = []
         """(method, path and query) of all requests."""
         self._seen: Counter[str] = Counter()
@@ -95,7 +97,7 @@ class Proxy:
                 _drain(client)
                 return
             with socket.create_connection(self._target) as server:
-                server.sendall(_one_request_only(head) + rest)
+                server.sendall(_one_request_only(head, self.without_header) + rest)
                 if fault is None:
                     _pass(client, server)
                     return
@@ -129,9 +131,10 @@ def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
     return head + b"\r\n\r\n", rest
 
 
-def _one_request_only(head: bytes) -> bytes:
-    """The headers with `Connection: close`, so that each connection carries one request."""
-    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
+def _one_request_only(head: bytes, dropped: bytes) -> bytes:
+    """The headers without `dropped`, and with `Connection: close`, so that each connection carries one request."""
+    names = (b"connection:", dropped + b":") if dropped else b"connection:"
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(names)]
     return b"\r\n".join([*lines[:1], b"Connection: close", *lines[1:]])
 
 

@@ -5,6 +5,7 @@ import pytest
 from cluster.object_store import client, object_store
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.run import lock
 from pipelines.storage.s3 import PatientS3FileSystem
 from tests.support.commands import variables
 from tests.support.proxy import error_answer, proxy
@@ -143,6 +144,32 @@ def test_reading_costs_one_request_for_each_object_and_a_new_output_one_listing(
     store.requests.clear()
     assert storage.is_empty("s3://others/brand/new")
     assert len(store.requests) == 1 and "prefix=brand%2Fnew%2F" in store.requests[0][1]
+
+
+def test_an_existing_object_is_not_created_again_and_a_store_that_cannot_tell_says_so(store, caplog):
+    assert storage.create_bytes("s3://others/once", b"1") and not storage.create_bytes("s3://others/once", b"2")
+    with lock.ownership("s3://others/owned"):
+        assert not caplog.records
+    store.without_header = b"if-none-match"
+    with lock.ownership("s3://others/unguarded"):
+        assert "ignores If-None-Match" in caplog.text
+
+
+def test_a_store_without_conditional_writes_is_told_at_once(store):
+    store.rule = lambda method, target: (
+        error_answer(501, "NotImplemented", "If-None-Match") if method == "PUT" else None
+    )
+    with pytest.raises(UserError, match=r"cannot write s3://others/run/owner.json: .*If-None-Match"):
+        with lock.ownership("s3://others/run"):
+            pass
+    assert len([method for method, _ in store.requests if method == "PUT"]) == 1
+
+
+def test_without_the_right_to_delete_one_probe_stays(store, server):
+    store.rule = lambda method, target: error_answer(403, "AccessDenied") if method == "DELETE" else None
+    for _ in range(3):
+        storage.check_writable("s3://others/probed/run")
+    assert client(server.environment).find("others/probed") == ["others/probed/run.probe"]
 
 
 def test_the_client_is_the_patient_one():
