@@ -33,6 +33,11 @@ def error_answer(status: int, code: str, message: str = "", method: str = "GET")
     return "\r\n".join([*lines, "", shown]).encode()
 
 
+def ok_answer() -> bytes:
+    """An HTTP answer of a store that has written an object."""
+    return b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+
+
 class Proxy:
     """A proxy on its own loopback port. During `failing`, it applies one kind of fault to requests.
 
@@ -51,8 +56,6 @@ class Proxy:
         self.hits: Counter[str] = Counter()
         self.rule: Callable[[str, str], bytes | None] = lambda method, target: None
         """Returns the answer that the proxy gives to a request instead of passing it on; None: it passes it on."""
-        self.without_header = b""
-        """Name of a header, in small letters, that the proxy drops, as a store that does not know it does."""
         self.requests: list[tuple[str, str]] = []
         """(method, path and query) of all requests."""
         self._seen: Counter[str] = Counter()
@@ -97,7 +100,7 @@ class Proxy:
                 _drain(client)
                 return
             with socket.create_connection(self._target) as server:
-                server.sendall(_one_request_only(head, self.without_header) + rest)
+                server.sendall(_one_request_only(head) + rest)
                 if fault is None:
                     _pass(client, server)
                     return
@@ -131,10 +134,9 @@ def _read_head(client: socket.socket) -> tuple[bytes, bytes]:
     return head + b"\r\n\r\n", rest
 
 
-def _one_request_only(head: bytes, dropped: bytes) -> bytes:
-    """The headers without `dropped`, and with `Connection: close`, so that each connection carries one request."""
-    names = (b"connection:", dropped + b":") if dropped else b"connection:"
-    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(names)]
+def _one_request_only(head: bytes) -> bytes:
+    """The headers with `Connection: close`, so that each connection carries one request."""
+    lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"connection:")]
     return b"\r\n".join([*lines[:1], b"Connection: close", *lines[1:]])
 
 

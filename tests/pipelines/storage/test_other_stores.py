@@ -8,7 +8,7 @@ from pipelines.errors import UserError
 from pipelines.run import lock
 from pipelines.storage.s3 import PatientS3FileSystem
 from tests.support.commands import variables
-from tests.support.proxy import error_answer, proxy
+from tests.support.proxy import error_answer, ok_answer, proxy
 
 
 @pytest.fixture(scope="module")
@@ -150,18 +150,24 @@ def test_an_existing_object_is_not_created_again_and_a_store_that_cannot_tell_sa
     assert storage.create_bytes("s3://others/once", b"1") and not storage.create_bytes("s3://others/once", b"2")
     with lock.ownership("s3://others/owned"):
         assert not caplog.records
-    store.without_header = b"if-none-match"
+    writes = []
+
+    def overwriting(method, target):
+        """Answers to the second write of an object as a store does that has written it again."""
+        writes.append(target if method == "PUT" else None)
+        return ok_answer() if method == "PUT" and writes.count(target) == 2 else None
+
+    store.rule = overwriting
     with lock.ownership("s3://others/unguarded"):
         assert "ignores If-None-Match" in caplog.text
 
 
 def test_a_store_without_conditional_writes_is_told_at_once(store):
-    store.rule = lambda method, target: (
-        error_answer(501, "NotImplemented", "If-None-Match") if method == "PUT" else None
-    )
-    with pytest.raises(UserError, match=r"cannot write s3://others/run/owner.json: .*If-None-Match"):
-        with lock.ownership("s3://others/run"):
-            pass
+    answer = error_answer(501, "NotImplemented", "A header you provided: If-None-Match")
+    store.rule = lambda method, target: answer if method == "PUT" else None
+    wanted = pytest.raises(UserError, match=r"cannot write s3://others/run/owner.json: .*If-None-Match")
+    with wanted, lock.ownership("s3://others/run"):
+        pass
     assert len([method for method, _ in store.requests if method == "PUT"]) == 1
 
 
