@@ -7,6 +7,7 @@ of a client, which concurrent reads use up in the first seconds of an outage.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,6 +37,12 @@ _OPTIONS: Mapping[str, Any] = {
 }
 
 
+_METADATA_SERVICE: Mapping[str, str] = {
+    "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5",
+    "AWS_METADATA_SERVICE_TIMEOUT": "5",
+}
+"""Patience with the metadata service of a machine, which gives credentials. By default botocore asks once, for 1 s, and
+then says that there are no credentials."""
 _TRANSIENT_STATUS_CODES = frozenset({408, 425, 429})
 """HTTP status codes below 500 of answers that pass. Of those from 500 on, all but 501 do: a store that lacks a feature
 will not have it later."""
@@ -151,4 +158,6 @@ set_custom_error_handler(_is_retryable)
 
 def filesystem() -> s3fs.S3FileSystem:
     """The S3 client. Credentials and endpoint come from the standard AWS variables and profiles."""
+    for name, value in _METADATA_SERVICE.items():
+        os.environ.setdefault(name, value)
     return PatientS3FileSystem(**_OPTIONS)
