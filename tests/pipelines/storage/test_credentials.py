@@ -38,6 +38,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(b"token")
 
     def do_GET(self) -> None:
+        if self.headers["X-aws-ec2-metadata-token"] != "token":  # HttpTokens: required
+            self.send_error(401)
+            return
         is_list = self.path.endswith("/security-credentials/")
         self._answer(b"role" if is_list else json.dumps(self.server.credentials).encode())
 
