@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PROJECT = Path(__file__).parent.parent
 RAW, DATA, RUN, BETTER = (f"s3://{BUCKET}/demo/{name}" for name in ("raw", "faces", "run", "faces-2"))
 PAGE = f"s3://{BUCKET}/demo/report.html"
-SCORES = f"{RUN}/evaluation/faces-test"
+SCORES = f"{RUN}/evaluation/test"
 
 
 def submit(environment: Mapping[str, str], command: Sequence[str]) -> None:
@@ -46,7 +46,7 @@ def circle(num_images: int, epochs: int) -> list[list[str]]:
         ["synth", "--layout", "pairs", "--num-images", str(num_images), "--label-noise", "0.2", "--out", RAW],
         ["ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--source", RAW, "--out", DATA],
         ["train", "--preset", "cpu-small", "--data", DATA, "--out", RUN, *schedule(epochs), *CYCLES],
-        ["evaluate", "--model", RUN, "--data", DATA],
+        ["evaluate", "--model", RUN, "--data", DATA, "--out", SCORES],
         ["relabel", "--model", RUN, "--data", DATA, "--out", BETTER, "--policy", "confident", "--suspects", "20"],
         ["report", "--run", RUN, "--out", PAGE],
     ]

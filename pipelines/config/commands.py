@@ -174,7 +174,8 @@ class EvaluateConfig(Config):
     split: Split = "test"
     """Split that is scored."""
     out: Uri | None = None
-    """Folder that scores and overlays are written to; default: `evaluation/<data>-<split>` beside the model."""
+    """Folder that scores and overlays are written to; `<digest>` is the data set's, shortened; default:
+    `evaluation/<data>-<digest>-<split>` beside the model."""
     tta: bool = False
     """Average the prediction over six views: the image and its mirror image at the scales 0.75, 1 and 1.25."""
     num_overlays: NonNegativeInt = 8

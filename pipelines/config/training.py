@@ -3,6 +3,7 @@
 The defaults are those of the preset `cpu-small`, which trains on a laptop.
 """
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -257,8 +258,9 @@ class TuneConfig(TrainConfig):
     """Search algorithm: `random` draws each trial independently; `tpe` is Optuna's TPE (needs the extra `optuna`)."""
     early_stopping: bool = True
     """Stop weak trials early with ASHA, which compares the validation mean F1 of trials at equal epochs."""
-    grace_epochs: PositiveInt = 5
-    """Number of epochs that every trial gets before early stopping may end it."""
+    grace_epochs: PositiveInt | None = None
+    """Number of epochs that every trial gets before early stopping may end it; null: 5 more than
+    `schedule.warmup_epochs`. It must exceed the warm-up: before the peak learning rate, scores say little."""
     soup: bool = False
     """Share weights between trials. All trials start from one initial phase, trained with the configured loss weights.
     Once per cycle their ensembles are averaged greedily (a model soup); trials that score below the soup learn from
@@ -268,12 +270,33 @@ class TuneConfig(TrainConfig):
 
     @model_validator(mode="after")
     def _searches_something(self) -> Self:
+        warmup = 0.0 if self.branches_trials or not self.early_stopping else self.schedule.warmup_epochs
+        if self.grace_epochs is not None and self.grace_epochs <= warmup:
+            raise ValueError(
+                f"grace_epochs ({self.grace_epochs}) must exceed schedule.warmup_epochs "
+                f"({self.schedule.warmup_epochs:g}): early stopping would compare trials during the warm-up"
+            )
         if self.soup and not self.averages_students:
             raise ValueError("soup needs csr.num_cycles above 0, and csr.method full or averages")
         searched = {name for name, bounds in self.search if bounds is not None}
         if not searched - (set() if self.csr.num_cycles else {"cycle_epochs"}):
             raise ValueError("search: nothing to vary; give at least one value its bounds")
         return self
+
+    @property
+    def branches_trials(self) -> bool:
+        """True if all trials begin with the weights of one initial phase."""
+        return self.soup or self.csr.initial_run is not None
+
+    @property
+    def first_stop_epoch(self) -> int:
+        """The number of epochs, those of a shared initial phase included, after which early stopping may end a trial.
+
+        If the trials share the initial phase, the grace period begins after it, and there is no warm-up in it.
+        """
+        if self.branches_trials:
+            return self.schedule.epochs + (self.grace_epochs or 5)
+        return self.grace_epochs or math.ceil(self.schedule.warmup_epochs) + 5
 
     @property
     def max_epochs(self) -> int:

@@ -6,6 +6,7 @@ small, so that a shuffled epoch can read each of them separately.
 
 import hashlib
 import io
+import logging
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal, TypedDict
@@ -30,6 +31,7 @@ from pipelines.config.base import Split
 from pipelines.data import earlier_manifests
 from pipelines.errors import UserError
 
+logger = logging.getLogger(__name__)
 MANIFEST = "dataset.json"
 RECEIPTS = "receipts"
 """Folder of receipts, one per finished shard; deleted when the build is complete."""
@@ -209,11 +211,19 @@ def is_complete(out: str, marker: str = MANIFEST) -> bool:
     """Returns True if the build at `out` is complete. Deletes receipts that a killed process left."""
     if not storage.exists(storage.join(out, marker)):
         return False
-    storage.delete_folder(storage.join(out, RECEIPTS))
+    delete_receipts(out)
     return True
+
+
+def delete_receipts(out: str) -> None:
+    """Deletes the receipts of a complete build. Failing that is a warning: the data set does not need it."""
+    try:
+        storage.delete_folder(storage.join(out, RECEIPTS))
+    except UserError as error:
+        logger.warning("%s; the data set is complete, and its receipts may be deleted at any time", error)
 
 
 def finish_build(out: str, content: Mapping[str, Any], marker: str = MANIFEST) -> None:
     """Completes the build: writes the marker, which holds the lineage, then deletes the receipts."""
     storage.write_json(storage.join(out, marker), content)
-    storage.delete_folder(storage.join(out, RECEIPTS))
+    delete_receipts(out)

@@ -16,6 +16,7 @@ from dmlcsr.weights import ModelCard
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
 from pipelines.data import dataset, images, row_groups, stream
+from pipelines.data.dataset import Manifest
 from pipelines.data.images import encode_png
 from pipelines.data.row_groups import SplitFiles
 from pipelines.data.stream import Columns
@@ -88,7 +89,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     source = row_groups.open_split(config.data, manifest, config.split)
     if source.num_rows == 0:
         raise UserError(f"{config.data} has no {config.split} rows")
-    out = config.out or default_out(config)
+    out = config.out or default_out(config, manifest)
     with claims.claim_anew("evaluate", config, out):
         with ray_session(needs(config.actors)):
             counts, ranking = score_split(config, source, card)
@@ -107,13 +108,15 @@ def as_result(measured: Scores) -> SplitScores:
     return cast(SplitScores, values)
 
 
-def default_out(config: EvaluateConfig) -> str:
-    """The output without `--out`: `<run>/evaluation/<data>-<split>`, beside the model directory.
+def default_out(config: EvaluateConfig, manifest: Manifest) -> str:
+    """The output without `--out`: `<run>/evaluation/<data>-<digest>-<split>`, beside the model directory.
 
-    With test-time averaging `-tta` is appended.
+    The first digits of the data set's digest distinguish data sets of one name in different places. With test-time
+    averaging `-tta` is appended.
     """
     run_uri = model_directory.locate(config.model).removesuffix("/model")
-    name = f"{PurePosixPath(config.data).name}-{config.split}{'-tta' if config.tta else ''}"
+    data = f"{PurePosixPath(config.data).name}-{manifest.digest[:8]}"
+    name = f"{data}-{config.split}{'-tta' if config.tta else ''}"
     return storage.join(RunPaths(run_uri).evaluations, name)
 
 

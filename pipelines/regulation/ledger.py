@@ -155,12 +155,13 @@ class Ledger:
 
     def of(self, kind: type[RecordT], trial: str) -> list[RecordT]:
         """All records of one kind of a trial, sorted by cycle."""
-        found = {name: record for name, record in self._trials.get(trial, {}).items() if isinstance(record, kind)}
+        # Copies: another thread may add a record while this one looks through them.
+        found = {name: one for name, one in self._trials.get(trial, {}).copy().items() if isinstance(one, kind)}
         return [found[name] for name in sorted(found)]
 
     def trials(self) -> list[Trial]:
         """All trials that have begun, sorted by name."""
-        found = (self.find(Trial, name) for name in sorted(self._trials))
+        found = (self.find(Trial, name) for name in sorted(self._trials.copy()))
         return [trial for trial in found if trial is not None]
 
     def summary(self, with_lineage: bool = True) -> dict[str, Any]:

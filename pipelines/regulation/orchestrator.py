@@ -77,14 +77,25 @@ class Orchestrator:
         Raises UserError if the ledger cannot be read.
         """
         console.forward_logs_to_driver("orchestrator")
-        self.run, self.soup = run, soup
+        self.run = run
+        self.soup: Mapping[str, Any] | None = None
         self.ledger = Ledger(run)
         self._locks: dict[str, threading.Lock] = defaultdict(threading.Lock)
+        self.set_soup(soup)
+        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
+            threading.Thread(target=self._end_without_driver, args=(patience,), daemon=True).start()
+
+    def set_soup(self, soup: Mapping[str, Any] | None) -> None:
+        """Takes the settings of soups of the present driver, which may differ from those of the driver before.
+
+        Starts the soups that were begun and are not made.
+        """
+        if soup == self.soup:
+            return
+        self.soup = soup
         for candidates in self.ledger.of(Candidates, SOUP) if soup is not None else ():
             if self.ledger.find(Soup, SOUP, candidates.cycle) is None:
                 self._start_soup(candidates)
-        if ray.is_initialized() and ray.get_runtime_context().get_actor_id():
-            threading.Thread(target=self._end_without_driver, args=(patience,), daemon=True).start()
 
     def _end_without_driver(self, patience: float) -> None:
         """Ends the actor permanently if no driver has written a heartbeat for `patience` seconds."""
@@ -258,6 +269,7 @@ def orchestrator_actor(run: str, soup: Mapping[str, Any] | None = None) -> Itera
         max_concurrency=16,  # calls that wait for the lock of a trial must not block other trials
     ).remote(run, soup=soup)
     try:
+        get_result(handle.set_soup.remote(soup), "the orchestrator")  # it may be that of an earlier driver
         yield handle
     finally:
         ray.kill(handle)

@@ -39,7 +39,10 @@ EXIT_SECONDS = 20.0
 
 
 class Owner(NamedTuple):
-    """A driver: its host and process, its start and its last heartbeat (both Unix times of its own clock)."""
+    """A driver: its host and process, its start and its last heartbeat (both Unix times of its own clock).
+
+    `process_table` identifies the table that `pid` is a number of; "" in records of release 0.1.
+    """
 
     id: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     host: str
@@ -47,18 +50,32 @@ class Owner(NamedTuple):
     process_start: str
     started_at: float
     heartbeat: float
+    process_table: str = ""
 
     @property
-    def on_this_host(self) -> bool:
-        return self.host == socket.gethostname()
+    def in_this_process_table(self) -> bool:
+        return self.process_table == _process_table() != ""
 
     @property
     def process_alive(self) -> bool:
-        """True if its process is alive. Only valid if `on_this_host`."""
+        """True if its process is alive. Only valid if `in_this_process_table`."""
         return self.process_start == _process_start(self.pid)
 
 
 _OWNER = TypeAdapter(Owner, config=ConfigDict(strict=True))
+
+
+def _process_table() -> str:
+    """Identifies the process table of this process: the boot of its machine, and its PID namespace.
+
+    Host names do not: containers may share one (`docker run --network host`), and so may cloned machines. "" if it is
+    not known.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    except OSError:
+        return ""
 
 
 def _process_start(pid: int) -> str:
@@ -80,7 +97,8 @@ def ownership(out: str) -> Iterator[None]:
     other driver, if a live one owns the output.
     """
     now = time.time()
-    me = Owner(uuid.uuid4().hex, socket.gethostname(), os.getpid(), _process_start(os.getpid()), now, now)
+    pid = os.getpid()
+    me = Owner(uuid.uuid4().hex, socket.gethostname(), pid, _process_start(pid), now, now, _process_table())
     succeeded = _take(out, me)
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(out, me, ended), daemon=True)
@@ -111,6 +129,12 @@ def _take(out: str, me: Owner) -> list[str]:
     uri = succeeded[-1] if owners else storage.join(out, OWNER)
     # The return value is ignored: if the connection breaks after the write, the retry finds our own record.
     storage.create_bytes(uri, _as_bytes(me))
+    if uri.startswith("s3://") and storage.create_bytes(uri, _as_bytes(me)):
+        logger.warning(
+            "the object store ignores If-None-Match: it cannot keep two commands from writing to %s at the same time, "
+            "so start only one",
+            out,
+        )
     if not _is_owner(out, me):
         if (found := _read(uri)) is not None and found.id == me.id:
             storage.delete(uri)  # meanwhile another driver took the dead owner's output and finished it
@@ -147,10 +171,10 @@ def _is_owner(out: str, me: Owner) -> bool:
 def _is_dead(out: str, other: Owner, seconds: float) -> bool:
     """Returns True if a driver is dead.
 
-    On this host the process table decides. A driver on another host counts as dead if its record does not change for
-    `seconds`; its timestamps are not compared, because clocks differ.
+    If it is in the process table of this process, that decides. A driver elsewhere counts as dead if its record does
+    not change for `seconds`; its timestamps are not compared, because clocks differ.
     """
-    if other.on_this_host:
+    if other.in_this_process_table:
         return not other.process_alive
     logger.info(
         "%s is owned by process %d on %s; waiting up to %.0f s for a sign of life", out, other.pid, other.host, seconds
@@ -202,7 +226,8 @@ def _read(uri: str) -> Owner | None:
     except (ValidationError, UserError):
         logger.warning("%s is damaged; its owner counts as dead", uri)
         # All drivers derive the same id from `uri`, so only one of them succeeds this owner. No process has pid 0.
-        return Owner(hashlib.sha256(uri.encode()).hexdigest()[:32], socket.gethostname(), 0, "damaged", 0.0, 0.0)
+        name, host = hashlib.sha256(uri.encode()).hexdigest()[:32], socket.gethostname()
+        return Owner(name, host, 0, "damaged", 0.0, 0.0, _process_table())
 
 
 def current_owner(out: str) -> Owner | None:

@@ -1,5 +1,6 @@
 """Objects on storage: local files, and s3:// through s3fs. They are read whole or in ranges and written atomically."""
 
+import errno
 import json
 import os
 import uuid
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 from botocore.exceptions import ClientError
+from s3fs.errors import translate_boto_error
 
 from pipelines.errors import UserError
 from pipelines.storage.uris import explained, filesystem, user_errors
@@ -38,8 +40,13 @@ def read_bytes(uri: str) -> bytes:
     """The whole object. Raises UserError if it does not exist or cannot be read."""
     fs, path = filesystem(uri)
     with user_errors("read", uri):
-        data: bytes = fs.cat_file(path)
+        data: bytes = fs.cat_file(path, **_in_one_request(uri))
         return data
+
+
+def _in_one_request(uri: str) -> dict[str, int]:
+    """Options of s3fs without which it asks for the size of each object before it reads it."""
+    return {"max_concurrency": 1} if uri.startswith("s3://") else {}
 
 
 def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
@@ -51,7 +58,7 @@ def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
         return []
     fs, _ = filesystem(uris[0])
     paths = [filesystem(uri)[1] for uri in uris]
-    found = fs.cat_ranges(paths, None, None, on_error="return")
+    found = fs.cat_ranges(paths, None, None, on_error="return", **_in_one_request(uris[0]))
     faults = (FileNotFoundError, PermissionError) if uris[0].startswith("s3://") else OSError
     results: list[bytes | UserError] = []
     for uri, data in zip(uris, found, strict=True):
@@ -112,24 +119,42 @@ def is_empty(uri: str, ignored: str = "") -> bool:
     fs, path = filesystem(uri)
     with user_errors("list", uri):
         try:
-            names = [str(name).rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+            names = _s3_names(fs, path) if uri.startswith("s3://") else [entry.name for entry in Path(path).iterdir()]
         except FileNotFoundError:
-            bucket = path.partition("/")[0]
-            if uri.startswith("s3://") and not fs.exists(bucket):
+            if uri.startswith("s3://"):
+                bucket = path.partition("/")[0]
                 raise UserError(f"cannot write {uri}: there is no bucket {bucket}; create it first") from None
             return True
     return all(name.startswith((".", ignored or ".")) for name in names)
 
 
+def _s3_names(fs: Any, path: str) -> list[str]:
+    """The first 1000 names in a folder, by one request that needs no rights outside of it.
+
+    Raises FileNotFoundError if the bucket does not exist.
+    """
+    bucket, _, key = path.partition("/")
+    prefix = f"{key}/" if key else ""
+    try:
+        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/")
+    except ClientError as error:
+        raise translate_boto_error(error) from error
+    found = [entry["Key"] for entry in page.get("Contents", [])]
+    found += [entry["Prefix"].rstrip("/") for entry in page.get("CommonPrefixes", [])]
+    # A folder that was made in a web console is an empty object with the name of the prefix.
+    return [name.removeprefix(prefix) for name in found if name != prefix]
+
+
 def check_writable(uri: str) -> None:
-    """Raises UserError if `uri` is not writable. Leaves nothing behind."""
+    """Raises UserError if `uri` is not writable. Leaves nothing behind where it may delete."""
     fs, path = filesystem(uri)
     is_empty(uri)  # raises if the bucket does not exist
     with user_errors("write", uri):
         if uri.startswith("s3://"):
-            probe = f"{path}.probe-{uuid.uuid4().hex}"
+            probe = f"{path}.probe"  # one name: without the right to delete, no more than one of them stays
             fs.pipe_file(probe, b"")
-            fs.rm_file(probe)
+            with suppress(PermissionError):
+                fs.rm_file(probe)
             return
         existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
         if not os.access(existing, os.W_OK):
@@ -168,7 +193,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 fs.pipe_file(path, data, mode="create")
                 return True
             with _written_beside(Path(path), data) as scratch:
-                Path(path).hardlink_to(scratch)
+                _link(scratch, Path(path), data)
         except FileExistsError:
             return False
         except OSError as error:
@@ -176,6 +201,21 @@ def create_bytes(uri: str, data: bytes) -> bool:
                 raise
             return False
     return True
+
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+"""Errors of file systems without hard links: FAT and exFAT, gcsfuse, Google Drive."""
+
+
+def _link(scratch: Path, target: Path, data: bytes) -> None:
+    """Gives the written file the name `target`. Raises FileExistsError if there is a file of that name."""
+    try:
+        target.hardlink_to(scratch)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        with target.open("xb") as file:  # exclusive as well, but a reader may see an empty file for a moment
+            file.write(data)
 
 
 def _code(error: OSError) -> str | None:

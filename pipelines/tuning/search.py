@@ -108,8 +108,7 @@ def scheduler(config: TuneConfig) -> TrialScheduler:
 
     ASHA never stops a trial at its last epoch, after which only the last ensemble is missing.
     """
-    is_branched = config.soup or config.csr.initial_run is not None
-    grace, last = config.grace_epochs + (config.schedule.epochs if is_branched else 0), config.max_epochs
+    grace, last = config.first_stop_epoch, config.max_epochs
     if not config.early_stopping or grace >= last:
         return FIFOScheduler()
     return ASHAScheduler(time_attr="epoch", max_t=max(grace, last - 1), grace_period=grace, stop_last_trials=False)

@@ -140,8 +140,8 @@ def test_scores_and_predictions_come_out_of_the_trained_model(data, undisturbed,
     assert scored.code == 0, scored.stderr
     assert set(scored.result) >= {"mean_f1", "f1", "mean_iou", "boundary_iou", "pixel_accuracy", "num_images"}
     assert scored.result["num_images"] == 6
-    assert (out / "evaluation" / "data-test" / "overlays" / "best-01.png").exists()
-    overlays = out / "evaluation" / "data-test" / "overlays"
+    overlays = Path(scored.result["out"]) / "overlays"
+    assert overlays.parents[1] == out / "evaluation" and (overlays / "best-01.png").exists()
     done = run_on_head("predict", "--model", out, "--images", overlays, "--out", tmp_path / "p", "--json")
     assert done.code == 0, done.stderr
     assert done.result["num_images"] == len(list((tmp_path / "p" / "labels").iterdir())) > 0

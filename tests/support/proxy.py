@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Literal
 from urllib.parse import urlsplit
@@ -18,6 +18,24 @@ _SLOW_DOWN = (
     b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
 )
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER of 0 s, with which closing a socket sends RST
+
+
+def error_answer(status: int, code: str, message: str = "", method: str = "GET") -> bytes:
+    """An HTTP answer with an error of S3, as a store gives it to a request of this method."""
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
+    shown = "" if method == "HEAD" else body
+    lines = (
+        f"HTTP/1.1 {status} Error",
+        "Content-Type: application/xml",
+        f"Content-Length: {len(body)}",
+        "Connection: close",
+    )
+    return "\r\n".join([*lines, "", shown]).encode()
+
+
+def ok_answer() -> bytes:
+    """An HTTP answer of a store that has written an object."""
+    return b'HTTP/1.1 200 OK\r\nETag: "0"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
 
 
 class Proxy:
@@ -36,6 +54,10 @@ class Proxy:
         self.every = 1
         """Interval of faults: a fault is applied to the first of every `every` requests that it can be applied to."""
         self.hits: Counter[str] = Counter()
+        self.rule: Callable[[str, str], bytes | None] = lambda method, target: None
+        """Returns the answer that the proxy gives to a request instead of passing it on; None: it passes it on."""
+        self.requests: list[tuple[str, str]] = []
+        """(method, path and query) of all requests."""
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -65,6 +87,12 @@ class Proxy:
         with client, suppress(OSError):  # either side may close at any time
             head, rest = _read_head(client)
             if not head:
+                return
+            method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+            self.requests.append((method, target))
+            if (given := self.rule(method, target)) is not None:
+                client.sendall(given)
+                _drain(client)
                 return
             fault = self._next_fault(head)
             if fault == "slow_down":

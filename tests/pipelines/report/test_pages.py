@@ -60,7 +60,7 @@ def pages(faces, regulated, swept, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     run, better = folder / "run", folder / "better"
     shutil.copytree(regulated[0].out, run)  # scores are written into a run
-    evaluate.run(EvaluateConfig(model=str(run), data=str(faces), num_overlays=1))
+    evaluate.run(EvaluateConfig(model=str(run), data=str(faces), out=f"{run}/evaluation/data-test", num_overlays=1))
     relabel.run(RelabelConfig(model=str(run), data=str(faces), out=str(better), policy="confident", suspects=3))
     assert ray_job.main(["inspect", "--data", str(faces), "--out", str(folder / "data.html")]) == 0
     made = {"run": run, "better": better, "sweep": swept[0].out}

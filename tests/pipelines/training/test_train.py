@@ -110,7 +110,8 @@ def test_two_workers_on_s3_see_every_row_and_score_like_one(trained, faces, s3):
     assert history(out)[-1]["loss_total"] < history(out)[0]["loss_total"]
     scored = evaluate.run(EvaluateConfig(model=out, data=data, split="val", num_overlays=1))
     assert scored["mean_f1"] == pytest.approx(result["val_mean_f1"], abs=1e-6)
-    assert storage.exists(f"{out}/evaluation/faces-copy-val/overlays/worst-01.png")
+    assert scored["out"].startswith(f"{out}/evaluation/faces-copy-") and scored["out"].endswith("-val")
+    assert storage.exists(f"{scored['out']}/overlays/worst-01.png")
     assert abs(result["val_mean_f1"] - trained[1]["val_mean_f1"]) < 0.1
 
 

@@ -1,6 +1,7 @@
 """The ledger and the orchestrator's decisions, as plain objects, without a cluster but for the averaging task."""
 
 import json
+import threading
 
 import pytest
 import torch
@@ -187,3 +188,21 @@ def test_two_trials_do_not_see_each_other(tmp_path, here):
         actor.submit_student(student(tmp_path, 0, value, name))
     assert [trial.trial for trial in actor.ledger.trials()] == ["a", "b"]
     assert [record.trial for record in actor.ledger.of(Ensemble, "b")] == ["b"]
+
+
+def test_records_are_listed_while_other_threads_add_some(tmp_path):
+    ledger = Ledger(str(tmp_path))
+    ended = threading.Event()
+
+    def add() -> None:
+        for number in range(300):
+            ledger.write_once(TRIAL.model_copy(update={"trial": f"t{number:03d}"}))
+        ended.set()
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    seen = []
+    while not ended.is_set():
+        seen.append(len(ledger.trials()))
+    thread.join()
+    assert seen == sorted(seen) and len(ledger.trials()) == 300

@@ -169,3 +169,17 @@ def test_a_cycle_whose_predecessor_has_no_ensemble_has_no_teacher(actor, stove):
 def test_shares_of_a_blend_add_up_to_one():
     assert blend_shares({"a/0": 0.5, "a/1": 0.5}, {"b/0": 1.0}, 1) == {"a/0": 0.25, "a/1": 0.25, "b/0": 0.5}
     assert blend_shares({"a/0": 1.0}, {"a/0": 1.0}, 3) == {"a/0": 1.0}
+
+
+def test_an_orchestrator_that_lives_on_takes_the_soup_settings_of_the_next_driver(tmp_path, stove):
+    actor = Orchestrator(str(tmp_path))  # of a driver whose trials shared nothing
+    for name, score in (("a", 0.3), ("b", 0.5)):
+        actor.register(trial(name))
+        end_cycle(actor, name, 0, 0.1)
+        end_cycle(actor, name, 1, score)
+    assert not stove.asked
+    actor.set_soup(SETTINGS)
+    actor.set_soup(SETTINGS)
+    end_cycle(actor, "a", 2, 0.4)
+    cooked(actor, stove)
+    assert stove.asked == [["b/1", "a/2"]]

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +14,15 @@ from pipelines import storage
 from pipelines.errors import OutputTakenError
 from pipelines.run import lock
 from pipelines.run.lock import Owner, ownership
+from tests.support.commands import ROOT
 
 
 def write(run, **changes):
-    start = lock._process_start(os.getpid())
-    values = Owner("0" * 32, socket.gethostname(), os.getpid(), start, time.time(), time.time())._asdict()
+    pid, now = os.getpid(), time.time()
+    start, table = lock._process_start(pid), lock._process_table()
+    values = Owner("0" * 32, socket.gethostname(), pid, start, now, now, table)._asdict()
+    if "host" in changes:
+        values["process_table"] = "of another host"
     storage.write_json(f"{run}/owner.json", values | changes)
 
 
@@ -45,6 +50,41 @@ def test_a_dead_driver_is_succeeded_at_once_on_its_own_machine_and_after_a_while
         pass
     monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 0.2)
     write(tmp_path, host="elsewhere", heartbeat=time.time() + 1000)
+    with ownership(str(tmp_path)):
+        pass
+
+
+OWNS = """
+import sys, time
+from pipelines.run import lock
+lock.HEARTBEAT_SECONDS = 0.1
+with lock.ownership(sys.argv[1]):
+    print("owns", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="needs root and unshare")
+def test_containers_with_one_host_name_do_not_own_one_run_at_the_same_time(tmp_path, monkeypatch):
+    """The first owner is process 1 or so of a PID namespace of its own; here another process has that number."""
+    command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", OWNS, str(tmp_path)]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    assert other.stdin is not None and other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"owns\n"
+        monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 5.0)
+        with pytest.raises(OutputTakenError, match=f"on {socket.gethostname()}"), ownership(str(tmp_path)):
+            pass
+    finally:
+        other.stdin.close()
+        assert other.wait(60) == 0
+    with ownership(str(tmp_path)):
+        pass
+
+
+def test_a_record_of_an_earlier_release_is_judged_by_its_heartbeat(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "TAKEOVER_SECONDS", 0.2)
+    write(tmp_path, process_table="")
     with ownership(str(tmp_path)):
         pass
 

@@ -1,5 +1,6 @@
 """Objects in a local folder; what only an object store shows is in tests/pipelines."""
 
+import errno
 import os
 
 import pytest
@@ -38,3 +39,12 @@ def test_a_forbidden_folder_is_not_left_out_in_silence(tmp_path):
     (tmp_path / "closed").mkdir(mode=0)
     with pytest.raises(UserError, match="cannot list"):
         storage.list_files(str(tmp_path))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_file_system_without_hard_links_creates_as_exclusively(tmp_path, monkeypatch, number):
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no hard links here")  # as exFAT and gcsfuse answer
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_an_object_that_is_there_is_not_created_again(tmp_path)

@@ -71,7 +71,12 @@ def test_the_number_and_the_seed_alone_decide_what_random_search_samples():
 def test_no_trial_is_stopped_at_its_last_epoch(grace, first):
     """The average of the last cycle is made after the last epoch's report."""
     config = TuneConfig.model_validate(
-        BASE | {"schedule": {"epochs": 3}, "csr": {"num_cycles": 2, "cycle_epochs": 1}, "grace_epochs": grace}
+        BASE
+        | {
+            "schedule": {"epochs": 3, "warmup_epochs": 0},
+            "csr": {"num_cycles": 2, "cycle_epochs": 1},
+            "grace_epochs": grace,
+        }
     )
     scheduler = search.scheduler(config)
     if first is None:
@@ -99,6 +104,16 @@ def test_the_grace_of_trials_that_branch_begins_after_the_shared_initial_phase()
     csr = {"num_cycles": 2, "cycle_epochs": 10}
     scheduler = search.scheduler(TuneConfig.model_validate(BASE | {"csr": csr, "soup": True, "grace_epochs": 5}))
     assert min(rung for rung, _ in scheduler._brackets[0]._rungs) == 12 + 5
+
+
+def test_early_stopping_waits_for_the_peak_of_the_learning_rate():
+    """Without a grace period of its own, a sweep of a recipe with a longer warm-up compares its trials later."""
+    published = TuneConfig.model_validate(BASE | {"schedule": {"epochs": 60, "warmup_epochs": 10}})
+    assert published.first_stop_epoch == 15
+    with pytest.raises(ValueError, match=r"grace_epochs \(10\) must exceed schedule.warmup_epochs \(10\)"):
+        TuneConfig.model_validate(BASE | {"schedule": {"epochs": 60, "warmup_epochs": 10}, "grace_epochs": 10})
+    unstopped = {"schedule": {"epochs": 60, "warmup_epochs": 10}, "grace_epochs": 10, "early_stopping": False}
+    assert TuneConfig.model_validate(BASE | unstopped).grace_epochs == 10
 
 
 def test_a_trial_that_shares_starts_from_the_common_initial_phase():
