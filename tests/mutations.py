@@ -242,8 +242,8 @@ MUTATIONS = (
     Mutation(
         "an-object-created-over-another",
         "pipelines/storage/files.py",
-        "Path(path).hardlink_to(scratch)",
-        "scratch.replace(path)",
+        "target.hardlink_to(scratch)",
+        "scratch.replace(target)",
         f"{UNIT}/storage/test_files.py::test_an_object_that_is_there_is_not_created_again",
     ),
     # Training and self-regulation
