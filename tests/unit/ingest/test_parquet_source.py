@@ -310,3 +310,17 @@ def test_a_folder_without_parquet_files_is_refused(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"holds 0 \.parquet files, none of which can be read"):
         list_rows(config(tmp_path))
+
+
+def test_rows_of_several_sources_begin_with_their_names_and_other_files_are_counted(tmp_path):
+    """Both sources have the same ids; the first names its splits by files, and the split file names ids of both."""
+    for place, numbers in (("a/faces", range(4)), ("b/faces", range(2))):
+        write(tmp_path / place / "train.parquet", faces(numbers))
+        (tmp_path / place / "README.md").write_text("")
+    both = f"{tmp_path}/a/faces,{tmp_path}/b/faces"
+    first = [f"faces/{number:04d}" for number in range(4)]
+    assert ids(config(both, taxonomy="lapa"))["train"] == [*first, "faces-2/0000", "faces-2/0001"]
+    assert list_rows(config(both, taxonomy="lapa")).ignored == {".md": 2}
+    (tmp_path / "splits.txt").write_text("0000 val\nfaces/0001 test\n0001 train\n")
+    found = ids(config(both, taxonomy="lapa", split_file=str(tmp_path / "splits.txt")))
+    assert found == {"train": ["faces-2/0001"], "val": ["faces/0000", "faces-2/0000"], "test": ["faces/0001"]}

@@ -148,3 +148,13 @@ def test_a_copy_has_the_hash_of_its_original_and_another_face_does_not():
 
 def test_an_image_without_contrast_equals_no_other():
     assert image_hash(encoded(np.full((64, 64, 3), 90, np.uint8)), (64, 64)) is None
+
+
+def test_images_without_labels_that_occur_twice_are_found_too(tmp_path):
+    face = render_face(0, 0, 64)
+    samples = [write(tmp_path, name, face.image, face.label)._replace(label=()) for name in ("a", "b")]
+    batch = rows.pack_samples(samples, None)
+    checks = SetChecks(None, None)
+    checks.add("train", batch.facts)
+    assert [row["label"] for row in batch.rows] == [None, None]
+    assert [(found["source"], found["reason"]) for found in checks.remarks(batch.remarks)] == [("b", "duplicate_image")]
