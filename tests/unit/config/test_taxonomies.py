@@ -1,6 +1,7 @@
 """Taxonomies, mappings and tables of colors in files that users name on the command line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from dmlcsr.taxonomy import CELEBAMASK_HQ, FACE_SYNTHETICS, LAPA, TAXONOMIES
 from pipelines.config import taxonomies
 from pipelines.errors import UserError
+from tests.support.commands import ROOT
 
 OURS = {
     "name": "ours",
@@ -31,6 +33,13 @@ def test_a_name_or_a_file_names_a_taxonomy(ours):
     assert taxonomies.read_taxonomy(taxonomies.name_or_uri(str(ours))).classes == ("background", "skin", "beard")
     with pytest.raises(ValueError, match=r"unknown taxonomy 'cats'; known are .*, or give a file that ends with .yaml"):
         taxonomies.name_or_uri("cats")
+
+
+def test_the_example_of_the_documentation_is_a_taxonomy(tmp_path):
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "data.md").read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "example.yaml").write_text(example)
+    found = taxonomies.read_taxonomy(str(tmp_path / "example.yaml"))
+    assert found.num_classes == 6 and [mapping.name for mapping in found.mappings] == ["old", "painted", "lapa"]
 
 
 @pytest.mark.parametrize(
