@@ -9,6 +9,10 @@ class OutputTakenError(UserError):
     """The output already holds something else. Nothing may be written there, not even `result.json`."""
 
 
+class StorageFailedError(UserError):
+    """The storage failed, or did not answer in time. Unlike for other mistakes, another attempt may succeed."""
+
+
 class RunFailedError(Exception):
     """A run started correctly but could not finish: exit code 1, one sentence, no traceback."""
 

@@ -4,6 +4,7 @@ from typing import Any, TypedDict, cast
 
 from pipelines.config.commands import StatusConfig
 from pipelines.config.training import TuneConfig
+from pipelines.data import bad_rows
 from pipelines.errors import UserError
 from pipelines.regulation.ledger import Ledger
 from pipelines.run import lock, phases, run_directory
@@ -25,13 +26,15 @@ class OwnerStatus(TypedDict):
 
 
 class Progress(TypedDict):
-    """The present phase of a trial. Unknown values are None."""
+    """The present phase of a trial, and the rows that it leaves out. Unknown values are None."""
 
     phase: str | None
     phase_seconds: float | None
     """Time in the phase; it compares the clock of this machine with that of the machine that wrote the time."""
     seconds_since_epoch: float | None
     """Time since the last epoch ended, with the same clocks."""
+    num_bad_rows: int
+    """Number of training and validation rows that cannot be used."""
 
 
 class StatusResult(TypedDict):
@@ -96,6 +99,7 @@ def _progress(run: str, state: State) -> Progress:
     return {
         "phase": state if is_over else latest and latest.text,
         "phase_seconds": None if is_over or latest is None else phases.ago(latest.began),
+        "num_bad_rows": sum(len(bad_rows.list_records(RunPaths(run).bad_rows(split))) for split in ("train", "val")),
         "seconds_since_epoch": phases.ago(history[-1]["time"]) if history else None,
     }
 
@@ -124,6 +128,10 @@ def summary(result: StatusResult) -> str:
     trials_and_initial = [result["initial"], *result["trials"].values()]
     lines += [_progress_line(trial) for trial in trials_and_initial if trial and trial["state"] == "running"]
     for name, trial in result["trials"].items():
+        if trial["num_bad_rows"]:
+            lines.append(
+                f"trial {name}: {trial['num_bad_rows']} rows cannot be used; {trial['run']}/bad_rows lists them"
+            )
         if trial.get("students"):
             lines += _cycles(name, trial)
     for cycle, soup in result["soups"].items():

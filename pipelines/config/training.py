@@ -168,6 +168,9 @@ class TrainConfig(Config):
     held_out_fold: Fold | None = None
     """Fold K/N of the training rows that the training leaves out: the row groups K, K + N, K + 2N, ..., counted from 1.
     For example, `2/5` leaves out the 2nd, 7th, 12th, ... row group. null: train on all rows."""
+    max_bad_fraction: Fraction = 0.05
+    """Largest fraction of the training rows, and of the validation rows, that cannot be used: damaged ones, and rows
+    without a label. If there are more, the training stops after the epoch; `bad_rows/` lists them."""
     seed: Seed = 0
     """Random seed of the initial weights, the order of rows and the augmentation."""
     model: ModelConfig = ModelConfig()

@@ -1,11 +1,11 @@
-"""Decodes and encodes the images and labels that are stored in a data set."""
+"""Decodes, checks and encodes the images and labels that are stored in a data set."""
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from dmlcsr.image_files import JPEG_MAGIC, decode, decode_by_opencv
-from dmlcsr.taxonomy import IGNORE
+from dmlcsr.image_files import JPEG_MAGIC, BadSampleError, decode, decode_by_opencv
+from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
 _REDUCED = {2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
@@ -31,6 +31,24 @@ def decode_label(data: bytes | None) -> Pixels:
     if data is None:
         return np.full((1, 1), IGNORE, np.uint8)
     return decode_by_opencv(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
+
+
+def fits(label_size: tuple[int, ...], image_size: tuple[int, int]) -> bool:
+    """True if the height and width of the image are those of the label, times the same integer."""
+    factor = image_size[0] // label_size[0]
+    return factor > 0 and (label_size[0] * factor, label_size[1] * factor) == image_size
+
+
+def check_label(label: Pixels, image_size: tuple[int, int], taxonomy: Taxonomy) -> None:
+    """Raises BadSampleError if a (H, W) label does not fit the image, or holds an id that is not in the taxonomy.
+
+    The height and width of the image must be those of the label, times the same integer.
+    """
+    height, width = image_size
+    if not fits(label.shape, image_size):
+        raise BadSampleError("label_size", f"label {label.shape[1]}x{label.shape[0]}, image {width}x{height}")
+    if (wrong := label[(label >= taxonomy.num_classes) & (label != IGNORE)]).size:
+        raise BadSampleError("unknown_id", f"ids {np.unique(wrong).tolist()} are not in {taxonomy.name}")
 
 
 _LABEL_PNG = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE, cv2.IMWRITE_PNG_COMPRESSION, 3)

@@ -5,10 +5,12 @@ whole batches; the rows of a chunk are shuffled. One Ray Data task decodes one c
 stream does not depend on the number of tasks and is the same after a restart. All epochs form one stream: the first
 batch of the next epoch is decoded while the last batch of this epoch is trained on. A long stream is cut between two
 chunks (`MAX_CHUNKS`).
+
+A row that cannot be used changes neither the number of batches nor any other row: see `decode_chunk`.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +20,12 @@ import ray.data
 from ray.data import ExecutionResources
 from torch import Tensor
 
-from dmlcsr.augment import Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
-from pipelines.data import row_groups
-from pipelines.data.images import Pixels, decode_image, decode_label
+from dmlcsr.augment import BORDER_COLOR, Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
+from dmlcsr.image_files import BadSampleError
+from dmlcsr.taxonomy import IGNORE, Taxonomy
+from pipelines.data import bad_rows, row_groups
+from pipelines.data.packing import SampleProblem
 from pipelines.data.row_groups import SplitFiles
-from pipelines.errors import UserError
 from pipelines.run import console, ray_internals
 
 Columns = dict[str, npt.NDArray[Any]]
@@ -33,16 +36,9 @@ _ORDERED_CHUNK = 16
 """Number of rows in a chunk of `ordered_rows`: those of a full row group, so a task reads few row groups."""
 _CHUNKS_AHEAD = 4
 """Number of chunks that may be decoded ahead of the consumer, for each task that may run, and as many more."""
+_NO_PROBLEM = SampleProblem(source="", reason="", detail="")
 _REST_SECONDS = 0.01
 """Pause of Ray Data's scheduling loop after each step: without it the loop would take a core from the training."""
-
-
-def _decoded(row: dict[str, Any], factor: int = 1) -> tuple[Pixels, Pixels]:
-    """Decodes image and label of a row. Raises UserError with the row's id if one of them is damaged."""
-    try:
-        return decode_image(row["image"], factor), decode_label(row["label"])
-    except ValueError as error:
-        raise UserError(f"row {row['id']} of the data set: {error}; ingest the data again") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +61,8 @@ class TrainStream:
     chunk_bytes: int = 64 << 20
     """Target size of a decoded chunk, in bytes: large enough to hide the cost of a Ray task, small compared with the
     object store."""
+    records: str | None = None
+    """Folder for records of the rows that cannot be used; None: there are no records."""
 
     @property
     def num_batches(self) -> int:
@@ -120,33 +118,65 @@ class TrainStream:
         return [rows[index] for index in order]
 
     def decode_chunk(self, epoch: int, chunk: int) -> Columns:
-        """Decodes and augments the N rows of one chunk: `image` (N, S, S, 3) and `label` (N, S, S), uint8."""
-        rows = self.read_chunk(epoch, chunk, ("id", "image", "label", "height", "width"))
-        taxonomy = self.source.taxonomy
-        assert taxonomy is not None, "a training begins with labelled rows"
-        images = np.empty((len(rows), self.size, self.size, 3), np.uint8)
-        labels = np.empty((len(rows), self.size, self.size), np.uint8)
+        """Decodes and augments the N rows of one chunk: `image` (N, S, S, 3) and `label` (N, S, S), uint8.
+
+        A row that cannot be used is replaced by the nearest usable one, the earlier of two, as it was augmented. If the
+        chunk has none, by an empty image whose label is ignored.
+        """
+        rows = self.read_chunk(epoch, chunk, bad_rows.COLUMNS)
+        taxonomy = _taxonomy(self.source)
+        images = np.full((len(rows), self.size, self.size, 3), BORDER_COLOR, np.uint8)
+        labels = np.full((len(rows), self.size, self.size), IGNORE, np.uint8)
+        bad: dict[int, SampleProblem] = {}
         for index, row in enumerate(rows):
             pose = draw_pose(self.augmentation, self.seed, epoch, row["id"])
             factor = decode_factor(row["height"], row["width"], self.size, pose)
-            images[index], labels[index] = augment(*_decoded(row, factor), taxonomy, self.size, pose)
+            try:
+                decoded = bad_rows.decode_row(row, taxonomy, factor)
+            except BadSampleError as error:
+                bad[index] = bad_rows.problem_of(row, error)
+            else:
+                images[index], labels[index] = augment(*decoded, taxonomy, self.size, pose)
+        for index, usable in _nearest_usable(len(rows), bad):
+            images[index], labels[index] = images[usable], labels[usable]
+        if self.records is not None:
+            bad_rows.write_records(self.records, bad.values())
         return {"image": images, "label": labels}
 
 
+def _taxonomy(source: SplitFiles) -> Taxonomy:
+    assert source.taxonomy is not None, "a command that needs labels begins with labelled rows"
+    return source.taxonomy
+
+
+def _nearest_usable(num_rows: int, bad: Collection[int]) -> Iterator[tuple[int, int]]:
+    """Yields (bad place, nearest usable place) for each bad place, the earlier of two; nothing if none is usable."""
+    usable = [place for place in range(num_rows) if place not in bad]
+    if usable:
+        yield from ((place, min(usable, key=lambda other: (abs(other - place), other))) for place in bad)
+
+
 def ordered_rows(
-    source: SplitFiles, size: int, num_tasks: int | None, rank: int = 0, world_size: int = 1
+    source: SplitFiles,
+    size: int,
+    num_tasks: int | None,
+    rank: int = 0,
+    world_size: int = 1,
+    records: str | None = None,
 ) -> ray.data.Dataset:
     """All rows of a split once, in order, without augmentation.
 
     With `world_size` > 1 only the contiguous share of `rank`; no row is dropped. Each share needs at least one row.
+    `records`: folder for records of the rows that cannot be used; None: there are no records.
 
-    Columns: `row` (number in the split), `id`, `image` (S, S, 3) uint8 canvas, `label` (PNG bytes).
+    Columns: `row` (number in the split), `id`, `image` (S, S, 3) uint8 canvas, `label` (PNG bytes), `reason` and
+    `detail`. The last two are empty if the row can be used; if not, its image is empty.
     """
     start, stop = (source.num_rows * part // world_size for part in (rank, rank + 1))
 
     def decode(chunk: int) -> Columns:
         first = start + chunk * _ORDERED_CHUNK
-        return _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, stop))
+        return _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, stop), records)
 
     num_chunks = math.ceil((stop - start) / _ORDERED_CHUNK)
     return _one_task_per_chunk(num_chunks, decode, num_tasks, _ORDERED_CHUNK * size**2 * 4)
@@ -158,13 +188,25 @@ def ordered_chunks(source: SplitFiles, size: int) -> Iterator[Columns]:
         yield _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, source.num_rows))
 
 
-def _ordered_chunk(source: SplitFiles, size: int, first: int, last: int) -> Columns:
-    rows = row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, first, last), ("id", "image", "label"))
+def _ordered_chunk(source: SplitFiles, size: int, first: int, last: int, records: str | None = None) -> Columns:
+    rows = row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, first, last), bad_rows.COLUMNS)
+    canvases = np.full((len(rows), size, size, 3), BORDER_COLOR, np.uint8)
+    bad: dict[int, SampleProblem] = {}
+    for index, row in enumerate(rows):
+        try:
+            canvases[index] = warp_image(bad_rows.decode_row(row, _taxonomy(source))[0], size, Pose())
+        except BadSampleError as error:
+            bad[index] = bad_rows.problem_of(row, error)
+    if records is not None:
+        bad_rows.write_records(records, bad.values())
+    problems = [bad.get(index, _NO_PROBLEM) for index in range(len(rows))]
     return {
         "row": np.arange(first, last),
         "id": np.array([row["id"] for row in rows], object),
-        "image": np.stack([warp_image(_decoded(row)[0], size, Pose()) for row in rows]),
+        "image": canvases,
         "label": np.array([row["label"] for row in rows], object),
+        "reason": np.array([problem["reason"] for problem in problems], object),
+        "detail": np.array([problem["detail"] for problem in problems], object),
     }
 
 
@@ -184,6 +226,7 @@ def _one_task_per_chunk(
     numbers = ray.data.range(num_chunks, override_num_blocks=num_chunks)
     chunks = numbers.map_batches(call, batch_size=None, batch_format="numpy")
     chunks.context.enable_progress_bars = False
+    chunks.context.raise_original_map_exception = True  # a training worker does not inherit that of the session
     chunks.context.execution_options.preserve_order = True
     if num_tasks is not None:
         ahead = _CHUNKS_AHEAD * (num_tasks + 1) * chunk_bytes

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -15,9 +16,10 @@ from dmlcsr.predict import Predictor
 from dmlcsr.weights import ModelCard
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
-from pipelines.data import dataset, images, row_groups, stream
+from pipelines.data import dataset, images, packing, row_groups, stream
 from pipelines.data.dataset import Manifest
 from pipelines.data.images import encode_png
+from pipelines.data.packing import SampleProblem
 from pipelines.data.row_groups import SplitFiles
 from pipelines.data.stream import Columns
 from pipelines.errors import UserError
@@ -42,10 +44,7 @@ class ImageScore(NamedTuple):
 
 
 class ScoreActor(ModelActor):
-    """Turns a batch of decoded rows into one row: the counts of the batch, and the score of each image.
-
-    Rows without a label are skipped.
-    """
+    """Turns a batch of decoded rows into one row: its counts, the score of each image, and the rows left out."""
 
     def __call__(self, batch: Columns) -> Columns:
         taxonomy = self.predictor.taxonomy
@@ -55,7 +54,9 @@ class ScoreActor(ModelActor):
             total += counts
             row, name = int(batch["row"][index]), str(batch["id"][index])
             scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, row, name))
-        answer = {"counts": total.to_dict(), "images": scored}
+        problems = zip(batch["id"], batch["reason"], batch["detail"], strict=True)
+        bad = [SampleProblem(source=name, reason=reason, detail=detail) for name, reason, detail in problems if reason]
+        answer = {"counts": total.to_dict(), "images": scored, "bad": bad}
         return {"answer": np.array([json.dumps(answer)], object)}
 
 
@@ -78,6 +79,8 @@ class SplitScores(TypedDict):
 class EvaluateResult(SplitScores):
     """The result of `evaluate`."""
 
+    num_bad_rows: int
+    """Number of rows that could not be used: damaged ones, and rows without a label."""
     out: str
 
 
@@ -92,12 +95,13 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     out = config.out or default_out(config, manifest)
     with claims.claim_anew("evaluate", config, out):
         with ray_session(needs(config.actors)):
-            counts, ranking = score_split(config, source, card)
+            counts, ranking, bad = score_split(config, source, card)
+        write_bad_rows(out, config, source, bad)
         result = as_result(scores(counts, manifest.taxonomy))
-        write_outputs(out, config, result, counts, ranking)
+        write_outputs(out, config, {**result, "num_bad_rows": len(bad)}, counts, ranking)
         predictor = Predictor(parser, card, "cpu", config.tta)
         write_overlays(out, config.num_overlays, source, predictor, ranking)
-    return {**result, "out": out}
+    return {**result, "num_bad_rows": len(bad), "out": out}
 
 
 def as_result(measured: Scores) -> SplitScores:
@@ -120,27 +124,49 @@ def default_out(config: EvaluateConfig, manifest: Manifest) -> str:
     return storage.join(RunPaths(run_uri).evaluations, name)
 
 
-def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard) -> tuple[Counts, list[ImageScore]]:
-    """Returns the counts of the whole split, and the score of each image, best first."""
+def score_split(
+    config: EvaluateConfig, source: SplitFiles, card: ModelCard
+) -> tuple[Counts, list[ImageScore], list[SampleProblem]]:
+    """Returns the counts of the whole split, the score of each image, best first, and the rows that were left out."""
     rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
     counts = Counts(card.architecture.num_classes)
     ranking: list[ImageScore] = []
+    bad: list[SampleProblem] = []
     for row in answers.iter_rows():
         answer = json.loads(row["answer"])
         counts += Counts.from_dict(answer["counts"])
         ranking += [ImageScore(*image) for image in answer["images"]]
-        log_count(f"scored {len(ranking)} of {source.num_rows} images", len(ranking), source.num_rows)
-    return counts, sorted(ranking, reverse=True)
+        bad += answer["bad"]
+        done = len(ranking) + len(bad)
+        log_count(f"scored {done} of {source.num_rows} images", done, source.num_rows)
+    return counts, sorted(ranking, reverse=True), bad
+
+
+def write_bad_rows(out: str, config: EvaluateConfig, source: SplitFiles, bad: list[SampleProblem]) -> None:
+    """Lists the rows that were left out. Raises UserError if no row is left."""
+    packing.write_problems(out, packing.QUARANTINE, bad)
+    if not bad:
+        return
+    share = f"{len(bad)} of the {source.num_rows} {config.split} rows of {config.data} cannot be used"
+    if len(bad) == source.num_rows:
+        raise UserError(f"{share}; one of them: {packing.in_words(bad[0])}; {out}/{packing.QUARANTINE} lists them")
+    logger.warning(
+        "%s and are left out; one of them: %s; %s/%s lists them",
+        share,
+        packing.in_words(bad[0]),
+        out,
+        packing.QUARANTINE,
+    )
 
 
 def write_outputs(
-    out: str, config: EvaluateConfig, result: SplitScores, counts: Counts, ranking: list[ImageScore]
+    out: str, config: EvaluateConfig, result: Mapping[str, Any], counts: Counts, ranking: list[ImageScore]
 ) -> None:
     """Writes `scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
     header = {"model": config.model, "data": config.data, "split": config.split, "tta": config.tta}
-    storage.write_json(storage.join(out, SCORES), header | result)
+    storage.write_json(storage.join(out, SCORES), {**header, **result})
     names = list(result["f1"])
     rows = [["", *names], *([name, *map(str, row)] for name, row in zip(names, counts.confusion, strict=True))]
     _write_csv(storage.join(out, "confusion.csv"), rows)
@@ -198,4 +224,6 @@ def summary(result: EvaluateResult) -> str:
     }
     means = [f"{name} {100 * value:.2f} %" for name, value in found.items() if value is not None]
     means.append(f"{result['num_images']} images")
+    if result["num_bad_rows"]:
+        means.append(f"{result['num_bad_rows']} rows left out")
     return f"{table(result)}\n{', '.join(means)}\nscores, confusion matrix and overlays are in {result['out']}"

@@ -1,4 +1,4 @@
-"""Checks of raw images and labels before they are packed. A file whose header states too many pixels is not decoded."""
+"""Checks of raw files before they are packed. A file whose header states too many pixels is not decoded."""
 
 import io
 
@@ -8,7 +8,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from dmlcsr.image_files import FORMATS, BadSampleError, bit_depth, is_iso_media, open_color_image, open_image
-from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 _EXIF_ORIENTATION = 0x0112
 
@@ -59,23 +58,3 @@ def decode_ids(data: bytes) -> npt.NDArray[np.uint8]:
 def is_plain_png(data: bytes) -> bool:
     """True if a PNG is 8-bit gray, as in a packed data set. A palette PNG is not: OpenCV would read its colors."""
     return data[24:26] == b"\x08\x00"
-
-
-def fits(label_size: tuple[int, ...], image_size: tuple[int, int]) -> bool:
-    """True if the height and width of the image are those of the label, times the same integer."""
-    factor = image_size[0] // label_size[0]
-    return factor > 0 and (label_size[0] * factor, label_size[1] * factor) == image_size
-
-
-def check_label(label: npt.NDArray[np.uint8], image_size: tuple[int, int], taxonomy: Taxonomy) -> None:
-    """Raises BadSampleError if a (H, W) label does not fit the image, or holds an id that is not in the taxonomy.
-
-    The height and width of the image must be those of the label, times the same integer.
-    """
-    height, width = image_size
-    if not fits(label.shape, image_size):
-        raise BadSampleError("label_size", f"label {label.shape[1]}x{label.shape[0]}, image {width}x{height}")
-    counts = np.bincount(label.ravel(), minlength=256)
-    unknown = [int(value) for value in np.flatnonzero(counts) if value >= taxonomy.num_classes and value != IGNORE]
-    if unknown:
-        raise BadSampleError("unknown_id", f"ids {unknown} are not in {taxonomy.name}")

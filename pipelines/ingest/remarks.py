@@ -6,6 +6,7 @@ import numpy.typing as npt
 from dmlcsr.image_files import BadSampleError
 from dmlcsr.quality import looks_mirrored
 from dmlcsr.taxonomy import IGNORE, Taxonomy
+from pipelines.data.images import fits
 from pipelines.data.packing import MIRRORED, SampleProblem
 from pipelines.ingest import checks
 
@@ -36,10 +37,10 @@ def about(name: str, image: bytes, label: Label, taxonomy: Taxonomy) -> list[Sam
 
 def check_rotation(image: bytes, label: Label, image_size: tuple[int, int]) -> None:
     """Raises BadSampleError if a label fits only the photo before its EXIF rotation; `image_size` is that after it."""
-    if checks.fits(label.shape, image_size) or checks.orientation(image) < 5:
+    if fits(label.shape, image_size) or checks.orientation(image) < 5:
         return
     raw_size = image_size[::-1]
-    if checks.fits(label.shape, raw_size):
+    if fits(label.shape, raw_size):
         raise BadSampleError(
             NOT_ROTATED,
             f"label {label.shape[1]}x{label.shape[0]} was made on the photo before its EXIF rotation to "

@@ -11,7 +11,7 @@ from dmlcsr.image_files import BadSampleError
 from dmlcsr.relations import PartPositions, agreements
 from pipelines import storage
 from pipelines.data.dataset import Row
-from pipelines.data.images import decode_label, encode_png
+from pipelines.data.images import check_label, decode_label, encode_png
 from pipelines.data.packing import PackedRows, SampleProblem
 from pipelines.errors import UserError
 from pipelines.ingest import checks, remarks
@@ -72,7 +72,7 @@ def make_row(
     in_source = rules.compose(parts)
     label = rules.translated(in_source)
     remarks.check_rotation(image, label, size)
-    checks.check_label(label, size, rules.taxonomy)
+    check_label(label, size, rules.taxonomy)
     observed.remarks.extend(remarks.about(sample.id, image, label, rules.taxonomy))
     observed.facts["agreements"] = agreements(PartPositions.of(in_source), rules.taxonomy)
     final = label if rules.lut is None else rules.lut[label]

@@ -13,11 +13,10 @@ from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import SPLITS, Split
 from pipelines.data import packing, row_groups
 from pipelines.data.dataset import Manifest
-from pipelines.data.images import decode_image, decode_label, encode_png
+from pipelines.data.images import check_label, decode_image, decode_label, encode_png
 from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import RowRange, SplitFiles
 from pipelines.inference.overlay import overlay
-from pipelines.ingest import checks
 from pipelines.inspection.counts import ClassMap, Label, SetCounts, Unusual
 from pipelines.run.progress import log_count
 
@@ -115,7 +114,7 @@ def _add(counts: SetCounts, row: Mapping[str, Any], taxonomy: Taxonomy | None) -
         return None
     try:
         label = decode_label(row["label"])
-        checks.check_label(label, (row["height"], row["width"]), taxonomy)
+        check_label(label, (row["height"], row["width"]), taxonomy)
     except ValueError as error:
         reason = error.reason if isinstance(error, BadSampleError) else "undecodable"
         counts.add_problem(SampleProblem(source=row["id"], reason=reason, detail=str(error)))

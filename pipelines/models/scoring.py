@@ -25,16 +25,16 @@ Reduce = Callable[[Tensor], None]
 
 
 def image_counts(predictor: Predictor, batch: Columns) -> Iterator[tuple[int, Counts]]:
-    """Yields (index in the batch, counts) for each labelled row of a batch of `stream.ordered_rows`.
+    """Yields (index in the batch, counts) for each usable row of a batch of `stream.ordered_rows`.
 
-    Pixels are counted at the resolution of the row's label. Rows without a label are skipped.
+    Pixels are counted at the resolution of the row's label. Rows that cannot be used are left out.
     """
-    labelled = [index for index, data in enumerate(batch["label"]) if data is not None]
-    if not labelled:
+    usable = [index for index, reason in enumerate(batch["reason"]) if not reason]
+    if not usable:
         return
-    labels = [decode_label(batch["label"][index]) for index in labelled]
-    predictions = predictor.label_maps(batch["image"][labelled], [label.shape for label in labels])
-    for index, label, prediction in zip(labelled, labels, predictions, strict=True):
+    labels = [decode_label(batch["label"][index]) for index in usable]
+    predictions = predictor.label_maps(batch["image"][usable], [label.shape for label in labels])
+    for index, label, prediction in zip(usable, labels, predictions, strict=True):
         counts = Counts(predictor.taxonomy.num_classes)
         counts.add(label, prediction)
         yield index, counts

@@ -22,10 +22,9 @@ from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import Split
 from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import RelabelledRow, Row
-from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
+from pipelines.data.images import Pixels, check_label, decode_image, decode_label, encode_png
 from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import RowRange, SplitFiles
-from pipelines.ingest import checks
 from pipelines.models.actors import load_predictor
 from pipelines.relabeling.counts import RelabelCounts
 
@@ -111,7 +110,7 @@ def _decoded(row: Row, size: int, taxonomy: Taxonomy | None) -> Sample | SampleP
         image = decode_image(row["image"])
         label = None if row["label"] is None else decode_label(row["label"])
         if label is not None and taxonomy is not None:
-            checks.check_label(label, image.shape[:2], taxonomy)
+            check_label(label, image.shape[:2], taxonomy)
     except BadSampleError as error:
         return SampleProblem(source=row["id"], reason=error.reason, detail=str(error))
     except ValueError as error:

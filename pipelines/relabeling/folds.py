@@ -56,7 +56,7 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
 
 def digest(config: RelabelConfig) -> str:
     """A sha256 of the training configuration that decides the models of the folds."""
-    values = training_config_of(config).model_dump(mode="json", exclude={"data", "out", "workers"})
+    values = training_config_of(config).model_dump(mode="json", exclude={"data", "out", *train.MAY_DIFFER})
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

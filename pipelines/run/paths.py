@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from pipelines import storage
+from pipelines.config.base import Split
 
 INITIAL_TRIAL = "initial"
 """Name of the run that all trials of a sweep start from: in the ledger, and as a folder of the sweep."""
@@ -97,6 +98,10 @@ class RunPaths:
     def trials_table(self) -> str:
         """The trials of a finished sweep with their states and scores."""
         return storage.join(self.run, "trials.json")
+
+    def bad_rows(self, split: Split) -> str:
+        """A folder with one record for each row of a split that cannot be used."""
+        return storage.join(self.run, "bad_rows", split)
 
     def trial(self, number: int) -> str:
         """The run directory of a sweep's trial."""

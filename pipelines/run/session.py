@@ -10,11 +10,11 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.exceptions import RayTaskError
 
 from pipelines.errors import UserError
 from pipelines.run import console, preflight, ray_settings
 from pipelines.run.preflight import Needs
+from pipelines.run.ray_calls import original_errors
 
 
 @contextmanager
@@ -96,10 +96,5 @@ def _original_errors() -> Iterator[None]:
     ray.data.DataContext.get_current().raise_original_map_exception = True
     # Ray Data logs a warning if progress bars are off.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
+    with original_errors():
         yield
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            # Ray Data appends advice about its own retries on further lines.
-            raise UserError(_first_line(error.cause)) from None
-        raise

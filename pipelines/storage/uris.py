@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, ClientError
 
-from pipelines.errors import UserError
+from pipelines.errors import StorageFailedError, UserError
 from pipelines.storage import s3
 
 
@@ -61,13 +61,18 @@ _ERRORS = (BotoCoreError, ClientError, OSError, ValueError, pa.ArrowException)
 
 
 def explained(action: str, uri: str, error: Exception) -> UserError:
-    """A UserError that describes an error of the storage in one sentence. Only the user can remove its cause."""
+    """A UserError that describes an error of the storage in one sentence. Only the user can remove its cause.
+
+    It is a StorageFailedError if the storage itself failed, and not if the object is missing, forbidden or damaged.
+    """
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"cannot {action} {uri}: it does not exist")
     if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):
         reason = error.strerror or str(error) or type(error).__name__
         return UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials")
-    return UserError(f"cannot {action} {uri}: {error}")
+    # pyarrow raises ValueError, or OSError without a code, for damaged Parquet files.
+    is_damage = isinstance(error, ValueError | pa.ArrowException) or (type(error) is OSError and error.errno is None)
+    return (UserError if is_damage else StorageFailedError)(f"cannot {action} {uri}: {error}")
 
 
 @contextmanager

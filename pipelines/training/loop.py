@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dmlcsr.predict import normalize
 from dmlcsr.schedule import learning_rate
 from pipelines.config.training import TrainConfig
 from pipelines.data import row_groups, stream
+from pipelines.data.bad_rows import BadRowLimit
 from pipelines.data.dataset import Manifest
 from pipelines.models import checkpoint, scoring
 from pipelines.models.setup import (
@@ -42,7 +44,9 @@ from pipelines.regulation.cycles import Cycles
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import console, phases, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
+from pipelines.run.paths import RunPaths
 from pipelines.run.progress import Progress
+from pipelines.run.ray_calls import original_errors
 from pipelines.run.run_directory import EpochMetrics
 from pipelines.run.waiting import told_waits, waiting
 
@@ -64,8 +68,9 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
     config, trial_ref = TrainConfig.model_validate(settings["config"]), TrialRef(*settings["trial_ref"])
     rank = f" rank {ray.train.get_context().get_world_rank()}" if config.workers.num_workers > 1 else ""
     console.forward_logs_to_driver(f"{trial_ref.lines_name}{rank}".strip())
-    worker = RankTrainer(config, Manifest.model_validate(settings["manifest"]), trial_ref)
-    return worker.run(settings["started"])
+    with original_errors():
+        worker = RankTrainer(config, Manifest.model_validate(settings["manifest"]), trial_ref)
+        return worker.run(settings["started"])
 
 
 def _sum_over_ranks(value: Tensor) -> None:
@@ -97,7 +102,12 @@ class RankTrainer:
         self.card = model_card(config, self.taxonomy)
         self.loss_weights = loss_weights(config.loss)
         self.val_split = row_groups.open_split(config.data, manifest, "val")
-        self.train_stream = train_stream(config, manifest, self.rank, self.world_size)
+        training = train_stream(config, manifest, self.rank, self.world_size)
+        self.train_stream = replace(training, records=RunPaths(config.out).bad_rows("train"))
+        self.limits = [
+            BadRowLimit(config.out, config.data, "train", training.source.num_rows, config.max_bad_fraction),
+            BadRowLimit(config.out, config.data, "val", self.val_split.num_rows, config.max_bad_fraction),
+        ]
         self.cycles = Cycles(config, trial_ref, self.rank, self.card, self.device) if config.averages_students else None
         self.teacher = configured_teacher(config, self.device)
 
@@ -119,6 +129,7 @@ class RankTrainer:
         if first == 0:
             self.validate(max_batches=SANITY_BATCHES)
         elif self.rank == 0:
+            self.check_bad_rows()  # those of an earlier attempt
             run_directory.write_metrics(self.config.out, self.history)  # a killed attempt may not have written them
         batches = self._log_first_batch(
             self.train_stream.batches(first, last, self.config.workers.decode_tasks), started
@@ -135,8 +146,18 @@ class RankTrainer:
             self.share_buffers()
             self.history.append({"epoch": epoch + 1, "time": time.time(), **record, **self.validate()})
             self.commit_epoch()
+            self.check_bad_rows()
         self.finish_cycle_if_due(last)
         return {"history": self.history}
+
+    def check_bad_rows(self) -> None:
+        """Counts the rows that cannot be used. Raises UserError if they are more than `max_bad_fraction`.
+
+        It counts after the epoch is committed, so that the same command with a larger fraction repeats no epoch.
+        """
+        if self.rank == 0:
+            for limit in self.limits:
+                limit.check()
 
     def finish_cycle_if_due(self, epoch: int) -> None:
         """Finishes the cycle that ends after `epoch` epochs, if there is one, and loads the next teacher.
@@ -273,7 +294,12 @@ class RankTrainer:
         Each row is counted on exactly one worker. `max_batches` limits the batches of each worker.
         """
         rows = stream.ordered_rows(
-            self.val_split, self.config.input.size, self.config.workers.decode_tasks, self.rank, self.world_size
+            self.val_split,
+            self.config.input.size,
+            self.config.workers.decode_tasks,
+            self.rank,
+            self.world_size,
+            RunPaths(self.config.out).bad_rows("val"),
         )
         batches: Iterator[stream.Columns] = islice(
             rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches

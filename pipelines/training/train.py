@@ -40,10 +40,11 @@ from pipelines.run.ray_train import (
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
 from pipelines.training import loop
+from pipelines.training.failures import EndOnUserError, user_error
 from pipelines.training.placement import placement_log
 
 logger = logging.getLogger(__name__)
-MAY_DIFFER = ("workers",)
+MAY_DIFFER = ("workers", "max_bad_fraction")
 """Options that may change when a run continues: it may continue on other hardware."""
 
 
@@ -180,7 +181,7 @@ def log_init_report(config: TrainConfig, manifest: Manifest) -> None:
 def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks: Sequence[UserCallback] = ()) -> Result:
     """Runs the workers to the end.
 
-    Raises UserError if a worker finds a fault in the inputs, RunFailedError if the loss is not finite, and
+    Raises UserError as soon as a worker finds a fault in the inputs, RunFailedError if the loss is not finite, and
     WorkersLostError if workers or their controller were lost too often; a new attempt may then succeed.
     """
     failures = config.workers.max_failures
@@ -189,9 +190,8 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
             result: Result = build_torch_trainer(config, manifest, trial_ref, callbacks).fit()  # type: ignore[assignment]
             break
         except TrainingFailedError as error:
-            for cause in getattr(error, "worker_failures", {}).values():
-                if isinstance(cause, UserError):
-                    raise UserError(str(cause)) from error
+            if (cause := user_error(error)) is not None:
+                raise cause from error
             raise WorkersLostError(
                 f"training stopped after {failures} replacements of lost workers "
                 f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
@@ -242,7 +242,7 @@ def build_torch_trainer(
             # One is enough: Ray Train keeps the latest checkpoint, from which a run resumes, beside the best one.
             checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=VAL_MEAN_F1),
             logging_config=LoggingConfig(log_level="WARNING"),
-            callbacks=[placement_log(config.out, trial_ref, workers), *callbacks],
+            callbacks=[placement_log(config.out, trial_ref, workers), EndOnUserError(), *callbacks],
         ),
     )
 

@@ -165,13 +165,13 @@ def train_initial_run(config: TuneConfig, manifest: Manifest) -> None:
 def begun(out: str, config: TrainConfig, manifest: Manifest) -> TrainConfig:
     """Begins or continues a run that belongs to the sweep. Returns the configuration to train with.
 
-    A run that continues keeps its stored configuration, except `workers`.
+    A run that continues keeps its stored configuration, except the options that may differ.
     """
     stored = run_directory.read_config(out)
     if stored is None:
         claims.write_claim("train", config, out, {"data": manifest.digest})
     else:
-        config = stored.model_copy(update={"workers": config.workers})  # the cluster may have changed
+        config = stored.model_copy(update={name: getattr(config, name) for name in train.MAY_DIFFER})
     run_directory.describe(config, manifest.digest)
     result_file.mark_unfinished("train", out)
     return config

@@ -14,6 +14,7 @@ from PIL import Image
 
 from dmlcsr.image_files import BadSampleError
 from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
+from pipelines.data import images
 from pipelines.ingest import checks, label_files
 
 CLASSES = CELEBAMASK_HQ.classes
@@ -204,6 +205,6 @@ def test_a_label_has_the_images_size_or_an_exact_fraction_of_it(height, width, b
     label = np.zeros((height, width), np.uint8)
     size = height * by_height, width * by_width
     if by_height == by_width:
-        checks.check_label(label, size, LAPA)
+        images.check_label(label, size, LAPA)
     else:
-        assert reason_of(lambda data: checks.check_label(data, size, LAPA), label) == "label_size"
+        assert reason_of(lambda data: images.check_label(data, size, LAPA), label) == "label_size"

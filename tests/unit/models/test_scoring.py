@@ -33,6 +33,7 @@ def rows(num, unlabelled=(), seed=0):
     return {
         "image": rng.integers(0, 255, (num, SIZE, SIZE, 3), np.uint8),
         "label": np.array([None if i in unlabelled else encode_png(labels[i]) for i in range(num)], object),
+        "reason": np.array(["image_without_label" if i in unlabelled else "" for i in range(num)], object),
     }
 
 

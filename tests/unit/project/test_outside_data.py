@@ -17,14 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from dmlcsr.augment import Augmentation
 from dmlcsr.image_files import BadSampleError, read_image
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import report, storage  # fmt: skip
 from pipelines.config.base import SPLITS
 from pipelines.config.commands import IngestConfig, ReportConfig
-from pipelines.data import dataset, images, packing, row_groups
+from pipelines.data import bad_rows, dataset, images, packing, row_groups, stream
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
+from pipelines.data.stream import TrainStream
 from pipelines.errors import UserError
 from pipelines.ingest import checks, ingest, raw_files, splits
 from pipelines.ingest.duplicates import image_hash
@@ -74,7 +76,7 @@ def test_a_photo_is_read_or_refused(data):
 @given(damaged([LABEL, PICTURES[1]]))
 def test_a_label_is_decoded_or_refused(data):
     with suppress(BadSampleError):
-        checks.check_label(checks.decode_ids(data), (24, 20), CELEBAMASK_HQ)
+        images.check_label(checks.decode_ids(data), (24, 20), CELEBAMASK_HQ)
     with suppress(ValueError):
         assert images.decode_label(data).ndim == 2
 
@@ -193,6 +195,24 @@ def test_a_row_is_counted_or_listed_with_a_reason(tmp_path_factory, label, size)
     assert scan.draw_row(source, row_groups.RowRange(0, 0, 0, 1)) == ("row/0", None)
 
 
+@given(
+    image=damaged(PICTURES), label=st.none() | damaged([LABEL]), size=st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2)
+)
+def test_a_row_is_trained_on_and_scored_or_left_out_with_a_reason(tmp_path_factory, image, label, size):
+    out = str(tmp_path_factory.mktemp("trained"))
+    row = Row(id="row/0", image=image, label=label, height=size[0], width=size[1], meta="{}")
+    file = dataset.write_file(out, "train/part-00000.parquet", [row])
+    assert file is not None
+    manifest = packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {})
+    source = row_groups.open_split(out, manifest, "train")
+    settings = {"size": 32, "batch_size": 1, "seed": 0, "rank": 0, "world_size": 1}
+    train = TrainStream(source=source, augmentation=Augmentation(), records=f"{out}/records", **settings)
+    assert train.decode_chunk(0, 0)["label"].shape == (1, 32, 32)
+    (chunk,) = stream.ordered_chunks(source, 32)
+    known = [bad_rows.read_record(uri)["reason"] for uri in bad_rows.list_records(f"{out}/records")]
+    assert known == [reason for reason in chunk["reason"] if reason]
+
+
 @pytest.fixture(scope="module")
 def problems(tmp_path_factory):
     """The bytes of a table of problems, and of another table."""
@@ -202,6 +222,14 @@ def problems(tmp_path_factory):
     other = io.BytesIO()
     pq.write_table(pa.table({"source": ["a"], "reason": [1]}), other)
     return [(folder / "remarks/part-00000.parquet").read_bytes(), other.getvalue()]
+
+
+@given(as_file({"source": "row/1", "reason": "undecodable", "detail": ""}))
+def test_the_record_of_a_bad_row_is_read_or_refused(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("record")
+    (folder / "row.json").write_bytes(content)
+    with suppress(UserError):
+        assert all(isinstance(value, str) for value in bad_rows.read_record(f"{folder}/row.json").values())
 
 
 @given(draws=st.data())

@@ -3,10 +3,12 @@
 import errno
 import os
 
+import pyarrow as pa
 import pytest
+from botocore.exceptions import EndpointConnectionError
 
 from pipelines import storage
-from pipelines.errors import UserError
+from pipelines.errors import StorageFailedError, UserError
 
 
 def test_an_object_that_is_there_is_not_created_again(tmp_path):
@@ -48,3 +50,21 @@ def test_a_file_system_without_hard_links_creates_as_exclusively(tmp_path, monke
 
     monkeypatch.setattr(os, "link", refuse)
     test_an_object_that_is_there_is_not_created_again(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (EndpointConnectionError(endpoint_url="http://store"), StorageFailedError),
+        (OSError(errno.EIO, "the disk"), StorageFailedError),
+        (TimeoutError(), StorageFailedError),
+        (pa.ArrowInvalid("no Parquet"), UserError),
+        (OSError("a page of a Parquet file"), UserError),
+        (FileNotFoundError(), UserError),
+        (PermissionError(), UserError),
+    ],
+)
+def test_what_another_attempt_may_read_is_told_from_what_it_would_find_again(error, kind):
+    with pytest.raises(UserError, match=r"cannot read /data/x") as raised, storage.user_errors("read", "/data/x"):
+        raise error
+    assert type(raised.value) is kind
