@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.errors import UserError
 from pipelines.storage import s3
+from pipelines.storage.causes import connection_problem, credentials_problem
 
 
 def absolute(uri: str) -> str:
@@ -62,6 +63,8 @@ _ERRORS = (BotoCoreError, ClientError, OSError, ValueError, pa.ArrowException)
 
 def explained(action: str, uri: str, error: Exception) -> UserError:
     """A UserError that describes an error of the storage in one sentence. Only the user can remove its cause."""
+    if problem := credentials_problem(error) or connection_problem(error):
+        return UserError(f"cannot {action} {uri}: {problem}")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"cannot {action} {uri}: it does not exist")
     if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):
