@@ -91,7 +91,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config, manifest)
     with claims.claim_anew("evaluate", config, out):
-        with ray_session(needs(config.actors)):
+        with ray_session(needs(config.actors), [dataset.manifest_uri(config.data)]):
             counts, ranking = score_split(config, source, card)
         result = as_result(scores(counts, manifest.taxonomy))
         write_outputs(out, config, result, counts, ranking)

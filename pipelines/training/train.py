@@ -77,7 +77,8 @@ def run(config: TrainConfig) -> TrainResult:
         config, resumed = stack.enter_context(claim)
         stack.enter_context(driver_log(config.out))
         run_directory.describe(config, manifest.digest)
-        stack.enter_context(ray_session(needs(config, worker_bytes(config, manifest.taxonomy))))
+        wanted = needs(config, worker_bytes(config, manifest.taxonomy))
+        stack.enter_context(ray_session(wanted, [dataset.manifest_uri(config.data)]))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}

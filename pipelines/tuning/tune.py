@@ -89,7 +89,8 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     """Runs all trials that are not done yet. If they share an initial run, trains it before them."""
     run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
-    session = ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy)))
+    needs = min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))
+    session = ray_session(needs, [dataset.manifest_uri(config.data)])
     with driver_log(config.out), session:
         num_concurrent = max_concurrent(config, limits)
         if soup:
