@@ -5,7 +5,7 @@ import socket
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from botocore.exceptions import ClientError, SSLError
+from botocore.exceptions import ClientError, HTTPClientError, SSLError
 from botocore.exceptions import ConnectionError as ConnectionFailure
 
 _CREDENTIALS: Mapping[str, str] = {
@@ -30,7 +30,7 @@ def error_code(error: Exception) -> str | None:
     return cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
 
 
-def system_error(error: ConnectionFailure) -> OSError | None:
+def system_error(error: ConnectionFailure | HTTPClientError) -> OSError | None:
     """The error of the operating system behind a failed connection; None if there is none."""
     cause = error.kwargs.get("error")  # of aiohttp
     found = getattr(cause, "os_error", None) or getattr(cause, "certificate_error", None)
@@ -46,9 +46,13 @@ def credentials_problem(error: Exception) -> str | None:
 
 def connection_problem(error: Exception) -> str | None:
     """A sentence that says why the endpoint does not answer, and what to check; None if the error has another cause."""
-    if not isinstance(error, ConnectionFailure):
+    if isinstance(error.__cause__, HTTPClientError):  # of an error of ours
+        error = error.__cause__
+    if not isinstance(error, ConnectionFailure | HTTPClientError):
         return None
-    url = urlsplit(str(error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url")))
+    if not (address := error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url")):
+        return None
+    url = urlsplit(str(address))
     endpoint = f"{url.scheme}://{url.netloc}"
     cause = system_error(error)
     if isinstance(error, SSLError):
@@ -59,7 +63,9 @@ def connection_problem(error: Exception) -> str | None:
     if isinstance(cause, socket.gaierror):
         return f"the host of {endpoint} is unknown ({_text(cause)}); check AWS_ENDPOINT_URL and AWS_DEFAULT_REGION"
     reason = os.strerror(cause.errno) if cause and cause.errno else _text(cause or error)
-    return f"{endpoint} does not answer ({reason}); check AWS_ENDPOINT_URL, and that the store runs"
+    return (
+        f"{endpoint} does not answer ({reason}); check AWS_ENDPOINT_URL (http or https, port), and that the store runs"
+    )
 
 
 def _text(error: Exception) -> str:

@@ -22,6 +22,10 @@ FIRST_ANSWER_SECONDS = 5.0
 """Length of an outage after which requests fail in a driver that the store has never answered."""
 _LONGEST_WAIT = 15.0
 """Longest pause of s3fs between two tries in seconds. The pauses grow from 0.1 s by a factor of 1.7."""
+TRIES = 16
+"""Number of tries whose pauses add up to 119 s, which is more than PATIENCE_SECONDS."""
+FIRST_ANSWER_TRIES = 7
+"""Number of tries whose pauses add up to 5.7 s, for a driver that the store has never answered."""
 _TRANSIENT_STATUS_CODES = frozenset({408, 425, 429})
 """HTTP status codes below 500 of answers that pass. Of those from 500 on, all but 501 do: a store that lacks a feature
 will not have it later."""
@@ -44,10 +48,14 @@ class _Store:
         self._began = self._ended = -1e9
 
     @property
+    def is_doubtful(self) -> bool:
+        """True if the endpoint may be mistyped."""
+        return self.may_be_mistyped and not self.has_answered
+
+    @property
     def patience(self) -> float:
         """Seconds after which requests of the present outage fail."""
-        is_doubtful = self.may_be_mistyped and not self.has_answered
-        return FIRST_ANSWER_SECONDS if is_doubtful else PATIENCE_SECONDS
+        return FIRST_ANSWER_SECONDS if self.is_doubtful else PATIENCE_SECONDS
 
     def outage_seconds(self, error: object) -> float:
         """Adds an error at this moment and returns the seconds since the first error of the outage.
@@ -69,6 +77,11 @@ _store = _Store()
 def doubt_endpoint() -> None:
     """Makes this process wait for the first answer of the store only FIRST_ANSWER_SECONDS, and for no unknown host."""
     _store.may_be_mistyped = True
+
+
+def num_tries() -> int:
+    """The number of times that s3fs tries a request."""
+    return FIRST_ANSWER_TRIES if _store.is_doubtful else TRIES
 
 
 def answered() -> None:

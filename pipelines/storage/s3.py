@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import s3fs
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, HTTPClientError
 from s3fs.core import set_custom_error_handler
 
 from pipelines.errors import UserError
@@ -57,8 +57,10 @@ class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
     checkpoints through this class too.
     """
 
-    retries = 16
-    """The pauses of this many tries add up to 119 s, which is more than `outages.PATIENCE_SECONDS`."""
+    @property
+    def retries(self) -> int:
+        """The number of tries of a request. Connections that break off are tried so often, whatever time it takes."""
+        return outages.num_tries()
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
         """The connected client, with a handler that notes each answer."""
@@ -70,6 +72,8 @@ class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
         """Calls S3 as s3fs does. If a HEAD request fails without naming the cause, another request asks for it."""
         try:
             return await super()._call_s3(method, *options, **kwargs)
+        except HTTPClientError as error:  # after all tries; around the read of a whole object s3fs would begin again
+            raise ConnectionError(str(error)) from error
         except OSError as error:
             if method not in _CAUSE_OF or error_code(error) not in ("400", "403"):
                 raise

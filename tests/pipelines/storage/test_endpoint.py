@@ -140,6 +140,18 @@ def test_a_driver_has_little_patience_with_a_port_on_which_nothing_listens(monke
     assert "trying again for 0 s" in caplog.text
 
 
+@pytest.mark.parametrize("read", [storage.read_bytes, storage.exists, storage.is_empty, storage.open_input])
+def test_a_port_that_speaks_another_protocol_is_tried_a_few_times(tls, read, monkeypatch):
+    monkeypatch.setattr(outages, "FIRST_ANSWER_SECONDS", 0.0)
+    monkeypatch.setattr(outages, "FIRST_ANSWER_TRIES", 2)
+    storage.doubt_endpoint()
+    endpoint = f"http://127.0.0.1:{tls.server_port}"
+    wanted = rf"^cannot [a-z ]+ s3://faces/x: {endpoint} does not answer \(.*\); check AWS_ENDPOINT_URL \(http or https"
+    with using(endpoint), pytest.raises(UserError, match=wanted), storage.user_errors("open", "s3://faces/x"):
+        read("s3://faces/x")
+    assert tls.num_connections <= 2
+
+
 class _Starts(logging.Handler):
     """Starts a server as soon as a warning says that nothing answers."""
 
