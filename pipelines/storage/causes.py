@@ -53,7 +53,7 @@ def connection_problem(error: Exception) -> str | None:
     if not (address := error.kwargs.get("endpoint_url") or error.kwargs.get("proxy_url")):
         return None
     url = urlsplit(str(address))
-    endpoint = f"{url.scheme}://{url.netloc}"
+    endpoint = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
     cause = system_error(error)
     if isinstance(error, SSLError):
         return (

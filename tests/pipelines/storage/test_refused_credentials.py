@@ -7,6 +7,9 @@ import pytest
 from cluster.object_store import client, object_store
 from pipelines import storage
 from pipelines.errors import UserError
+from pipelines.inference import photos
+from pipelines.ingest import rows
+from pipelines.ingest.raw_files import RawSample
 from tests.support.commands import variables
 from tests.support.proxy import error_answer, proxy
 
@@ -83,3 +86,20 @@ def test_an_object_that_is_forbidden_is_the_fault_of_that_object(store, code):
     assert found == b"there" and isinstance(refused, UserError) and "no entry" in str(refused)
     with pytest.raises(UserError, match="cannot look at s3://refusing/closed: no entry"):
         storage.exists("s3://refusing/closed")
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda uri: rows.pack_samples([RawSample("one", uri, ())], None),
+        lambda uri: photos.read_photos("s3://refusing", [(uri, "one")]),
+    ],
+)
+@pytest.mark.parametrize(("code", "is_rejected"), [("AccessDenied", True), ("ExpiredToken", False)])
+def test_ingest_and_predict_reject_what_is_forbidden_and_stop_when_credentials_expire(store, read, code, is_rejected):
+    store.rule = lambda method, target: error_answer(403, code, "no entry", method) if "/x" in target else None
+    if is_rejected:
+        rejected = read(OBJECT)[1]
+        assert [problem["source"] for problem in rejected] == [OBJECT]
+    else:
+        assert "the credentials have expired" in sentence(read)
