@@ -82,6 +82,7 @@ def plan_usage() -> str:
 
 def run(argv: Sequence[str]) -> None:
     """Runs one command and prints its result. Raises what the command raises."""
+    from pipelines import storage
     from pipelines.config import options
     from pipelines.run import console
 
@@ -101,6 +102,7 @@ def run(argv: Sequence[str]) -> None:
     if "print_config" in flags:
         print(options.resolved_yaml(command.config, flags), end="")
         return
+    storage.doubt_endpoint()
     config = options.resolve(command.config, flags)
     if "log_level" in flags:
         os.environ[console.LOG_LEVEL] = flags.log_level

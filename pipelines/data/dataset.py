@@ -188,9 +188,14 @@ def write_file(
     return DataFile(path=path, num_rows=num_rows, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
+def manifest_uri(dataset: str) -> str:
+    """The URI of the manifest of a data set."""
+    return storage.join(dataset, MANIFEST)
+
+
 def read_manifest(dataset: str) -> Manifest:
     """Reads and checks the manifest. Raises UserError if the folder is not a finished data set of a known version."""
-    uri = storage.join(dataset, MANIFEST)
+    uri = manifest_uri(dataset)
     if not storage.exists(uri):
         raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
     content = storage.read_json(uri)

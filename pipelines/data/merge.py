@@ -39,7 +39,7 @@ def run(config: MergeConfig) -> MergeResult:
         taxonomy = common_taxonomy(config.data, manifests)
         with claims.claim_output("merge", config, config.out, inputs):
             if not dataset.is_complete(config.out):
-                with ray_session(Needs(cpus=1)):
+                with ray_session(Needs(cpus=1), [dataset.manifest_uri(uri) for uri in config.data]):
                     build(config, manifests, taxonomy)
     return {"out": config.out, "num_rows": dataset.read_manifest(config.out).num_rows()}
 

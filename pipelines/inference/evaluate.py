@@ -94,7 +94,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config, manifest)
     with claims.claim_anew("evaluate", config, out):
-        with ray_session(needs(config.actors)):
+        with ray_session(needs(config.actors), [dataset.manifest_uri(config.data)]):
             counts, ranking, bad = score_split(config, source, card)
         write_bad_rows(out, config, source, bad)
         result = as_result(scores(counts, manifest.taxonomy))

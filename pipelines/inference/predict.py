@@ -110,7 +110,7 @@ def run(config: PredictConfig) -> PredictResult:
     inputs = {"model": model_directory.weights_digest(config.model)}
     names = output_names(config.images, uris)
     with claims.claim_output("predict", config, config.out, inputs, MAY_DIFFER) as claimed:
-        with ray_session(needs(claimed.config.actors)):
+        with ray_session(needs(claimed.config.actors), [config.images]):
             rejected = label_all(claimed.config, list(zip(uris, names, strict=True)))
         storage.write_json(storage.join(config.out, CLASSES), class_table(card.taxonomy))
         packing.write_problems(config.out, packing.QUARANTINE, rejected)

@@ -112,7 +112,7 @@ def build(config: IngestConfig) -> None:
     lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
     with claims.claim_output("ingest", config, config.out, file_digests(config)):
         if not dataset.is_complete(config.out):
-            with ray_session(Needs(cpus=1)):
+            with ray_session(Needs(cpus=1), config.source):
                 packing.pack(
                     config.out,
                     source.items,

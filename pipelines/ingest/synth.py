@@ -91,7 +91,7 @@ def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> None:
     def make_rows(items: Sequence[tuple[Split, int]]) -> PackedRows:
         return PackedRows([make_row(config, split, index) for split, index in items], [], [])
 
-    with ray_session(Needs(cpus=1)):
+    with ray_session(Needs(cpus=1), [config.out]):
         packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
 
 
@@ -101,7 +101,7 @@ def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> None:
     def write(shard: packing.Shard) -> dict[str, Any]:
         return {"meta": [_write_pair(config, split, index) for split, index in shard.work]}
 
-    with ray_session(Needs(cpus=1)):
+    with ray_session(Needs(cpus=1), [config.out]):
         shards = packing.make_shards(_by_split(config), dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
         lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
     storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())

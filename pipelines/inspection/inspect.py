@@ -44,7 +44,7 @@ def run(config: InspectConfig) -> InspectResult:
     taxonomy, sources = manifest.label_taxonomy, scan.open_sources(config.data, manifest)
     if not sources:
         raise UserError(f"{config.data} has no rows: nothing to inspect")
-    with ray_session(Needs(cpus=1)):
+    with ray_session(Needs(cpus=1), [dataset.manifest_uri(config.data)]):
         counts = scan.count_rows(sources)
         drawn = scan.draw(sources, scan.random_picks(sources, NUM_RANDOM, config.seed))
         places = [(row.split, RowRange(row.file, row.group, row.row, row.row + 1)) for row in counts.unusual]

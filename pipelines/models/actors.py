@@ -31,7 +31,9 @@ def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
 
 def needs(config: ActorsConfig) -> Needs:
     """The CPUs and GPUs that the smallest pool needs at once, with one CPU to read and decode."""
-    return Needs(cpus=config.min_actors + 1, gpus=config.min_actors * config.use_gpu)
+    return Needs(
+        config.min_actors + 1, config.min_actors * config.use_gpu, num_workers=config.min_actors, worker_cpus=1
+    )
 
 
 def map_options(config: ActorsConfig) -> Mapping[str, Any]:

@@ -162,7 +162,7 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
         batch_size=config.actors.batch_size,
         rows_per_group=manifest.rows_per_group,
     )
-    with ray_session(needs(config.actors)):
+    with ray_session(needs(config.actors), [dataset.manifest_uri(config.data)]):
         files = copy_splits(config, manifest)
         if config.policy == "confident":
             thresholds = tuple(estimate_thresholds(config, job, shards, taxonomy.num_classes))

@@ -36,6 +36,6 @@ def _content(uri: str) -> tuple[str, str, training.Sections]:
         return f"Sweep {name}", f"{uri}: {settings.num_trials} trials on {settings.data}", sweep.sections(uri, settings)
     if settings is not None:
         return f"Training {name}", f"{uri}, trained on {settings.data}", training.sections(uri, settings)
-    if not storage.exists(storage.join(uri, dataset.MANIFEST)):
+    if not storage.exists(dataset.manifest_uri(uri)):
         raise UserError(f"{uri} holds neither a run nor a data set: nothing to report on")
     return f"Data set {name}", uri, relabelling.sections(uri, dataset.read_manifest(uri))

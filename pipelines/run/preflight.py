@@ -11,7 +11,7 @@ import torch
 
 from pipelines.errors import UserError
 from pipelines.run import ray_internals, ray_settings
-from pipelines.run.ray_internals import AutoscalerLimits
+from pipelines.run.ray_internals import AutoscalerLimits, Node
 
 _FULL = 0.95
 """Used share of a disk from which on Ray writes no objects to it (Ray's `local_fs_capacity_threshold`)."""
@@ -25,6 +25,9 @@ class Needs(NamedTuple):
     process_bytes: int = 0
     """Bytes of memory of its largest process; 0 if unknown. Only checked for CPU training: GPU memory is unknown until
     a worker runs there."""
+    num_workers: int = 0
+    """Number of workers or actors, each of which needs `worker_cpus` and its part of `gpus` on one node."""
+    worker_cpus: float = 0
 
 
 class Capacity(NamedTuple):
@@ -36,6 +39,8 @@ class Capacity(NamedTuple):
     """Memory of the largest node in bytes; 0 if unknown."""
     autoscales: bool = False
     """True if an autoscaler may add nodes."""
+    nodes: tuple[Node, ...] = ()
+    """The present nodes and those that the autoscaler may add, some of which may be the same; empty if unknown."""
 
 
 def check(needs: Needs) -> None:
@@ -60,20 +65,45 @@ def shortfalls(needs: Needs, present: Capacity) -> list[str]:
             f"one training worker needs about {_gib(needs.process_bytes)} and the largest node has "
             f"{_gib(present.node_bytes)}; lower --optimizer.batch-size or --input.size, or add a larger node"
         )
-    return found
+    return found or _worker_shortfalls(needs, present)
+
+
+def _worker_shortfalls(needs: Needs, present: Capacity) -> list[str]:
+    """A sentence if too few workers find a node with room for a whole worker, though all resources exist."""
+    if not needs.num_workers or not present.nodes:
+        return []
+    cpus, gpus = needs.worker_cpus, needs.gpus / needs.num_workers
+    num_fitting = sum(_num_fitting(node, cpus, gpus) for node in present.nodes)
+    if num_fitting >= needs.num_workers:
+        return []
+    who = "the worker" if needs.num_workers == 1 else f"each of {needs.num_workers} workers"
+    each = f"{cpus:g} CPUs" + (f" and {gpus:g} GPU" if gpus else "")
+    largest = max(present.nodes)
+    return [
+        f"{who} needs {each} on one node, and the nodes, including those that an autoscaler may add, have room for "
+        f"{num_fitting:g} (the largest has {largest.cpus:g} CPUs and {largest.gpus:g} GPUs); ask for fewer or smaller "
+        "workers, or add larger nodes"
+    ]
+
+
+def _num_fitting(node: Node, cpus: float, gpus: float) -> float:
+    """The number of workers for which all nodes of this kind have room."""
+    return node.num_nodes * min(node.cpus // cpus, node.gpus // gpus if gpus else math.inf)
 
 
 def capacity() -> Capacity:
     """The capacity of the connected cluster, including nodes that its autoscaler may add."""
     now = ray.cluster_resources()
-    memories = [node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]]
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    memories = [resources.get("memory", 0) for resources in there]
     limits = ray_internals.autoscaler_limits()
-    grown = AutoscalerLimits(0, 0, 0) if limits is None else limits
+    grown = AutoscalerLimits(0, 0, 0, ()) if limits is None else limits
     return Capacity(
         max(now.get("CPU", 0), grown.cpus),
         max(now.get("GPU", 0), grown.gpus),
         int(max([*memories, grown.node_bytes])),
-        autoscales=limits is not None,
+        limits is not None,
+        (*(Node(resources.get("CPU", 0), resources.get("GPU", 0)) for resources in there), *grown.nodes),
     )
 
 

@@ -5,6 +5,7 @@ module must be changed. Every command loads it, so the functions import slow par
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -48,6 +49,14 @@ def show_worker_output(show: Callable[[dict[str, Any]], None]) -> None:
     global_worker_stdstream_dispatcher.add_handler(_PRINTER, show)
 
 
+class Node(NamedTuple):
+    """The resources of one node, and the number of such nodes."""
+
+    cpus: float
+    gpus: float
+    num_nodes: int = 1
+
+
 class AutoscalerLimits(NamedTuple):
     """The largest resources that an autoscaler may give the cluster."""
 
@@ -55,6 +64,8 @@ class AutoscalerLimits(NamedTuple):
     gpus: float
     node_bytes: int
     """Memory in bytes of the largest node that it may add; 0 if unknown."""
+    nodes: tuple[Node, ...]
+    """The nodes of which it may add at least one, each with its largest count."""
 
 
 def autoscaler_limits() -> AutoscalerLimits | None:
@@ -67,8 +78,18 @@ def autoscaler_limits() -> AutoscalerLimits | None:
     grown = state.state.get_max_resources_from_cluster_config()
     if config is None or not grown:
         return None
-    memories = [group.resources.get("memory", 0) for group in config.node_group_configs if group.max_count]
-    return AutoscalerLimits(grown.get("CPU", 0), grown.get("GPU", 0), int(max(memories, default=0)))
+    groups = [group for group in config.node_group_configs if group.max_count]
+    memories = [group.resources.get("memory", 0) for group in groups]
+    nodes = tuple(
+        Node(_number(group.resources.get("CPU", 0)), _number(group.resources.get("GPU", 0)), _number(group.max_count))
+        for group in groups
+    )
+    return AutoscalerLimits(grown.get("CPU", 0), grown.get("GPU", 0), int(max(memories, default=0)), nodes)
+
+
+def _number(configured: int) -> int:
+    """The configured number as a count: -1 means that there is no limit."""
+    return sys.maxsize if configured == -1 else configured
 
 
 def rest_between_steps(context: "DataContext", seconds: float) -> None:

@@ -15,6 +15,8 @@ TOKEN_FILE = "RAY_AUTH_TOKEN_PATH"
 """The path of the file with the token that a cluster requires."""
 CONTROL_PORT = "RAY_GCS_SERVER_PORT"
 """The port of the control store (GCS) of a cluster that `ray.init` starts. `ray.init` has no argument for it."""
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The configuration of a submitted job as JSON, with its runtime environment. Ray sets it for the job's driver."""
 SPILL_FOLDER = "RAY_object_spilling_directory"
 """The folder to which Ray writes objects if memory is full. The default is the folder of the session."""
 

@@ -4,7 +4,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,16 +12,17 @@ import ray
 import ray.data
 
 from pipelines.errors import UserError
-from pipelines.run import console, preflight, ray_settings
+from pipelines.run import console, preflight, ray_settings, worker_environment
 from pipelines.run.preflight import Needs
 from pipelines.run.ray_calls import original_errors
 
 
 @contextmanager
-def ray_session(needs: Needs) -> Iterator[None]:
+def ray_session(needs: Needs, inputs: Sequence[str] = ()) -> Iterator[None]:
     """Connects to RAY_ADDRESS (set inside jobs) or starts a local cluster; disconnects or stops it at the end.
 
-    Raises UserError if the cluster has too few resources (see `preflight`), or runs other versions of Ray or Python.
+    Raises UserError if the cluster has too few resources (see `preflight`), runs other versions of Ray or Python, or if
+    its workers do not find the files or folders `inputs`.
     """
     if ray.is_initialized():  # the caller, a notebook or a test, has started a cluster
         with _original_errors():
@@ -30,11 +31,15 @@ def ray_session(needs: Needs) -> Iterator[None]:
         return
     ray_settings.HEALTH_CHECK_SECONDS.set_default()
     address = os.environ.get(ray_settings.ADDRESS)
+    if address and address.startswith("ray://"):
+        raise UserError(
+            f"RAY_ADDRESS={address} is an address of Ray Client, which cannot run these commands; use host:port of "
+            "the head (port 6379) on a machine of the cluster, or `ray job submit` with the URL of its dashboard"
+        )
     try:
         if address:
-            ray.init(
-                address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=_inherited_variables()
-            )
+            env = {"env_vars": worker_environment.variables()}
+            ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=env)
         else:
             # More logical CPUs than cores are harmless: the processes share the cores.
             cpus = max(os.cpu_count() or 1, math.ceil(needs.cpus))
@@ -56,15 +61,11 @@ def ray_session(needs: Needs) -> Iterator[None]:
     try:
         with _original_errors():
             preflight.check(needs)
+            if address and inputs:
+                worker_environment.check_inputs(inputs)
             yield
     finally:
         ray.shutdown()
-
-
-def _inherited_variables() -> dict[str, Any] | None:
-    """The runtime environment of workers on a given cluster. Workers of a local one inherit all variables anyway."""
-    level = os.environ.get(console.LOG_LEVEL)
-    return None if level is None else {"env_vars": {console.LOG_LEVEL: level}}
 
 
 def start_local(num_cpus: int, **options: Any) -> Any:

@@ -18,6 +18,7 @@ from pipelines.storage.files import (
     write_bytes,
     write_json,
 )
+from pipelines.storage.outages import doubt_endpoint
 from pipelines.storage.uris import absolute, arrow_filesystem, filesystem, join, user_errors
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "create_bytes",
     "delete",
     "delete_folder",
+    "doubt_endpoint",
     "exists",
     "filesystem",
     "is_empty",

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 from s3fs.errors import translate_boto_error
 
 from pipelines.errors import UserError
+from pipelines.storage.causes import credentials_problem, error_code
 from pipelines.storage.uris import explained, filesystem, user_errors
 
 
@@ -52,7 +53,8 @@ def _in_one_request(uri: str) -> dict[str, int]:
 def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
     """The whole objects, read concurrently on S3. A missing or forbidden object is replaced by a UserError.
 
-    Raises UserError if the storage itself fails, because then it is unknown whether the object exists.
+    Raises UserError if the storage itself fails, because then it is unknown whether the object exists, and if it
+    refuses the credentials, which is no fault of an object.
     """
     if not uris:
         return []
@@ -62,7 +64,7 @@ def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
     faults = (FileNotFoundError, PermissionError) if uris[0].startswith("s3://") else OSError
     results: list[bytes | UserError] = []
     for uri, data in zip(uris, found, strict=True):
-        if isinstance(data, Exception) and not isinstance(data, faults):
+        if isinstance(data, Exception) and (not isinstance(data, faults) or credentials_problem(data)):
             raise explained("read", uri, data) from data
         results.append(explained("read", uri, data) if isinstance(data, Exception) else data)
     return results
@@ -197,7 +199,7 @@ def create_bytes(uri: str, data: bytes) -> bool:
         except FileExistsError:
             return False
         except OSError as error:
-            if _code(error) not in ("PreconditionFailed", "ConditionalRequestConflict"):
+            if error_code(error) not in ("PreconditionFailed", "ConditionalRequestConflict"):
                 raise
             return False
     return True
@@ -216,12 +218,6 @@ def _link(scratch: Path, target: Path, data: bytes) -> None:
             raise
         with target.open("xb") as file:  # exclusive as well, but a reader may see an empty file for a moment
             file.write(data)
-
-
-def _code(error: OSError) -> str | None:
-    """The error code of S3 behind an OSError of s3fs; None if S3 did not cause it."""
-    cause = error.__cause__
-    return cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
 
 
 def write_json(uri: str, value: Any) -> None:

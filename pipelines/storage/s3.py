@@ -1,28 +1,25 @@
 """The only S3 client of the project. The reads of pyarrow and the uploads of Ray Train use it too.
 
-A request that fails because the server is unreachable or overloaded is retried until the outage has lasted for
-PATIENCE_SECONDS. Only s3fs retries. Retries of botocore are switched off, because they share a quota among all requests
-of a client, which concurrent reads use up in the first seconds of an outage.
+A request that fails because the server is unreachable or overloaded is retried as long as `outages` says. Only s3fs
+retries. Retries of botocore are switched off, because they share a quota among all requests of a client, which
+concurrent reads use up in the first seconds of an outage.
 """
 
 import asyncio
-import logging
 import os
-import time
+import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import s3fs
-from botocore.exceptions import ClientError, EndpointConnectionError
-from botocore.exceptions import ConnectionError as ConnectionFailure
-from botocore.retries.standard import ThrottledRetryableChecker, TransientRetryableChecker
+from botocore.exceptions import ClientError, HTTPClientError
 from s3fs.core import set_custom_error_handler
 
-logger = logging.getLogger(__name__)
-PATIENCE_SECONDS = 90.0
-"""Length of an outage after which its requests fail."""
-_LONGEST_WAIT = 15.0
-"""Longest pause of s3fs between two tries. The pauses grow from 0.1 s by a factor of 1.7."""
+from pipelines.errors import UserError
+from pipelines.storage import outages
+from pipelines.storage.causes import error_code
+
 _OPTIONS: Mapping[str, Any] = {
     # Cached listings would be outdated, because other workers write to the same folders.
     "use_listings_cache": False,
@@ -35,46 +32,57 @@ _OPTIONS: Mapping[str, Any] = {
         "max_pool_connections": 32,
     },
 }
-
-
 _METADATA_SERVICE: Mapping[str, str] = {
     "AWS_METADATA_SERVICE_NUM_ATTEMPTS": "5",
     "AWS_METADATA_SERVICE_TIMEOUT": "5",
 }
 """Patience with the metadata service of a machine, which gives credentials. By default botocore asks once, for 1 s, and
 then says that there are no credentials."""
-_TRANSIENT_STATUS_CODES = frozenset({408, 425, 429})
-"""HTTP status codes below 500 of answers that pass. Of those from 500 on, all but 501 do: a store that lacks a feature
-will not have it later."""
-_TRANSIENT_ERROR_CODES = frozenset(
-    {
-        *TransientRetryableChecker._TRANSIENT_ERROR_CODES,
-        *ThrottledRetryableChecker._THROTTLED_ERROR_CODES,
-        "OperationAborted",  # a conflicting operation on the same object
-    }
-)
-"""Error codes of answers that pass, whatever their status code: those of botocore, and of a conflict."""
 _NO_BULK_DELETE = frozenset(
     {"NotImplemented", "MethodNotAllowed", "MissingContentMD5", "InvalidRequest", "InvalidArgument"}
 )
 """Error codes of stores that have no DeleteObjects, or want a digest for it that present clients do not send."""
+_CAUSE_OF: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "head_object": ("get_object", {"Range": "bytes=0-0"}),
+    "head_bucket": ("list_objects_v2", {"MaxKeys": 1}),
+}
+"""The smallest request that fails as a HEAD request does and names the cause: answers to HEAD have no body."""
+_CA_BUNDLE = "AWS_CA_BUNDLE"
 
 
 class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
-    """s3fs with more retries than PATIENCE_SECONDS allow. `_is_retryable` decides when to give up.
+    """s3fs with more retries than any patience allows. `outages.is_retryable` decides when to give up.
 
     Unlike in s3fs, all paths are literal: a `*` or `[` in a name is a character, not a pattern. Ray Train deletes old
     checkpoints through this class too.
     """
 
-    retries = 16
-    """The pauses of this many tries add up to 119 s, which is more than PATIENCE_SECONDS."""
+    @property
+    def retries(self) -> int:
+        """The number of tries of a request. Connections that break off are tried so often, whatever time it takes."""
+        return outages.num_tries()
 
     async def set_session(self, *args: Any, **kwargs: Any) -> Any:
-        """The connected client, with a handler that logs SlowDown responses."""
+        """The connected client, with a handler that notes each answer."""
         connected = await super().set_session(*args, **kwargs)
-        connected.meta.events.register("after-call.s3", _log_slow_down, unique_id="slow-down")
+        connected.meta.events.register("after-call.s3", _note_answer, unique_id="note-answer")
         return connected
+
+    async def _call_s3(self, method: str, *options: Any, **kwargs: Any) -> Any:
+        """Calls S3 as s3fs does. If a HEAD request fails without naming the cause, another request asks for it."""
+        try:
+            return await super()._call_s3(method, *options, **kwargs)
+        except HTTPClientError as error:  # after all tries; around the read of a whole object s3fs would begin again
+            raise ConnectionError(str(error)) from error
+        except OSError as error:
+            if method not in _CAUSE_OF or error_code(error) not in ("400", "403"):
+                raise
+            name, smallest = _CAUSE_OF[method]
+            same = {key: kwargs[key] for key in ("Bucket", "Key", "VersionId") if key in kwargs}
+            answer = await super()._call_s3(name, **same, **smallest)  # raises the cause
+            if "Body" in answer:
+                answer["Body"].close()
+            raise
 
     async def _expand_path(
         self, path: str | Sequence[str], recursive: bool = False, maxdepth: int | None = None, **_: Any
@@ -94,70 +102,32 @@ class PatientS3FileSystem(s3fs.S3FileSystem):  # type: ignore[misc]
         try:
             deleted: list[str] = await super()._bulk_delete(pathlist, **kwargs)
         except (OSError, ClientError) as error:
-            cause = error if isinstance(error, ClientError) else error.__cause__
-            code = cause.response.get("Error", {}).get("Code") if isinstance(cause, ClientError) else None
-            if not isinstance(error, NotImplementedError) and code not in _NO_BULK_DELETE:
+            if not isinstance(error, NotImplementedError) and error_code(error) not in _NO_BULK_DELETE:
                 raise
             await asyncio.gather(*[self._rm_file(path) for path in pathlist])
             return list(pathlist)
         return deleted
 
 
-class _Outage:
-    """The first and the last error of the present outage. Errors that are far apart belong to different outages."""
-
-    began = ended = -1e9
-
-    def seconds(self) -> float:
-        """Adds an error at this moment and returns the seconds since the first error of the outage."""
-        now = time.monotonic()
-        if now - self.ended > 2 * _LONGEST_WAIT:
-            self.began = now
-        self.ended = now
-        return now - self.began
-
-
-_outage = _Outage()
-
-
-def _is_retryable(error: Exception) -> bool:
-    """True if s3fs should try a failed request again."""
-    if isinstance(error, ClientError):
-        if not _passes(error):
-            return False
-    elif not isinstance(error, EndpointConnectionError | ConnectionFailure):
-        return False
-    return _outage_seconds(error) < PATIENCE_SECONDS
-
-
-def _passes(error: ClientError) -> bool:
-    """True if the same request may succeed later: the store is overloaded, throttles, or had a fault of its own."""
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    code = str(error.response.get("Error", {}).get("Code")).rpartition(".")[2]  # as in KMS.ThrottlingException
-    is_fault = status >= 500 and status != 501
-    return is_fault or status in _TRANSIENT_STATUS_CODES or code in _TRANSIENT_ERROR_CODES
-
-
-def _log_slow_down(parsed: Mapping[str, Any], **_: Any) -> None:
-    """Logs a SlowDown response. After it s3fs retries without a call of `_is_retryable` and without a log line."""
+def _note_answer(parsed: Mapping[str, Any], **_: Any) -> None:
+    """Remembers that the store has answered, and whether with SlowDown, for which s3fs does not ask `is_retryable`."""
+    outages.answered()
     error = parsed.get("Error", {})
     if error.get("Code") == "SlowDown":
-        _outage_seconds(f"SlowDown: {error.get('Message')}")
+        outages.slowed_down(error.get("Message"))
 
 
-def _outage_seconds(error: object) -> float:
-    """Adds an error to the outage and returns its length in seconds. Logs a warning at its first error."""
-    seconds = _outage.seconds()
-    if seconds == 0:
-        logger.warning("the object store does not answer (%s); trying again for %.0f s", error, PATIENCE_SECONDS)
-    return seconds
-
-
-set_custom_error_handler(_is_retryable)
+set_custom_error_handler(outages.is_retryable)
 
 
 def filesystem() -> s3fs.S3FileSystem:
-    """The S3 client. Credentials and endpoint come from the standard AWS variables and profiles."""
+    """The S3 client. Credentials and endpoint come from the standard AWS variables and profiles.
+
+    Raises UserError if AWS_CA_BUNDLE names no file. botocore would say of each object that it does not exist.
+    """
+    bundle = os.environ.get(_CA_BUNDLE)
+    if bundle and not Path(bundle).exists():
+        raise UserError(f"there is no file {_CA_BUNDLE}={bundle} on {socket.gethostname()}; put it there, or unset it")
     for name, value in _METADATA_SERVICE.items():
         os.environ.setdefault(name, value)
     return PatientS3FileSystem(**_OPTIONS)

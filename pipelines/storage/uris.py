@@ -12,6 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from pipelines.errors import StorageFailedError, UserError
 from pipelines.storage import s3
+from pipelines.storage.causes import connection_problem, credentials_problem
 
 
 def absolute(uri: str) -> str:
@@ -65,6 +66,10 @@ def explained(action: str, uri: str, error: Exception) -> UserError:
 
     It is a StorageFailedError if the storage itself failed, and not if the object is missing, forbidden or damaged.
     """
+    if problem := credentials_problem(error):
+        return UserError(f"cannot {action} {uri}: {problem}")
+    if problem := connection_problem(error):
+        return StorageFailedError(f"cannot {action} {uri}: {problem}")
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return UserError(f"cannot {action} {uri}: it does not exist")
     if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):

@@ -78,7 +78,8 @@ def run(config: TrainConfig) -> TrainResult:
         config, resumed = stack.enter_context(claim)
         stack.enter_context(driver_log(config.out))
         run_directory.describe(config, manifest.digest)
-        stack.enter_context(ray_session(needs(config, worker_bytes(config, manifest.taxonomy))))
+        wanted = needs(config, worker_bytes(config, manifest.taxonomy))
+        stack.enter_context(ray_session(wanted, [dataset.manifest_uri(config.data)]))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}
@@ -121,7 +122,8 @@ def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
     """
     workers = config.workers
     cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
-    return Needs(cpus, workers.num_workers * workers.use_gpu, process_bytes)
+    gpus = workers.num_workers * workers.use_gpu
+    return Needs(cpus, gpus, process_bytes, workers.num_workers, workers.cpus_per_worker)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:

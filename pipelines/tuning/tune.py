@@ -89,7 +89,8 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     """Runs all trials that are not done yet. If they share an initial run, trains it before them."""
     run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
-    session = ray_session(min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy)))
+    needs = min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))
+    session = ray_session(needs, [dataset.manifest_uri(config.data)])
     with driver_log(config.out), session:
         num_concurrent = max_concurrent(config, limits)
         if soup:
@@ -112,11 +113,17 @@ def autoscaler_limits(config: TuneConfig) -> ClusterConfig:
 def min_start_needs(config: TuneConfig, limits: ClusterConfig, process_bytes: int) -> Needs:
     """The CPUs, GPUs and memory that must exist before the sweep starts; 0 CPUs or GPUs if an autoscaler can add them.
 
+    The nodes of such an autoscaler are unknown, so no worker is compared with them.
+
     `process_bytes`: memory of a worker in bytes.
     """
     trial = train.needs(config, process_bytes)
     cpus = trial.cpus + DRIVER_CPUS + (SOUP_CPUS if config.soup else 0)
-    return trial._replace(cpus=0 if limits.max_cpus else cpus, gpus=0 if limits.max_gpus else trial.gpus)
+    return trial._replace(
+        cpus=0 if limits.max_cpus else cpus,
+        gpus=0 if limits.max_gpus else trial.gpus,
+        num_workers=0 if limits.max_cpus or limits.max_gpus else trial.num_workers,
+    )
 
 
 def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:

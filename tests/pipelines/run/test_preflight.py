@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ from dmlcsr.model import Architecture
 from pipelines.errors import UserError
 from pipelines.run import preflight
 from pipelines.run.preflight import Capacity, Needs
+from pipelines.run.ray_internals import Node
 from pipelines.run.session import ray_session
 from tests.support.commands import ROOT
 from tests.support.networks import kept_bytes, weight_bytes
@@ -41,6 +43,24 @@ def test_a_command_that_fits_lacks_nothing():
 def test_what_is_missing_is_one_sentence(needs, part):
     [problem] = preflight.shortfalls(needs, ROOMY)
     assert part in problem and "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("needs", "nodes", "part"),
+    [
+        (Needs(4, 0, 0, 1, 3), [Node(2, 0), Node(2, 0)], "the worker needs 3 CPUs on one node, .* room for 0 "),
+        (Needs(6, 0, 0, 3, 2), [Node(3, 0), Node(3, 0)], "each of 3 workers needs 2 CPUs on one node, .* room for 2 "),
+        (Needs(4, 2, 0, 2, 2), [Node(1, 2), Node(7, 0)], "2 CPUs and 1 GPU on one node, .* has 7 CPUs and 0 GPUs"),
+        (Needs(4, 0, 0, 1, 3), [Node(2, 0), Node(3, 0)], None),
+        (Needs(4, 0, 0, 1, 3), [Node(2, 0), Node(16, 2, 3)], None),  # of an autoscaler
+        (Needs(4, 0, 0, 1, 3), [Node(2, 0, sys.maxsize)], "room for 0 "),
+        (Needs(6, 2, 0, 2, 2), [Node(4, 1, 2)], None),
+        (Needs(4), [Node(2, 0), Node(2, 0)], None),
+    ],
+)
+def test_a_worker_that_no_node_has_room_for_is_told_before_it_is_waited_for(needs, nodes, part):
+    problems = preflight.shortfalls(needs, Capacity(cpus=8, gpus=2, node_bytes=0, nodes=tuple(nodes)))
+    assert len(problems) == (part is not None) and all(re.search(str(part), problem) for problem in problems)
 
 
 def test_a_session_counts_the_cluster_that_is_there(ray_cluster):

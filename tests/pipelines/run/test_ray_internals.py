@@ -12,7 +12,7 @@ from ray._private import worker
 from ray.core.generated import autoscaler_pb2
 
 from pipelines.run import preflight, ray_internals
-from pipelines.run.ray_internals import AutoscalerLimits
+from pipelines.run.ray_internals import AutoscalerLimits, Node
 
 
 def in_a_thread():
@@ -52,8 +52,12 @@ def autoscaler(ray_cluster):
 
 
 def test_what_an_autoscaler_may_add_is_counted(autoscaler):
-    assert ray_internals.autoscaler_limits() == AutoscalerLimits(48, 6, 2**40)
-    assert preflight.capacity() == (48, 6, 2**40, True)
+    assert ray_internals.autoscaler_limits() == AutoscalerLimits(48, 6, 2**40, (Node(16, 2, 3),))
+    found = preflight.capacity()
+    assert found[:4] == (48, 6, 2**40, True) and found.nodes == (
+        Node(ray.cluster_resources()["CPU"], 0),
+        Node(16, 2, 3),
+    )
 
 
 def test_a_cluster_of_its_own_does_not_grow(ray_cluster):
