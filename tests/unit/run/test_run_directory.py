@@ -90,7 +90,7 @@ def test_damaged_json_is_one_sentence(tmp_path, content):
 def test_credentials_that_are_refused_and_buckets_that_are_missing_are_one_sentence(s3):
     with pytest.raises(UserError, match="does not exist"):
         storage.read_bytes(f"{s3}-other/file")
-    with variables({"AWS_SECRET_ACCESS_KEY": "wrong"}), pytest.raises(UserError, match="credentials"):
+    with variables({"AWS_SECRET_ACCESS_KEY": "wrong"}), pytest.raises(UserError, match="check AWS_SECRET_ACCESS_KEY"):
         storage.read_bytes(f"{s3}/file")
 
 
