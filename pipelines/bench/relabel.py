@@ -125,7 +125,7 @@ def speed(num_rows: int, image_size: int) -> None:
 
 def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
     with ray_session(Needs(cpus=actors.min_actors + 1)):
-        relabel.run(RelabelConfig(model=model, data=data, out=out, actors=actors))
+        relabel.run(RelabelConfig(model=model, data=data, out=out, policy="replace", actors=actors))
 
 
 def peak_memory(model: str, data: str, out: str, num_rows: int) -> None:

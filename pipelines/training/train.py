@@ -120,7 +120,8 @@ def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
     """
     workers = config.workers
     cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
-    return Needs(cpus, workers.num_workers * workers.use_gpu, process_bytes)
+    gpu_option = "" if workers.use_gpu else "--workers.use-gpu"
+    return Needs(cpus, workers.num_workers * workers.use_gpu, process_bytes, gpu_option)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:

@@ -56,7 +56,11 @@ def mixed(faces, tmp_path_factory):
 @pytest.fixture(scope="session")
 def replaced(mixed, model, tmp_path_factory):
     config = RelabelConfig(
-        model=model, data=mixed, out=str(tmp_path_factory.mktemp("replaced") / "data"), suspects=SUSPECTS
+        model=model,
+        data=mixed,
+        out=str(tmp_path_factory.mktemp("replaced") / "data"),
+        policy="replace",
+        suspects=SUSPECTS,
     )
     return config, relabel.run(config)
 
