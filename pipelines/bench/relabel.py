@@ -56,7 +56,7 @@ def write_data(out: str, known: list[Row], num_rows: int, rows_per_file: int) ->
     lineage = {"command": "benchmark", "num_rows": num_rows}
     files = []
     for number in range(-(-num_rows // rows_per_file)):
-        file = dataset.write_file(out, f"train/part-{number:05d}.parquet", islice(rows, rows_per_file))
+        file = dataset.write_file(out, f"train/part-{number:05d}", islice(rows, rows_per_file))
         assert file is not None
         files.append(file)
     packing.write_manifest(out, CELEBAMASK_HQ, {"train": files}, [], lineage)
