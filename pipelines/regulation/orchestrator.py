@@ -179,6 +179,7 @@ class Orchestrator:
             published = self.ledger.write_once(
                 Ensemble(trial=trial, cycle=cycle, weights=weights, val_mean_f1=val_mean_f1, coefficients=shares)
             )
+            self.ledger.write_copy(trial)
         self._try_soup(cycle)
         return published
 
@@ -235,7 +236,9 @@ class Orchestrator:
 
     def finish_trial(self, record: TrialEnd) -> None:
         """Records the end of a trial."""
-        self.ledger.write_once(record)
+        with self._locked(record.trial):
+            self.ledger.write_once(record)
+            self.ledger.write_copy(record.trial)
 
     def status(self) -> dict[str, Any]:
         """`Ledger.summary` without the lineage, whose transfer would take longer than the rest of the call."""

@@ -258,7 +258,8 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][VAL_MEAN_F1])
     score: float = metrics[VAL_MEAN_F1]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
-    ensemble = best_ensemble(trial_ref)
+    ledger = Ledger(trial_ref.run, trial_ref.trial)
+    ensemble = best_ensemble(ledger, trial_ref.trial)
     if ensemble is not None and ensemble.val_mean_f1 > score:
         score = ensemble.val_mean_f1
         origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
@@ -275,7 +276,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
         lineage={
             "run": config.out,
             **origin,
-            "teachers": Ledger(trial_ref.run).teachers(trial_ref.trial),
+            "teachers": ledger.teachers(trial_ref.trial),
             "data": config.data,
             "data_digest": manifest.digest,
             "origins": origins(config, manifest),
@@ -295,8 +296,6 @@ def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     return sorted(found)
 
 
-def best_ensemble(trial_ref: TrialRef) -> Ensemble | None:
+def best_ensemble(ledger: Ledger, trial: str) -> Ensemble | None:
     """The trial's ensemble with the best validation score, or None."""
-    return max(
-        Ledger(trial_ref.run).of(Ensemble, trial_ref.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None
-    )
+    return max(ledger.of(Ensemble, trial), key=lambda ensemble: ensemble.val_mean_f1, default=None)
