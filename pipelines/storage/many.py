@@ -56,5 +56,5 @@ def prefetched(uris: Sequence[str]) -> Iterator[None]:
 
 
 def known(uri: str) -> bytes | FileNotFoundError | None:
-    """The content that `prefetched` read at `uri`, or its error; None outside of such a block, and for other objects."""
+    """The content that `prefetched` read at `uri`, or its error; None for other objects and outside of the block."""
     return _prefetched.get().get(uri)
