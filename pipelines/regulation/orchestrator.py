@@ -158,8 +158,9 @@ class Orchestrator:
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
         prefix = RunPaths(self.run).weights(trial, cycle, "average")
+        place = tasks.away_from_head(ray.nodes() if ray.is_initialized() else [])
         weights = get_result(
-            tasks.average.remote(earlier.weights, student.weights, cycle, prefix),
+            tasks.average.options(scheduling_strategy=place).remote(earlier.weights, student.weights, cycle, prefix),
             f"the task that averages the weights of cycle {cycle}",
         )
         self.ledger.write_once(student)  # after the average, so that unfit weights are never recorded

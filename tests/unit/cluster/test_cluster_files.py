@@ -319,6 +319,7 @@ def test_aws_machines_get_the_pinned_project_tokens_and_a_head_without_work():
     assert all("export RAY_AUTH_MODE=token;" in start for start in starts)
     assert "--dashboard-host=127.0.0.1" in starts[0] and "--num-cpus=0" in starts[0]
     assert AWS["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert AWS["rsync_filter"] == [".rayignore"] and AWS["file_mounts"]["~/dmlcsr"] == "."
 
 
 def metrics_of_the_code():
