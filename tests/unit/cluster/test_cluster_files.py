@@ -1,6 +1,7 @@
 """The files that describe clusters: against the schemas and code of those who read them, and against this project."""
 
 import ast
+import ipaddress
 import json
 import re
 import shlex
@@ -229,8 +230,40 @@ def test_the_network_policy_admits_the_own_pods_submitter_operator_and_prometheu
         assert all(rule["from"] for rule in spec.get("ingress", [])) and all(
             rule["to"] for rule in spec.get("egress", [])
         )
-    blocks = [value for key, value in items_of(POLICIES) if key == "ipBlock"]
-    assert blocks and all(block["except"] == ["169.254.0.0/16"] for block in blocks)
+
+
+ADDRESSES = {
+    "a public object store": "52.218.0.1", "a private address": "10.1.2.3", "the API server": "172.20.0.1",
+    "shared address space": "100.64.0.9", "the metadata service": "169.254.169.254",
+    "NodeLocal DNSCache": "169.254.20.10", "EKS Pod Identity": "169.254.170.23",
+}  # fmt: skip
+
+
+def reachable(spec, address):
+    """The (port, protocol) of an address that a policy lets its pods reach."""
+    found, ip = set(), ipaddress.ip_address(address)
+    for rule in spec.get("egress", []):
+        for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+            networks = [ipaddress.ip_network(cidr) for cidr in (block["cidr"], *block.get("except", []))]
+            if ip in networks[0] and not any(ip in network for network in networks[1:]):
+                found |= {(port["port"], port["protocol"]) for port in rule["ports"]}
+    return found
+
+
+def test_pods_reach_the_store_names_and_credentials_and_only_the_head_reaches_the_api_server():
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in POLICIES}
+    https = {(443, "TCP")}
+    expected = {"a public object store": https, "EKS Pod Identity": {(80, "TCP")}}
+    assert {name: reachable(policies["ray"], ip) for name, ip in ADDRESSES.items()} == {
+        name: expected.get(name, set()) for name in ADDRESSES
+    }
+    names = {name: reachable(policies["dns"], ip) for name, ip in ADDRESSES.items()}
+    assert names.pop("NodeLocal DNSCache") == {(53, "UDP"), (53, "TCP")} and not any(names.values())
+    assert policies["dns"]["podSelector"] == {}
+    head = policies["autoscaler"]
+    assert head["podSelector"]["matchLabels"]["ray.io/node-type"] == "head"
+    assert reachable(head, ADDRESSES["the API server"]) == https | {(6443, "TCP")}
+    assert not reachable(head, ADDRESSES["the metadata service"])
 
 
 def test_everything_is_in_the_namespace():
