@@ -185,7 +185,9 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
     WorkersLostError if workers or their controller were lost too often; a new attempt may then succeed.
     """
     failures = config.workers.max_failures
-    for attempt in range(failures + 1):
+    lost_controllers = 0
+    while True:
+        num_epochs = len(run_directory.read_metrics(config.out))
         try:
             result: Result = build_torch_trainer(config, manifest, trial_ref, callbacks).fit()  # type: ignore[assignment]
             break
@@ -193,20 +195,27 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
             for cause in getattr(error, "worker_failures", {}).values():
                 if isinstance(cause, UserError):
                     raise UserError(str(cause)) from error
+            # Ray Train counts from the start of `fit`. With max_failures 0, as in a sweep, the first loss ends it.
+            if failures and (done := len(run_directory.read_metrics(config.out))) > num_epochs:
+                logger.warning("workers were lost too often, but epochs were done; continuing from epoch %d", done + 1)
+                continue
             raise WorkersLostError(
                 f"training stopped after {failures} replacements of lost workers "
                 f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
             ) from error
         except RayActorError as error:  # Ray replaces lost workers, but not their controller
-            if attempt == failures:
+            done = len(run_directory.read_metrics(config.out))
+            lost_controllers = 1 if done > num_epochs else lost_controllers + 1
+            if lost_controllers > failures:
                 raise WorkersLostError(
-                    f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
+                    f"training lost its controller {lost_controllers} times; the same command continues from the last "
+                    "epoch"
                 ) from error
             logger.warning(
                 "Ray Train's controller died; restarted (attempt %d of %d), continuing from epoch %d",
-                attempt + 2,
+                lost_controllers + 1,
                 failures + 1,
-                len(run_directory.read_metrics(config.out)) + 1,
+                done + 1,
             )
     answer: dict[str, Any] = result.return_value or {}
     if "failure" in answer:

@@ -18,6 +18,7 @@ from botocore.validate import ParamValidator
 import ray_job
 from pipelines.config import options
 from pipelines.run import ray_internals
+from pipelines.storage import s3
 from pipelines.training import train
 from tests.support.commands import ROOT as PROJECT
 
@@ -45,6 +46,7 @@ def document(name):
 
 
 AWS = document("aws.yaml")
+RAY_FOLDER = "/home/ec2-user/ray"
 CLUSTERS = {
     "raycluster": document("kuberay/raycluster.yaml")["spec"],
     "rayjob": document("kuberay/rayjob.yaml")["spec"]["rayClusterSpec"],
@@ -348,8 +350,15 @@ def test_aws_machines_get_the_pinned_project_tokens_and_a_head_without_work():
     installs = [line for line in AWS["setup_commands"] + AWS["head_setup_commands"] if "pip install" in line]
     assert len(installs) == 2 and all("-c ~/dmlcsr/constraints.txt" in line for line in installs)
     assert f"boto3=={PINS['botocore']}" in installs[1] and f"boto3=={PINS['botocore']}" in DOCS
-    starts = [AWS[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker")]
+    starts = [AWS[f"{kind}_start_ray_commands"][1] for kind in ("head", "worker")]
     assert all("export RAY_AUTH_MODE=token;" in start for start in starts)
+    patience = " ".join(f"{name}={value}" for name, value in s3._METADATA_SERVICE.items())
+    for start in starts:
+        assert f"--temp-dir={RAY_FOLDER} --block </dev/null" in start and start.endswith("&"), "drained, on the disk"
+        assert f"export {patience};" in start
+    [python] = [line for line in AWS["setup_commands"] if "uv venv" in line]
+    assert re.search(r"--managed-python --python 3\.11\.\d+ ", python), "one exact version for all machines"
+    assert all(re.search(r"uv==\d+\.\d+\.\d+$", line) for line in AWS["setup_commands"] if "pip3 install" in line)
     assert "--dashboard-host=127.0.0.1" in starts[0] and "--num-cpus=0" in starts[0]
     assert AWS["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     assert AWS["rsync_filter"] == [".rayignore"] and AWS["file_mounts"]["~/dmlcsr"] == "."
@@ -407,7 +416,10 @@ def test_every_panel_has_a_unit_a_source_and_a_place():
 def test_prometheus_reads_rays_list_of_nodes_and_all_ray_pods():
     [job] = document("monitoring/prometheus.yaml")["scrape_configs"]
     [found] = job["file_sd_configs"]
-    assert job["job_name"] == "ray" and found["files"] == [f"/tmp/ray/{ray_internals.PROMETHEUS_FILE}"]
+    folders = ["/tmp/ray", RAY_FOLDER]
+    assert job["job_name"] == "ray" and found["files"] == [
+        f"{each}/{ray_internals.PROMETHEUS_FILE}" for each in folders
+    ]
     monitor = document("monitoring/podmonitor.yaml")["spec"]
     assert [selects(monitor["selector"], template["metadata"]["labels"]) for template in TEMPLATES].count(False) == 1
     assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == ["metrics"]
