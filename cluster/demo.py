@@ -47,7 +47,7 @@ def circle(num_images: int, epochs: int) -> list[list[str]]:
         ["ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--source", RAW, "--out", DATA],
         ["train", "--preset", "cpu-small", "--data", DATA, "--out", RUN, *schedule(epochs), *CYCLES],
         ["evaluate", "--model", RUN, "--data", DATA, "--out", SCORES],
-        ["relabel", "--model", RUN, "--data", DATA, "--out", BETTER, "--policy", "confident", "--suspects", "20"],
+        ["relabel", "--model", RUN, "--data", DATA, "--out", BETTER, "--suspects", "20"],
         ["report", "--run", RUN, "--out", PAGE],
     ]
 

@@ -1,5 +1,6 @@
 """`plan COMMAND ...` shows what a command would need and do, and what is missing, without running it."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple, TypedDict
 from pipelines import storage
 from pipelines.config.base import SPLITS, Config, Split
 from pipelines.config.commands import (
+    ActorsConfig,
     EvaluateConfig,
     IngestConfig,
     InspectConfig,
@@ -22,11 +24,12 @@ from pipelines.ingest import ingest, raw_files
 from pipelines.models import actors, model_directory, setup
 from pipelines.relabeling import relabel
 from pipelines.run import preflight, ray_settings
-from pipelines.run.preflight import Needs
+from pipelines.run.preflight import Capacity, Needs
 from pipelines.run.session import ray_session
 from pipelines.training import train
 from pipelines.tuning import tune
 
+logger = logging.getLogger(__name__)
 Work = dict[str, int]
 
 
@@ -37,6 +40,8 @@ class Plan(NamedTuple):
     """Resources that the command holds at the same time."""
     work: Work
     """Amounts by name, for example `{"rows": 600, "bytes_read": 12000000}`."""
+    actors: ActorsConfig | None = None
+    """The actor pool of the command; None if it has none."""
 
 
 class PlanResult(TypedDict):
@@ -58,12 +63,18 @@ def run(command: str, config: Config) -> PlanResult:
     plan = _checked(lambda: PLANS[type(config)](config), problems)
     if (out := getattr(config, "out", None)) is not None:
         _checked(lambda: storage.check_writable(out), problems)
-    if plan is not None:
-        problems += _cluster_problems(plan.needs)
+    work = plan.work if plan else {}
+    cluster = plan and _cluster(plan.needs, problems)
+    if plan is not None and cluster is not None:
+        problems += preflight.shortfalls(plan.needs, cluster)
+        if (remark := preflight.idle_gpus(plan.needs, cluster)) is not None:
+            logger.info(remark)
+        if plan.actors is not None:
+            work = work | {"actors_at_most": actors.max_actors(plan.actors, cluster)}
     return {
         "command": command,
-        "needs": plan.needs._asdict() if plan else {},
-        "work": plan.work if plan else {},
+        "needs": {name: value for name, value in plan.needs._asdict().items() if name != "gpu_option"} if plan else {},
+        "work": work,
         "missing": problems,
     }
 
@@ -93,15 +104,19 @@ def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | Non
         return None
 
 
-def _cluster_problems(needs: Needs) -> list[str]:
-    """Resources that are missing on the cluster of RAY_ADDRESS, or on the one that the command would start here."""
+def _cluster(needs: Needs, problems: list[str]) -> Capacity | None:
+    """The capacity of the cluster of RAY_ADDRESS, or of the one that the command would start here.
+
+    Returns None, with the reason in `problems`, if the cluster does not answer or a disk of it is full.
+    """
     if not os.environ.get(ray_settings.ADDRESS):
-        return preflight.shortfalls(needs, preflight.local_capacity())
+        return preflight.local_capacity(needs)
     try:
         with ray_session(Needs(cpus=0)):
-            return preflight.shortfalls(needs, preflight.capacity())
+            return preflight.capacity()
     except UserError as error:
-        return [str(error)]
+        problems.append(str(error))
+        return None
 
 
 def _train(config: TrainConfig) -> Plan:
@@ -135,12 +150,13 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
     if not work["rows"]:
         raise UserError(f"{config.data} has no {' or '.join(splits)} rows")
-    return Plan(actors.needs(config.actors), work)
+    return Plan(actors.needs(config.actors), work, config.actors)
 
 
 def _predict(config: PredictConfig) -> Plan:
     model_directory.read_model(config.model)
-    return Plan(actors.needs(config.actors), {"images": len(raw_files.list_images(config.images))})
+    work = {"images": len(raw_files.list_images(config.images))}
+    return Plan(actors.needs(config.actors), work, config.actors)
 
 
 def _ingest(config: IngestConfig) -> Plan:

@@ -1,13 +1,15 @@
 """`status`: the state of a run or a sweep. It only reads the storage, so it needs no cluster."""
 
+from contextlib import nullcontext
 from typing import Any, TypedDict, cast
 
 from pipelines.config.commands import StatusConfig
-from pipelines.config.training import TuneConfig
+from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.data import bad_rows
 from pipelines.errors import UserError
 from pipelines.regulation.ledger import Ledger
 from pipelines.run import lock, phases, run_directory
+from pipelines.run.lock import Owner
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths
 from pipelines.run.states import State, state_of
@@ -61,6 +63,11 @@ def run(config: StatusConfig) -> StatusResult:
     if settings is None:
         raise UserError(f"{config.run} holds no run")
     driver = lock.current_owner(config.run)
+    with trials.prefetched(settings) if isinstance(settings, TuneConfig) else nullcontext():
+        return _read(config, settings, driver)
+
+
+def _read(config: StatusConfig, settings: TrainConfig, driver: Owner | None) -> StatusResult:
     earlier = state_of(config.run)
     ledger = Ledger(config.run).summary()
     initial, entries = None, list[dict[str, Any]]()
@@ -93,13 +100,13 @@ def run(config: StatusConfig) -> StatusResult:
 
 
 def _progress(run: str, state: State) -> Progress:
-    latest = next(reversed(phases.read(run)), None)
-    history = run_directory.read_metrics(run)
     is_over = state not in (State.RUNNING, State.INTERRUPTED)
+    latest = None if is_over else next(reversed(phases.read(run)), None)
+    history = run_directory.read_metrics(run)
     return {
         "phase": state if is_over else latest and latest.text,
-        "phase_seconds": None if is_over or latest is None else phases.ago(latest.began),
-        "num_bad_rows": sum(len(bad_rows.list_records(RunPaths(run).bad_rows(split))) for split in ("train", "val")),
+        "phase_seconds": None if latest is None else phases.ago(latest.began),
+        "num_bad_rows": bad_rows.count_records(run),
         "seconds_since_epoch": phases.ago(history[-1]["time"]) if history else None,
     }
 

@@ -56,7 +56,7 @@ def write_data(out: str, known: list[Row], num_rows: int, rows_per_file: int) ->
     lineage = {"command": "benchmark", "num_rows": num_rows}
     files = []
     for number in range(-(-num_rows // rows_per_file)):
-        file = dataset.write_file(out, f"train/part-{number:05d}.parquet", islice(rows, rows_per_file))
+        file = dataset.write_file(out, f"train/part-{number:05d}", islice(rows, rows_per_file))
         assert file is not None
         files.append(file)
     packing.write_manifest(out, CELEBAMASK_HQ, {"train": files}, [], lineage)
@@ -125,7 +125,7 @@ def speed(num_rows: int, image_size: int) -> None:
 
 def run(model: str, data: str, out: str, actors: ActorsConfig) -> None:
     with ray_session(Needs(cpus=actors.min_actors + 1)):
-        relabel.run(RelabelConfig(model=model, data=data, out=out, actors=actors))
+        relabel.run(RelabelConfig(model=model, data=data, out=out, policy="replace", actors=actors))
 
 
 def peak_memory(model: str, data: str, out: str, num_rows: int) -> None:

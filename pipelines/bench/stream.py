@@ -66,8 +66,8 @@ def make_data(folder: Path) -> float:
         (folder / "loose" / f"{number}.png").write_bytes(label)
         rows.append(Row(id=f"{number}", image=image, label=label, height=SIDE, width=SIDE, meta="{}"))
     out = str(folder / "packed")
-    parts = [(f"train/part-{start:05d}.parquet", rows[start : start + 160]) for start in range(0, NUM_ROWS, 160)]
-    files = tuple(file for path, part in parts if (file := dataset.write_file(out, path, part)) is not None)
+    parts = [(f"train/part-{start:05d}", rows[start : start + 160]) for start in range(0, NUM_ROWS, 160)]
+    files = tuple(file for name, part in parts if (file := dataset.write_file(out, name, part)) is not None)
     manifest = Manifest(
         label_taxonomy=CELEBAMASK_HQ,
         splits={"train": files},

@@ -150,8 +150,9 @@ class ActorsConfig(Config):
 
     min_actors: PositiveInt = 1
     """Number of actors that the pool starts with and keeps."""
-    max_actors: PositiveInt = 2
-    """Largest number of actors that the pool may grow to."""
+    max_actors: PositiveInt | None = None
+    """Largest number of actors that the pool may grow to; null: as many as the cluster has CPUs, or GPUs with
+    `use_gpu`, including those that its autoscaler may add."""
     use_gpu: bool = False
     """Give each actor one CUDA device."""
     batch_size: PositiveInt = 8
@@ -159,7 +160,7 @@ class ActorsConfig(Config):
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> Self:
-        if self.min_actors > self.max_actors:
+        if self.max_actors is not None and self.min_actors > self.max_actors:
             raise ValueError(f"min_actors ({self.min_actors}) must not exceed max_actors ({self.max_actors})")
         return self
 
@@ -193,9 +194,9 @@ class RelabelConfig(Config):
     """Folder of the data set. Its rows may have labels or not."""
     out: Uri
     """Folder that the new version is written to. An interrupted command continues if it is repeated."""
-    policy: Literal["replace", "blend", "confident"] = "replace"
-    """`replace` gives every pixel the model's class. `blend` takes the argmax of (1 - a) p + a onehot(label), with the
-    model's probabilities p and a = `label_weight`. `confident` changes the pixels that confident learning flags as
+    policy: Literal["blend", "confident", "replace"] = "blend"
+    """`blend` takes the argmax of (1 - a) p + a onehot(label), with the model's probabilities p and a = `label_weight`.
+    `replace` gives every pixel the model's class. `confident` changes the pixels that confident learning flags as
     label errors: let t_c be the mean probability of class c over the pixels labelled c; a pixel labelled y changes to
     class k if k is the most probable class with p_k >= t_k, and p_k - p_y >= t_y. Rows without a label always take the
     model's label."""

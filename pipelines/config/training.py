@@ -139,7 +139,8 @@ class WorkersConfig(Config):
     decode_tasks: PositiveInt = 1
     """Number of image-decoding tasks that may run at the same time for each training worker; each takes one CPU."""
     max_failures: NonNegativeInt = 3
-    """Number of times that lost workers are replaced before the run fails."""
+    """Number of times that workers lost without notice are replaced before the run fails. `train` counts anew after an
+    epoch that was done in between; announced losses, such as reclaimed machines, are not counted."""
 
 
 def _fold(value: str) -> str:

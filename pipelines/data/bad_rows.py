@@ -15,7 +15,7 @@ from typing import Any
 from dmlcsr.image_files import BadSampleError
 from dmlcsr.taxonomy import Taxonomy
 from pipelines import storage
-from pipelines.config.base import Split
+from pipelines.config.base import SPLITS, Split
 from pipelines.data.images import Pixels, check_label, decode_image, decode_label
 from pipelines.data.packing import PROBLEM_SCHEMA, SampleProblem, in_words
 from pipelines.errors import UserError
@@ -54,6 +54,14 @@ def list_records(folder: str) -> list[str]:
     """The URIs of all records in a folder, without what killed writes have left there."""
     files = storage.list_files(folder) if storage.exists(folder) else []
     return [uri for uri in files if uri.endswith(".json")]
+
+
+def count_records(run: str) -> int:
+    """The number of records of all splits of a run. A run without any costs one request."""
+    paths = RunPaths(run)
+    found = storage.list_names(paths.all_bad_rows)
+    splits: list[Split] = [split for split in SPLITS if split in found]
+    return sum(len(list_records(paths.bad_rows(split))) for split in splits)
 
 
 def read_record(uri: str) -> SampleProblem:

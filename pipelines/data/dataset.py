@@ -1,4 +1,4 @@
-"""The packed data set: `<uri>/{train,val,test}/*.parquet` and `dataset.json`, which is written last.
+"""The packed data set: `<uri>/{train,val,test}/part-<number>-<digest>.parquet` and `dataset.json`, written last.
 
 A data set is immutable once its `dataset.json` exists. Images and labels are stored encoded. Row groups are
 small, so that a shuffled epoch can read each of them separately.
@@ -166,14 +166,16 @@ class RelabelledRow(Row):
 
 def write_file(
     dataset: str,
-    path: str,
+    stem: str,
     rows: Iterable[Row],
     rows_per_group: int = ROWS_PER_GROUP,
     schema: pa.Schema = SCHEMA,
 ) -> DataFile | None:
-    """Writes rows to the Parquet file `dataset/path`, atomically. Writes no file and returns None if there are no rows.
+    """Writes rows to the Parquet file `dataset/<stem>-<digest>.parquet`, atomically, and returns its entry.
 
-    Equal rows give equal bytes. The whole file and one row group are held in memory.
+    Returns None and writes nothing if there are no rows. The digest is the first 12 hexadecimal digits of the sha256 of
+    the content. So a late attempt on a node that was given up cannot write other content over a committed file. Equal
+    rows give equal bytes. The whole file and one row group are held in memory.
     """
     buffer, num_rows, remaining = io.BytesIO(), 0, iter(rows)
     # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
@@ -184,8 +186,10 @@ def write_file(
     if not num_rows:
         return None
     data = buffer.getvalue()
-    storage.write_bytes(storage.join(dataset, path), data)
-    return DataFile(path=path, num_rows=num_rows, num_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+    digest = hashlib.sha256(data).hexdigest()
+    file = DataFile(path=f"{stem}-{digest[:12]}.parquet", num_rows=num_rows, num_bytes=len(data), sha256=digest)
+    storage.write_bytes(storage.join(dataset, file.path), data)
+    return file
 
 
 def manifest_uri(dataset: str) -> str:

@@ -116,7 +116,7 @@ def build(config: MergeConfig, manifests: Sequence[Manifest], taxonomy: Taxonomy
     def write(shard: Shard) -> dict[str, Any]:
         number, index, _ = shard.work
         rows = rows_of_file(sources[shard.split][number], index, names[number])
-        file = dataset.write_file(config.out, f"{shard.name}.parquet", rows, size)
+        file = dataset.write_file(config.out, shard.name, rows, size)
         return {"split": shard.split, "file": file and file.model_dump()}
 
     files: Mapping[Split, list[DataFile]] = {split: [] for split in SPLITS}

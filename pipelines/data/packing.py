@@ -167,7 +167,7 @@ def pack(
                 facts.extend(batch.facts)
                 yield from batch.rows
 
-        file = dataset.write_file(out, f"{shard.name}.parquet", rows(), rows_per_group)
+        file = dataset.write_file(out, shard.name, rows(), rows_per_group)
         answer = {"split": shard.split, "file": file and file.model_dump(), "rejected": bad}
         return answer | {"remarks": remarks, "facts": facts}
 

@@ -9,8 +9,8 @@ import torch
 from dmlcsr.predict import Predictor
 from pipelines.config.commands import ActorsConfig
 from pipelines.models import model_directory
-from pipelines.run import console
-from pipelines.run.preflight import Needs
+from pipelines.run import console, preflight
+from pipelines.run.preflight import Capacity, Needs
 
 
 class ModelActor:
@@ -32,14 +32,27 @@ def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
 def needs(config: ActorsConfig) -> Needs:
     """The CPUs and GPUs that the smallest pool needs at once, with one CPU to read and decode."""
     return Needs(
-        config.min_actors + 1, config.min_actors * config.use_gpu, num_workers=config.min_actors, worker_cpus=1
+        cpus=config.min_actors + 1,
+        gpus=config.min_actors * config.use_gpu,
+        num_workers=config.min_actors,
+        worker_cpus=1,
+        gpu_option="" if config.use_gpu else "--actors.use-gpu",
     )
 
 
+def max_actors(config: ActorsConfig, cluster: Capacity) -> int:
+    """The largest number of actors of the pool. Ray Data itself keeps some CPUs free for the tasks that read."""
+    if config.max_actors is not None:
+        return config.max_actors
+    held = min(cluster.cpus, cluster.gpus) if config.use_gpu else cluster.cpus
+    return max(config.min_actors, int(held))
+
+
 def map_options(config: ActorsConfig) -> Mapping[str, Any]:
-    """Arguments of Ray Data's `map` for an actor pool that grows between the configured bounds."""
+    """Arguments of Ray Data's `map` for an actor pool on the connected cluster, within the configured bounds."""
+    largest = max_actors(config, preflight.capacity())
     return {
-        "compute": ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=config.max_actors),
+        "compute": ray.data.ActorPoolStrategy(min_size=config.min_actors, max_size=largest),
         "num_cpus": 1,
         "num_gpus": 1 if config.use_gpu else 0,
     }

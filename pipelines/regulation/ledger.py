@@ -2,12 +2,17 @@
 
 Each record is a JSON file below `<run>/ledger/`. It is written atomically and never changed. If a step is repeated, it
 gets the existing record back. Records name weights by URI and digest; the weights are safetensors files in the run.
+
+A copy of all records of a trial, `<trial>/records.json`, is rewritten after each cycle, so that a reader of many trials
+needs one request for each. It decides nothing: a record that it lacks is read by itself.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -18,6 +23,9 @@ from pipelines.run.states import State
 
 SOUP = "soup"
 """Name in the field `trial` of records that belong to the whole run."""
+COPY = "records.json"
+"""Name of the copy of the records of a trial: a JSON object of names and texts of the records."""
+_COPIED = TypeAdapter(dict[str, str])
 
 
 class LedgerRecord(BaseModel):
@@ -121,18 +129,35 @@ RecordT = TypeVar("RecordT", bound=LedgerRecord)
 
 
 class Ledger:
-    """All records of one run, in memory and on storage."""
+    """The records of one run, in memory and on storage."""
 
-    def __init__(self, run: str) -> None:
-        """Reads all records of the run. Raises UserError if a record is damaged or has another version."""
+    def __init__(self, run: str, trial: str | None = None) -> None:
+        """Reads all records of the run, or those of one trial and the soups.
+
+        Raises UserError if a record is damaged or has another version.
+        """
         self.uri = RunPaths(run).ledger
         self._trials: dict[str, dict[str, LedgerRecord]] = {}
-        uris = [] if storage.is_empty(self.uri) else storage.list_files(self.uri)
-        uris = [uri for uri in uris if not uri.rpartition("/")[2].startswith(".")]  # a killed write leaves one
+        names = storage.list_names(self.uri) if trial is None else [trial, SOUP]
+        for name, data in zip(names, storage.read_many([self._copy(name) for name in names]), strict=True):
+            for record, text in _copied(self._copy(name), data).items() if isinstance(data, bytes) else ():
+                self._keep(_parse(f"{self._copy(name)} ({record})", record, text.encode()))
+        for name in names:
+            if self.find(TrialEnd, name) is None:  # otherwise its copy is complete
+                self._read_records(name)
+
+    def _copy(self, trial: str) -> str:
+        return storage.join(self.uri, trial, COPY)
+
+    def _read_records(self, trial: str) -> None:
+        """Reads the records of a trial that are not known yet."""
+        known = {COPY, *(name.rpartition("/")[2] for name in self._trials.get(trial, ()))}
+        names = [name for name in storage.list_names(storage.join(self.uri, trial)) if name not in known]
+        uris = [storage.join(self.uri, trial, name) for name in names]
         for uri, data in zip(uris, storage.read_many(uris), strict=True):
             if isinstance(data, UserError):
                 raise data
-            self._keep(_parse(uri, data))
+            self._keep(_parse(uri, uri, data))
 
     def _keep(self, record: LedgerRecord) -> None:
         self._trials.setdefault(record.trial, {})[record.name] = record
@@ -152,6 +177,12 @@ class Ledger:
             return record
         assert isinstance(known, type(record))
         return known
+
+    def write_copy(self, trial: str) -> None:
+        """Rewrites the copy of the records of a trial. Ignores errors of the storage, because nothing depends on it."""
+        texts = {name: record.model_dump_json() for name, record in self._trials.get(trial, {}).copy().items()}
+        with suppress(UserError):
+            storage.write_bytes(self._copy(trial), json.dumps(texts).encode())
 
     def of(self, kind: type[RecordT], trial: str) -> list[RecordT]:
         """All records of one kind of a trial, sorted by cycle."""
@@ -208,8 +239,15 @@ class Ledger:
         }
 
 
-def _parse(uri: str, data: bytes) -> LedgerRecord:
-    kind = _KINDS.get(uri.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
+def _copied(uri: str, data: bytes) -> dict[str, str]:
+    try:
+        return _COPIED.validate_json(data)
+    except ValidationError as error:
+        raise UserError(f"{uri} is damaged; delete it, the records beside it are complete") from error
+
+
+def _parse(uri: str, name: str, data: bytes) -> LedgerRecord:
+    kind = _KINDS.get(name.rpartition("/")[2].partition("-")[0].removesuffix(".json"))
     if kind is None:
         raise UserError(f"{uri} is not a ledger record; move it away")
     try:

@@ -158,8 +158,9 @@ class Orchestrator:
         earlier = self.ledger.find(Ensemble, trial, cycle - 1)
         assert earlier is not None
         prefix = RunPaths(self.run).weights(trial, cycle, "average")
+        place = tasks.away_from_head(ray.nodes() if ray.is_initialized() else [])
         weights = get_result(
-            tasks.average.remote(earlier.weights, student.weights, cycle, prefix),
+            tasks.average.options(scheduling_strategy=place).remote(earlier.weights, student.weights, cycle, prefix),
             f"the task that averages the weights of cycle {cycle}",
         )
         self.ledger.write_once(student)  # after the average, so that unfit weights are never recorded
@@ -179,6 +180,7 @@ class Orchestrator:
             published = self.ledger.write_once(
                 Ensemble(trial=trial, cycle=cycle, weights=weights, val_mean_f1=val_mean_f1, coefficients=shares)
             )
+            self.ledger.write_copy(trial)
         self._try_soup(cycle)
         return published
 
@@ -235,7 +237,9 @@ class Orchestrator:
 
     def finish_trial(self, record: TrialEnd) -> None:
         """Records the end of a trial."""
-        self.ledger.write_once(record)
+        with self._locked(record.trial):
+            self.ledger.write_once(record)
+            self.ledger.write_copy(record.trial)
 
     def status(self) -> dict[str, Any]:
         """`Ledger.summary` without the lineage, whose transfer would take longer than the rest of the call."""

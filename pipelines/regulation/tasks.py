@@ -3,17 +3,32 @@
 The orchestrator imports this module. Therefore the functions import torch, and not the module.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipelines.models.weights_reference import WeightsReference
 from pipelines.regulation.ledger import Ensemble, Soup
 from pipelines.run import console
 
+HEAD_RESOURCE = "node:__internal_head__"
+"""Resource that Ray gives to the head only."""
 SOUP_CPUS = 1
 """CPUs of the task that makes a soup; it runs one thread."""
+
+
+def away_from_head(nodes: Sequence[Mapping[str, Any]]) -> NodeAffinitySchedulingStrategy | str:
+    """The placement of a task without CPUs that needs memory: any of `ray.nodes()` but the head, if there is one.
+
+    An average holds two models, 1.5 GB for the published size, and four may be made at once. Ray would also place it on
+    a head without CPUs, which is small and holds the drivers. The choice is soft: if the node has gone, any other will
+    do.
+    """
+    found = [node["NodeID"] for node in nodes if node["Alive"] and HEAD_RESOURCE not in node["Resources"]]
+    return NodeAffinitySchedulingStrategy(random.choice(found), soft=True) if found else "DEFAULT"
 
 
 @ray.remote(num_cpus=0)

@@ -169,11 +169,12 @@ class RefineActor(_ShardActor):
         return packing.run_once(self.job.out, row, self._write)
 
     def _write(self, shard: Shard) -> dict[str, Any]:
-        path = f"{shard.name}.parquet"
         counts = RelabelCounts.zeros(self.predictors[0].taxonomy.num_classes)
         rejected: list[SampleProblem] = []
-        rows = self._rows(shard, path, counts, rejected)
-        file = dataset.write_file(self.job.out, path, rows, self.job.rows_per_group, dataset.RELABELLED_SCHEMA)
+        rows = self._rows(shard, counts, rejected)
+        file = dataset.write_file(self.job.out, shard.name, rows, self.job.rows_per_group, dataset.RELABELLED_SCHEMA)
+        if file is not None:
+            counts.set_path(file.path)
         return {
             "split": shard.split,
             "file": file and file.model_dump(),
@@ -182,9 +183,7 @@ class RefineActor(_ShardActor):
             "num_rows": counts.num_rows + len(rejected),
         }
 
-    def _rows(
-        self, shard: Shard, path: str, counts: RelabelCounts, rejected: list[SampleProblem]
-    ) -> Iterator[RelabelledRow]:
+    def _rows(self, shard: Shard, counts: RelabelCounts, rejected: list[SampleProblem]) -> Iterator[RelabelledRow]:
         for item in self._predicted(shard):
             result = item if isinstance(item, dict) else self._refined(item)
             if not isinstance(result, Refined):
@@ -192,7 +191,7 @@ class RefineActor(_ShardActor):
                 self.bad_rows.inc()
                 continue
             assert isinstance(item, Predicted)
-            counts.add(result, item.sample.row["id"], path)
+            counts.add(result, item.sample.row["id"])
             self.rows.inc()
             if num_changed := result.num_changed_pixels:
                 self.changed_pixels.inc(num_changed)

@@ -14,10 +14,23 @@ def runs(values: npt.NDArray[np.bool_]) -> tuple[npt.NDArray[np.int64], bool]:
     return np.diff(ends, prepend=0), bool(values[0])
 
 
-def coco_counts(mask: Mask) -> list[int]:
-    """The uncompressed COCO run lengths of a (H, W) mask: column by column, starting with a run of zeros."""
+def coco_counts(mask: Mask) -> str:
+    """The compressed COCO run lengths of a (H, W) mask: column by column, starting with a run of zeros.
+
+    From the fourth run on, the difference to the run before the previous one is stored. Each number is written from its
+    low end in characters from code 48 on: 5 bits of two's complement, and bit 5 if more follow.
+    """
     lengths, first = runs(mask.ravel(order="F"))
-    return [0, *lengths.tolist()] if first else lengths.tolist()
+    counts = [0, *lengths.tolist()] if first else lengths.tolist()
+    text = []
+    for index, value in enumerate(counts):
+        rest = value - counts[index - 2] if index > 2 else value
+        more = True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            text.append(chr(48 + bits + 32 * more))
+    return "".join(text)
 
 
 def brush_rle(mask: Mask) -> list[int]:

@@ -27,11 +27,11 @@ from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import SplitFiles
 from pipelines.errors import UserError
 from pipelines.models import model_directory
-from pipelines.models.actors import map_options, needs
+from pipelines.models.actors import map_options, max_actors, needs
 from pipelines.relabeling import folds, suspects
 from pipelines.relabeling.actors import RefineActor, RelabelPlan, ThresholdActor
 from pipelines.relabeling.counts import MAX_SUSPECTS, RelabelCounts
-from pipelines.run import claims, run_directory
+from pipelines.run import claims, preflight, run_directory
 from pipelines.run.driver_log import driver_log
 from pipelines.run.progress import RowProgress
 from pipelines.run.session import ray_session
@@ -223,7 +223,8 @@ def _answers(
     rows: Any = iter(tasks.iter_batches(batch_size=1, prefetch_batches=0))  # a prefetch delays results by one file
     try:
         actors = config.actors
-        what = f"the next of {len(shards)} files from {actors.min_actors} to {actors.max_actors} actors"
+        largest = max_actors(actors, preflight.capacity())
+        what = f"the next of {len(shards)} files from {actors.min_actors} to {largest} actors"
         bound = "no limit; needs a free CPU, or GPU with actors.use_gpu, for each actor"
         for row in told_waits(rows, what, bound, logging.INFO):
             answer = json.loads(row["answer"][0])

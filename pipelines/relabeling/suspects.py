@@ -31,6 +31,8 @@ WORST = "worst.json"
 """File beside the manifest that lists the rows with the worst labels, worst first."""
 _WORST = TypeAdapter(list[Suspect])
 COCO, COCO_BEFORE = "coco.json", "coco_before.json"
+TASK_FILE_BYTES = 200_000_000
+"""Largest size of a file of tasks. Label Studio refuses imports of more than 250 MB."""
 
 
 class WorstRow(NamedTuple):
@@ -50,7 +52,7 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     """Writes the folder `suspects/` of a finished version, unless it already holds `num` rows.
 
     Contents: `index.html` and `overlays/` to look at, `images/`, `coco.json` (new labels), `coco_before.json` (old
-    labels), `label_studio.json` (both) and `label_studio.xml` (the labelling interface).
+    labels), `label_studio-00000.json`, ... (both) and `label_studio.xml` (the labelling interface).
     """
     found = worst(out)[:num]
     folder = storage.join(out, FOLDER)
@@ -60,8 +62,8 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
         return
     storage.delete_folder(folder)
-    after, before = _Coco(taxonomy), _Coco(taxonomy)
-    tasks, entries = [], []
+    after, before = _Coco(taxonomy, f"labels of {out}"), _Coco(taxonomy, f"labels before {out}")
+    tasks, entries = _TaskFiles(folder), []
     for case in _cases(out, found):
         differs = case.before != case.after
         picture = encode_png(comparison(case.image, case.before, case.after, differs, taxonomy))
@@ -69,9 +71,9 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
         storage.write_bytes(storage.join(folder, "images", case.file), case.encoded)
         after.add(case, case.after)
         before.add(case, case.before)
-        tasks.append(json.dumps(_task(folder, case, taxonomy)))  # as text: lists of numbers need ten times the memory
+        tasks.add(json.dumps(_task(folder, case, taxonomy)))  # as text: lists of numbers need ten times the memory
         entries.append(_entry(case, float(differs.mean())))
-    storage.write_bytes(storage.join(folder, "label_studio.json"), f"[{','.join(tasks)}]".encode())
+    tasks.write()
     storage.write_bytes(storage.join(folder, "label_studio.xml"), _interface(taxonomy).encode())
     storage.write_bytes(storage.join(folder, "index.html"), _page(entries).encode())
     storage.write_bytes(storage.join(folder, COCO_BEFORE), before.text().encode())
@@ -132,9 +134,10 @@ def _categories(taxonomy: Taxonomy) -> list[tuple[int, str]]:
 
 
 class _Coco:
-    """A COCO file of masks as run lengths."""
+    """A COCO file of masks as compressed run lengths."""
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, description: str) -> None:
+        self.info = {"description": description, "version": "1.0"}
         self.categories = _categories(taxonomy)
         self.images: list[dict[str, Any]] = []
         self.annotations: list[str] = []
@@ -155,15 +158,36 @@ class _Coco:
                     "segmentation": {"size": [height, width], "counts": coco_counts(mask)},
                     "area": int(mask.sum()),
                     "bbox": [left, top, wide, high],
-                    "iscrowd": 1,  # says that the segmentation holds run lengths
+                    "iscrowd": 0,  # detectron2 and ultralytics drop the others
                 }
                 self.annotations.append(json.dumps(annotation))
 
     def text(self) -> str:
         """The content of the file."""
         named = [{"id": number, "name": name, "supercategory": "face"} for number, name in self.categories]
-        head = json.dumps({"images": self.images, "categories": named})
+        head = json.dumps({"info": self.info, "licenses": [], "images": self.images, "categories": named})
         return f'{head[:-1]}, "annotations": [{",".join(self.annotations)}]}}'
+
+
+class _TaskFiles:
+    """The tasks for Label Studio, in as many files as its limit on imports requires."""
+
+    def __init__(self, folder: str, max_bytes: int = TASK_FILE_BYTES) -> None:
+        self.folder, self.max_bytes = folder, max_bytes
+        self.waiting: list[str] = []
+        self.num_files = 0
+
+    def add(self, task: str) -> None:
+        """Adds a task as JSON text of ASCII. Writes the tasks before it if they would become too many for one file."""
+        if self.waiting and sum(map(len, self.waiting)) + len(self.waiting) + len(task) + 2 > self.max_bytes:
+            self.write()
+        self.waiting.append(task)
+
+    def write(self) -> None:
+        """Writes the waiting tasks to the next file."""
+        name = f"label_studio-{self.num_files:05d}.json"
+        storage.write_bytes(storage.join(self.folder, name), f"[{','.join(self.waiting)}]".encode())
+        self.waiting, self.num_files = [], self.num_files + 1
 
 
 def _task(folder: str, case: WorstRow, taxonomy: Taxonomy) -> dict[str, Any]:

@@ -99,9 +99,14 @@ class RunPaths:
         """The trials of a finished sweep with their states and scores."""
         return storage.join(self.run, "trials.json")
 
+    @property
+    def all_bad_rows(self) -> str:
+        """The folder of the splits that have rows that cannot be used."""
+        return storage.join(self.run, "bad_rows")
+
     def bad_rows(self, split: Split) -> str:
         """A folder with one record for each row of a split that cannot be used."""
-        return storage.join(self.run, "bad_rows", split)
+        return storage.join(self.all_bad_rows, split)
 
     def trial(self, number: int) -> str:
         """The run directory of a sweep's trial."""

@@ -1,5 +1,6 @@
 """Checks before any work begins: CPUs, GPUs, memory and disks. Each problem is one sentence that says what to do."""
 
+import logging
 import math
 import os
 import shutil
@@ -13,6 +14,7 @@ from pipelines.errors import UserError
 from pipelines.run import ray_internals, ray_settings
 from pipelines.run.ray_internals import AutoscalerLimits, Node
 
+logger = logging.getLogger(__name__)
 _FULL = 0.95
 """Used share of a disk from which on Ray writes no objects to it (Ray's `local_fs_capacity_threshold`)."""
 
@@ -28,6 +30,8 @@ class Needs(NamedTuple):
     num_workers: int = 0
     """Number of workers or actors, each of which needs `worker_cpus` and its part of `gpus` on one node."""
     worker_cpus: float = 0
+    gpu_option: str = ""
+    """Option with which the command would use GPUs; empty if it uses or knows none."""
 
 
 class Capacity(NamedTuple):
@@ -48,6 +52,8 @@ def check(needs: Needs) -> None:
     present = capacity()
     for problem in shortfalls(needs, present) + disk_problems():
         raise UserError(problem)
+    if (remark := idle_gpus(needs, present)) is not None:
+        logger.info(remark)
     if present.autoscales:
         ray_settings.NODES_SECONDS.set_default()
 
@@ -91,6 +97,15 @@ def _num_fitting(node: Node, cpus: float, gpus: float) -> float:
     return node.num_nodes * min(node.cpus // cpus, node.gpus // gpus if gpus else math.inf)
 
 
+def idle_gpus(needs: Needs, present: Capacity) -> str | None:
+    """A sentence if the command could use GPUs of the cluster and was not told to; None otherwise."""
+    if not needs.gpu_option or not present.gpus:
+        return None
+    return (
+        f"the cluster has {present.gpus:g} GPUs and this command uses CPUs only; {needs.gpu_option} true changes that"
+    )
+
+
 def capacity() -> Capacity:
     """The capacity of the connected cluster, including nodes that its autoscaler may add."""
     now = ray.cluster_resources()
@@ -107,9 +122,16 @@ def capacity() -> Capacity:
     )
 
 
-def local_capacity() -> Capacity:
-    """The capacity of a local cluster. CPUs are unlimited because Ray's CPU count is only a number."""
-    return Capacity(math.inf, torch.cuda.device_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+def local_cpus(needs: Needs) -> int:
+    """The CPUs of a local cluster. More of them than cores are harmless: the processes share the cores."""
+    return max(os.cpu_count() or 1, math.ceil(needs.cpus))
+
+
+def local_capacity(needs: Needs) -> Capacity:
+    """The capacity of the local cluster that a command with these needs would start."""
+    return Capacity(
+        local_cpus(needs), torch.cuda.device_count(), os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    )
 
 
 def disk_problems() -> list[str]:

@@ -1,7 +1,6 @@
 """The Ray cluster of a command: the given cluster, or a local one that ends with the command."""
 
 import logging
-import math
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -41,9 +40,7 @@ def ray_session(needs: Needs, inputs: Sequence[str] = ()) -> Iterator[None]:
             env = {"env_vars": worker_environment.variables()}
             ray.init(address=address, log_to_driver=True, logging_level=logging.WARNING, runtime_env=env)
         else:
-            # More logical CPUs than cores are harmless: the processes share the cores.
-            cpus = max(os.cpu_count() or 1, math.ceil(needs.cpus))
-            start_local(cpus, log_to_driver=True, logging_level=logging.WARNING)
+            start_local(preflight.local_cpus(needs), log_to_driver=True, logging_level=logging.WARNING)
     except (ConnectionError, ValueError, RuntimeError) as error:
         if not address:
             raise

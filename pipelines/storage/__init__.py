@@ -11,13 +11,14 @@ from pipelines.storage.files import (
     exists,
     is_empty,
     list_files,
+    list_names,
     open_input,
     read_bytes,
     read_json,
-    read_many,
     write_bytes,
     write_json,
 )
+from pipelines.storage.many import prefetched, read_many
 from pipelines.storage.outages import doubt_endpoint
 from pipelines.storage.uris import absolute, arrow_filesystem, filesystem, join, user_errors
 
@@ -34,7 +35,9 @@ __all__ = [
     "is_empty",
     "join",
     "list_files",
+    "list_names",
     "open_input",
+    "prefetched",
     "read_bytes",
     "read_json",
     "read_many",

@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from botocore.exceptions import ClientError
 from s3fs.errors import translate_boto_error
 
 from pipelines.errors import UserError
-from pipelines.storage.causes import credentials_problem, error_code
-from pipelines.storage.uris import explained, filesystem, user_errors
+from pipelines.storage.causes import error_code
+from pipelines.storage.many import in_one_request, known
+from pipelines.storage.uris import filesystem, user_errors
 
 
 def open_input(uri: str) -> pa.NativeFile:
@@ -32,6 +33,8 @@ def open_input(uri: str) -> pa.NativeFile:
 
 def exists(uri: str) -> bool:
     """True if there is an object or folder at `uri`. Raises UserError if the storage fails."""
+    if (data := known(uri)) is not None:
+        return isinstance(data, bytes)
     fs, path = filesystem(uri)
     with user_errors("look at", uri):
         return bool(fs.exists(path))
@@ -41,33 +44,12 @@ def read_bytes(uri: str) -> bytes:
     """The whole object. Raises UserError if it does not exist or cannot be read."""
     fs, path = filesystem(uri)
     with user_errors("read", uri):
-        data: bytes = fs.cat_file(path, **_in_one_request(uri))
-        return data
-
-
-def _in_one_request(uri: str) -> dict[str, int]:
-    """Options of s3fs without which it asks for the size of each object before it reads it."""
-    return {"max_concurrency": 1} if uri.startswith("s3://") else {}
-
-
-def read_many(uris: Sequence[str]) -> list[bytes | UserError]:
-    """The whole objects, read concurrently on S3. A missing or forbidden object is replaced by a UserError.
-
-    Raises UserError if the storage itself fails, because then it is unknown whether the object exists, and if it
-    refuses the credentials, which is no fault of an object.
-    """
-    if not uris:
-        return []
-    fs, _ = filesystem(uris[0])
-    paths = [filesystem(uri)[1] for uri in uris]
-    found = fs.cat_ranges(paths, None, None, on_error="return", **_in_one_request(uris[0]))
-    faults = (FileNotFoundError, PermissionError) if uris[0].startswith("s3://") else OSError
-    results: list[bytes | UserError] = []
-    for uri, data in zip(uris, found, strict=True):
-        if isinstance(data, Exception) and (not isinstance(data, faults) or credentials_problem(data)):
-            raise explained("read", uri, data) from data
-        results.append(explained("read", uri, data) if isinstance(data, Exception) else data)
-    return results
+        data = known(uri)
+        if data is None:
+            data = fs.cat_file(path, **in_one_request(uri))
+        if isinstance(data, FileNotFoundError):
+            raise data
+        return bytes(data)
 
 
 def list_files(uri: str) -> list[str]:
@@ -84,6 +66,17 @@ def list_files(uri: str) -> list[str]:
         if not names:
             raise FileNotFoundError(uri)
         return sorted(f"s3://{name}" for name in names)
+
+
+def list_names(uri: str) -> list[str]:
+    """The sorted names in the folder `uri`, without those that begin with a dot; [] if there is no folder."""
+    fs, path = filesystem(uri)
+    with user_errors("list", uri):
+        try:
+            names = [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+        except FileNotFoundError:
+            return []
+    return sorted(name for name in names if not name.startswith("."))
 
 
 def _local_files(path: Path) -> list[str]:

@@ -122,8 +122,9 @@ def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
     """
     workers = config.workers
     cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
+    gpu_option = "" if workers.use_gpu else "--workers.use-gpu"
     gpus = workers.num_workers * workers.use_gpu
-    return Needs(cpus, gpus, process_bytes, workers.num_workers, workers.cpus_per_worker)
+    return Needs(cpus, gpus, process_bytes, workers.num_workers, workers.cpus_per_worker, gpu_option)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:
@@ -187,27 +188,36 @@ def fit(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, callbacks:
     WorkersLostError if workers or their controller were lost too often; a new attempt may then succeed.
     """
     failures = config.workers.max_failures
-    for attempt in range(failures + 1):
+    lost_controllers = 0
+    while True:
+        num_epochs = len(run_directory.read_metrics(config.out))
         try:
             result: Result = build_torch_trainer(config, manifest, trial_ref, callbacks).fit()  # type: ignore[assignment]
             break
         except TrainingFailedError as error:
             if (cause := user_error(error)) is not None:
                 raise cause from error
+            # Ray Train counts from the start of `fit`. With max_failures 0, as in a sweep, the first loss ends it.
+            if failures and (done := len(run_directory.read_metrics(config.out))) > num_epochs:
+                logger.warning("workers were lost too often, but epochs were done; continuing from epoch %d", done + 1)
+                continue
             raise WorkersLostError(
                 f"training stopped after {failures} replacements of lost workers "
                 f"(workers.max_failures): {_last_line(error)}; the same command continues from the last epoch"
             ) from error
         except RayActorError as error:  # Ray replaces lost workers, but not their controller
-            if attempt == failures:
+            done = len(run_directory.read_metrics(config.out))
+            lost_controllers = 1 if done > num_epochs else lost_controllers + 1
+            if lost_controllers > failures:
                 raise WorkersLostError(
-                    f"training lost its controller {failures + 1} times; the same command continues from the last epoch"
+                    f"training lost its controller {lost_controllers} times; the same command continues from the last "
+                    "epoch"
                 ) from error
             logger.warning(
                 "Ray Train's controller died; restarted (attempt %d of %d), continuing from epoch %d",
-                attempt + 2,
+                lost_controllers + 1,
                 failures + 1,
-                len(run_directory.read_metrics(config.out)) + 1,
+                done + 1,
             )
     answer: dict[str, Any] = result.return_value or {}
     if "failure" in answer:
@@ -259,7 +269,8 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
     saved, metrics = max(result.best_checkpoints or [], key=lambda pair: pair[1][VAL_MEAN_F1])
     score: float = metrics[VAL_MEAN_F1]
     origin: dict[str, Any] = {"epoch": metrics["epoch"]}
-    ensemble = best_ensemble(trial_ref)
+    ledger = Ledger(trial_ref.run, trial_ref.trial)
+    ensemble = best_ensemble(ledger, trial_ref.trial)
     if ensemble is not None and ensemble.val_mean_f1 > score:
         score = ensemble.val_mean_f1
         origin = {"cycle": ensemble.cycle, "coefficients": dict(ensemble.coefficients)}
@@ -276,7 +287,7 @@ def export_best(config: TrainConfig, manifest: Manifest, trial_ref: TrialRef, re
         lineage={
             "run": config.out,
             **origin,
-            "teachers": Ledger(trial_ref.run).teachers(trial_ref.trial),
+            "teachers": ledger.teachers(trial_ref.trial),
             "data": config.data,
             "data_digest": manifest.digest,
             "origins": origins(config, manifest),
@@ -296,8 +307,6 @@ def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     return sorted(found)
 
 
-def best_ensemble(trial_ref: TrialRef) -> Ensemble | None:
+def best_ensemble(ledger: Ledger, trial: str) -> Ensemble | None:
     """The trial's ensemble with the best validation score, or None."""
-    return max(
-        Ledger(trial_ref.run).of(Ensemble, trial_ref.trial), key=lambda ensemble: ensemble.val_mean_f1, default=None
-    )
+    return max(ledger.of(Ensemble, trial), key=lambda ensemble: ensemble.val_mean_f1, default=None)

@@ -1,6 +1,7 @@
 """The trials of a sweep on storage: each has a run directory of its own below `<run>/trials/`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypedDict
 
 from pipelines import storage
@@ -62,6 +63,16 @@ def parameters_of(config: SearchConfig, trial: TrainConfig) -> dict[str, float]:
     """The searched values of a trial."""
     values = trial.loss.model_dump() | {"lr": trial.optimizer.lr, "cycle_epochs": trial.csr.cycle_epochs}
     return {name: values[name] for name in searched(config)}
+
+
+@contextmanager
+def prefetched(config: TuneConfig) -> Iterator[None]:
+    """Reads what this module and `status` read of the trials at once, not file by file in the `with` block."""
+    paths = [RunPaths(RunPaths(config.out).trial(number)) for number in range(config.num_trials)]
+    with storage.prefetched([uri for path in paths for uri in (path.claim, path.result, path.metrics)]):
+        rest = [path for path in paths if result_file.read(path.run).get("exit_code") is None]
+        with storage.prefetched([uri for path in rest for uri in (path.stopped, path.phases)]):
+            yield
 
 
 def trial_summary(out: str, name: str) -> TrialSummary:

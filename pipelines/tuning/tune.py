@@ -201,7 +201,10 @@ def search(config: TuneConfig, manifest: Manifest, num_concurrent: int) -> None:
         ),
     )
     tuner.fit()
-    if any(state_of(RunPaths(config.out).trial(number)) is State.UNFINISHED for number in range(config.num_trials)):
+    runs = [RunPaths(config.out).trial(number) for number in range(config.num_trials)]
+    with trials.prefetched(config):
+        is_interrupted = any(state_of(run) is State.UNFINISHED for run in runs)
+    if is_interrupted:
         raise RunFailedError(f"the sweep {config.out} was interrupted; the same command continues")  # Tune hides Ctrl-C
 
 
@@ -267,7 +270,8 @@ def export_best_trial(config: TuneConfig) -> TuneResult:
 
     Raises RunFailedError if no trial has finished.
     """
-    table = trials.trial_summaries(config)
+    with trials.prefetched(config):
+        table = trials.trial_summaries(config)
     scored = [
         (score, entry)
         for entry in table

@@ -45,7 +45,7 @@ def write_data(uri: str, rows: Mapping[Split, list[Row]], copies: int) -> None:
     def files(split: Split) -> Iterator[dataset.DataFile]:
         for copy in range(copies):
             renamed = [Row(**{**row, "id": f"{row['id']}-{copy}"}) for row in rows[split]]
-            file = dataset.write_file(uri, f"{split}/part-{copy:05d}.parquet", renamed)
+            file = dataset.write_file(uri, f"{split}/part-{copy:05d}", renamed)
             assert file is not None
             yield file
 

@@ -39,7 +39,7 @@ def data(tmp_path_factory):
         Row(id=f"{n}", image=png, label=encode_png(np.eye(32, dtype=np.uint8)), height=32, width=32, meta="{}")
         for n in range(4)
     ]
-    files = {split: (dataset.write_file(out, f"{split}/part-00000.parquet", rows),) for split in SPLITS}
+    files = {split: (dataset.write_file(out, f"{split}/part-00000", rows),) for split in SPLITS}
     manifest = Manifest(label_taxonomy=CELEBAMASK_HQ, splits=files, digest=dataset.digest_of(files))
     dataset.finish_build(out, manifest.model_dump(mode="json"))
     return out
@@ -145,7 +145,7 @@ def test_a_relabelling_with_too_many_bad_rows_ends_with_its_sentence(tmp_path):
     data, out = str(tmp_path / "data"), tmp_path / "out"
     label = encode_png(np.zeros((8, 8), np.uint8))
     rows = [Row(id=f"{n:02d}", image=b"no image", label=label, height=8, width=8, meta="{}") for n in range(64)]
-    file = dataset.write_file(data, "train/part-00000.parquet", rows)
+    file = dataset.write_file(data, "train/part-00000", rows)
     packing.write_manifest(data, CELEBAMASK_HQ, {"train": [file]}, [], {})
     architecture = Architecture(num_classes=19, depth=18, width=0.125)
     card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=Preprocessing(size=64))

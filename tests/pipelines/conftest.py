@@ -46,8 +46,8 @@ def mixed(faces, tmp_path_factory):
     rows[BAD[0]]["image"] = b"no image"
     rows[BAD[1]]["label"] = images.encode_png(np.full((96, 96), 77, np.uint8))
     files = {
-        "train": [dataset.write_file(out, "train/part-00000.parquet", rows)],
-        "val": [dataset.write_file(out, "val/part-00000.parquet", known[:5])],
+        "train": [dataset.write_file(out, "train/part-00000", rows)],
+        "val": [dataset.write_file(out, "val/part-00000", known[:5])],
     }
     packing.write_manifest(out, CELEBAMASK_HQ, files, [], {"command": "test"})
     return out
@@ -56,7 +56,11 @@ def mixed(faces, tmp_path_factory):
 @pytest.fixture(scope="session")
 def replaced(mixed, model, tmp_path_factory):
     config = RelabelConfig(
-        model=model, data=mixed, out=str(tmp_path_factory.mktemp("replaced") / "data"), suspects=SUSPECTS
+        model=model,
+        data=mixed,
+        out=str(tmp_path_factory.mktemp("replaced") / "data"),
+        policy="replace",
+        suspects=SUSPECTS,
     )
     return config, relabel.run(config)
 

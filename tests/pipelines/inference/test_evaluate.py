@@ -92,8 +92,9 @@ def test_a_folder_that_is_not_an_evaluation_is_not_written_to(model, faces, tmp_
 
 def test_a_damaged_data_file_is_one_sentence(model, faces, tmp_path):
     shutil.copytree(faces, tmp_path / "damaged")
-    (tmp_path / "damaged/test/part-00000.parquet").write_bytes(b"PAR1 garbage PAR1")
-    with pytest.raises(UserError, match=r"cannot read .*part-00000.parquet") as error:
+    (file,) = dataset.read_manifest(str(faces)).splits["test"]
+    (tmp_path / "damaged" / file.path).write_bytes(b"PAR1 garbage PAR1")
+    with pytest.raises(UserError, match=rf"cannot read .*{file.path}") as error:
         evaluate.run(EvaluateConfig(model=model, data=str(tmp_path / "damaged"), out=str(tmp_path / "e")))
     assert "\n" not in str(error.value)
 

@@ -49,7 +49,7 @@ def test_faces_without_labels_are_packed_with_their_bytes(unlabelled):
             assert row["label"] is None and row["image"] == (source / f"{row['id']}.jpg").read_bytes()
 
 
-@pytest.mark.parametrize("policy", ["confident", "blend"])
+@pytest.mark.parametrize("policy", ["confident", "replace"])
 def test_every_policy_gives_unlabelled_faces_the_labels_of_the_model(unlabelled, labelled, model, tmp_path, policy):
     out = str(tmp_path / "data")
     result = relabel.run(RelabelConfig(model=model, data=unlabelled[1], out=out, policy=policy))
@@ -157,7 +157,7 @@ def test_an_interrupted_merge_goes_on_and_has_each_row_once(from_parquet, faces,
     content = storage.read_bytes(path)
     storage.write_bytes(path, content[:-100])
     config = MergeConfig(data=f"{from_parquet.out},{broken}", out=f"{tmp_path}/both")
-    with pytest.raises(UserError, match=r"cannot read .*part-00000\.parquet"):
+    with pytest.raises(UserError, match=r"cannot read .*part-00000-\w+\.parquet"):
         merge.run(config)
     assert not storage.exists(f"{config.out}/dataset.json")
     storage.write_bytes(path, content)

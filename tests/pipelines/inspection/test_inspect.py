@@ -42,7 +42,7 @@ def test_counts_are_those_of_a_plain_loop_and_the_page_is_reproducible(faces, tm
 def test_a_data_set_on_s3_without_labels_is_shown_without_classes(ray_cluster, s3, faces):
     data, out = f"{s3}/inspected/unlabelled", f"{s3}/inspected/page.html"
     rows = [dict(row, label=None) for row in rows_of(faces, "val")]
-    files = {"val": [dataset.write_file(data, "val/part-00000.parquet", rows)]}
+    files = {"val": [dataset.write_file(data, "val/part-00000", rows)]}
     packing.write_manifest(data, None, files, [], {"command": "test"})
     result, html = look(data, out)
     assert result["classes"] == {} and result["num_rows"] == {"val": 6}

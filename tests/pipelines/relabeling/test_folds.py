@@ -18,7 +18,7 @@ def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
     recipe = smoke(faces, tmp_path / "recipe", schedule={"epochs": 1, "warmup_epochs": 0.5})
     manifest = dataset.read_manifest(str(faces))
     claims.write_claim("train", recipe, recipe.out, {"data": manifest.digest})
-    config = RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2)
+    config = RelabelConfig(model=recipe.out, data=str(faces), out=str(tmp_path / "out"), folds=2, policy="replace")
     relabel.run(config)
     made = dataset.read_manifest(config.out)
     assert made.relabelled["trained_on_data"] is False

@@ -20,9 +20,10 @@ def test_the_worst_labels_come_out_for_people_and_tools(replaced, model):
     folder = Path(config.out, "suspects")
     rows = {row["id"]: row for row in read_split(config.out)}
     worst = sorted((row["quality"], row["id"]) for row in rows.values() if row["quality"] is not None)[:SUSPECTS]
-    tasks = json.loads((folder / "label_studio.json").read_text())
+    tasks = json.loads((folder / "label_studio-00000.json").read_text())
     assert [task["data"]["id"] for task in tasks] == [row_id for _, row_id in worst]
     after, before = COCO(str(folder / "coco.json")), COCO(str(folder / "coco_before.json"))
+    after.info()
     shapes = []
     for number, (task, (_, row_id)) in enumerate(zip(tasks, worst, strict=True), start=1):
         row = rows[row_id]
@@ -49,6 +50,7 @@ def from_coco(reader, image, shape):
     found = np.zeros(shape, np.uint8)
     for annotation in reader.loadAnns(reader.getAnnIds(imgIds=image)):
         mask = reader.annToMask(annotation).astype(bool)
+        assert annotation["iscrowd"] == 0 and isinstance(annotation["segmentation"]["counts"], str)
         assert annotation["area"] == mask.sum()
         encoded = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
         assert annotation["bbox"] == coco_mask.toBbox(encoded).tolist()

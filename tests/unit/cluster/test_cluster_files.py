@@ -1,6 +1,7 @@
 """The files that describe clusters: against the schemas and code of those who read them, and against this project."""
 
 import ast
+import ipaddress
 import json
 import re
 import shlex
@@ -17,6 +18,7 @@ from botocore.validate import ParamValidator
 import ray_job
 from pipelines.config import options
 from pipelines.run import ray_internals
+from pipelines.storage import s3
 from pipelines.training import train
 from tests.support.commands import ROOT as PROJECT
 
@@ -44,6 +46,7 @@ def document(name):
 
 
 AWS = document("aws.yaml")
+RAY_FOLDER = "/home/ec2-user/ray"
 CLUSTERS = {
     "raycluster": document("kuberay/raycluster.yaml")["spec"],
     "rayjob": document("kuberay/rayjob.yaml")["spec"]["rayClusterSpec"],
@@ -229,8 +232,40 @@ def test_the_network_policy_admits_the_own_pods_submitter_operator_and_prometheu
         assert all(rule["from"] for rule in spec.get("ingress", [])) and all(
             rule["to"] for rule in spec.get("egress", [])
         )
-    blocks = [value for key, value in items_of(POLICIES) if key == "ipBlock"]
-    assert blocks and all(block["except"] == ["169.254.0.0/16"] for block in blocks)
+
+
+ADDRESSES = {
+    "a public object store": "52.218.0.1", "a private address": "10.1.2.3", "the API server": "172.20.0.1",
+    "shared address space": "100.64.0.9", "the metadata service": "169.254.169.254",
+    "NodeLocal DNSCache": "169.254.20.10", "EKS Pod Identity": "169.254.170.23",
+}  # fmt: skip
+
+
+def reachable(spec, address):
+    """The (port, protocol) of an address that a policy lets its pods reach."""
+    found, ip = set(), ipaddress.ip_address(address)
+    for rule in spec.get("egress", []):
+        for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
+            networks = [ipaddress.ip_network(cidr) for cidr in (block["cidr"], *block.get("except", []))]
+            if ip in networks[0] and not any(ip in network for network in networks[1:]):
+                found |= {(port["port"], port["protocol"]) for port in rule["ports"]}
+    return found
+
+
+def test_pods_reach_the_store_names_and_credentials_and_only_the_head_reaches_the_api_server():
+    policies = {policy["metadata"]["name"]: policy["spec"] for policy in POLICIES}
+    https = {(443, "TCP")}
+    expected = {"a public object store": https, "EKS Pod Identity": {(80, "TCP")}}
+    assert {name: reachable(policies["ray"], ip) for name, ip in ADDRESSES.items()} == {
+        name: expected.get(name, set()) for name in ADDRESSES
+    }
+    names = {name: reachable(policies["dns"], ip) for name, ip in ADDRESSES.items()}
+    assert names.pop("NodeLocal DNSCache") == {(53, "UDP"), (53, "TCP")} and not any(names.values())
+    assert policies["dns"]["podSelector"] == {}
+    head = policies["autoscaler"]
+    assert head["podSelector"]["matchLabels"]["ray.io/node-type"] == "head"
+    assert reachable(head, ADDRESSES["the API server"]) == https | {(6443, "TCP")}
+    assert not reachable(head, ADDRESSES["the metadata service"])
 
 
 def test_everything_is_in_the_namespace():
@@ -315,10 +350,18 @@ def test_aws_machines_get_the_pinned_project_tokens_and_a_head_without_work():
     installs = [line for line in AWS["setup_commands"] + AWS["head_setup_commands"] if "pip install" in line]
     assert len(installs) == 2 and all("-c ~/dmlcsr/constraints.txt" in line for line in installs)
     assert f"boto3=={PINS['botocore']}" in installs[1] and f"boto3=={PINS['botocore']}" in DOCS
-    starts = [AWS[f"{kind}_start_ray_commands"][-1] for kind in ("head", "worker")]
+    starts = [AWS[f"{kind}_start_ray_commands"][1] for kind in ("head", "worker")]
     assert all("export RAY_AUTH_MODE=token;" in start for start in starts)
+    patience = " ".join(f"{name}={value}" for name, value in s3._METADATA_SERVICE.items())
+    for start in starts:
+        assert f"--temp-dir={RAY_FOLDER} --block </dev/null" in start and start.endswith("&"), "drained, on the disk"
+        assert f"export {patience};" in start
+    [python] = [line for line in AWS["setup_commands"] if "uv venv" in line]
+    assert re.search(r"--managed-python --python 3\.11\.\d+ ", python), "one exact version for all machines"
+    assert all(re.search(r"uv==\d+\.\d+\.\d+$", line) for line in AWS["setup_commands"] if "pip3 install" in line)
     assert "--dashboard-host=127.0.0.1" in starts[0] and "--num-cpus=0" in starts[0]
     assert AWS["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert AWS["rsync_filter"] == [".rayignore"] and AWS["file_mounts"]["~/dmlcsr"] == "."
 
 
 def metrics_of_the_code():
@@ -373,7 +416,10 @@ def test_every_panel_has_a_unit_a_source_and_a_place():
 def test_prometheus_reads_rays_list_of_nodes_and_all_ray_pods():
     [job] = document("monitoring/prometheus.yaml")["scrape_configs"]
     [found] = job["file_sd_configs"]
-    assert job["job_name"] == "ray" and found["files"] == [f"/tmp/ray/{ray_internals.PROMETHEUS_FILE}"]
+    folders = ["/tmp/ray", RAY_FOLDER]
+    assert job["job_name"] == "ray" and found["files"] == [
+        f"{each}/{ray_internals.PROMETHEUS_FILE}" for each in folders
+    ]
     monitor = document("monitoring/podmonitor.yaml")["spec"]
     assert [selects(monitor["selector"], template["metadata"]["labels"]) for template in TEMPLATES].count(False) == 1
     assert [endpoint["port"] for endpoint in monitor["podMetricsEndpoints"]] == ["metrics"]

@@ -269,3 +269,8 @@ def test_the_overview_has_every_command_in_a_group(capsys):
     assert sorted(re.findall(r"^  (\S+)", text, re.MULTILINE)) == sorted([*ray_job.COMMANDS, ray_job.PLAN])
     verbs = "Make Pack Join Write Train Search Score Show Predict Export Print Measure"
     assert set(re.findall(r"^  \S+ +(\S+)", text, re.MULTILINE)) == set(verbs.split())
+
+
+def test_relabel_mends_labels_unless_told_otherwise():
+    config = resolve("relabel", "--model", "/m", "--data", "/d", "--out", "/o")
+    assert (config.policy, config.actors.max_actors) == ("blend", None)

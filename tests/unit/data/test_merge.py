@@ -70,7 +70,7 @@ def make(out, split_rows, **more):
         rows = [Row(id=name, image=f"{out}{name}".encode(), label=b"x", height=1, width=1, meta="{}") for name in names]
         parts = [rows[start : start + 3] for start in range(0, len(rows), 3)]
         files[split] = [
-            dataset.write_file(out, f"{split}/part-{number:05d}.parquet", part, 2) for number, part in enumerate(parts)
+            dataset.write_file(out, f"{split}/part-{number:05d}", part, 2) for number, part in enumerate(parts)
         ]
     return packing.write_manifest(out, LAPA, files, [], {"command": "ingest"}, rows_per_group=2, **more)
 

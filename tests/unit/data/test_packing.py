@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines import storage
-from pipelines.data import dataset, packing
-from pipelines.data.dataset import DataFile
+from pipelines.data import dataset, packing, row_groups
+from pipelines.data.dataset import DataFile, Row
 from pipelines.data.packing import Shard
 
 
@@ -42,3 +42,29 @@ def test_equal_digests_mean_equal_names_and_contents(one, other):
         for each in (one, other)
     ]
     assert (dataset.digest_of(splits[0]) == dataset.digest_of(splits[1])) == (one == other)
+
+
+def write(out, content):
+    row = Row(id="a", image=content, label=None, height=1, width=1, meta="{}")
+    return dataset.write_file(out, "train/part-00000", [row])
+
+
+@given(st.binary(), st.binary())
+def test_a_late_attempt_cannot_change_a_file_that_is_there(tmp_path_factory, committed, late):
+    out = str(tmp_path_factory.mktemp("set"))
+    file = write(out, committed)
+    before = storage.read_bytes(f"{out}/{file.path}")
+    other = write(out, late)
+    assert (other.path == file.path) == (late == committed)
+    assert storage.read_bytes(f"{out}/{file.path}") == before
+    assert file.path == f"train/part-00000-{file.sha256[:12]}.parquet"
+
+
+def test_a_file_that_the_manifest_does_not_name_belongs_to_no_data_set(tmp_path):
+    out = str(tmp_path)
+    file = write(out, b"committed")
+    manifest = packing.write_manifest(out, None, {"train": [file]}, [], {})
+    write(out, b"late")
+    assert dataset.read_manifest(out).digest == manifest.digest and manifest.num_rows() == {"train": 1}
+    assert row_groups.open_split(out, manifest, "train").files == (f"{out}/{file.path}",)
+    assert len(storage.list_files(f"{out}/train")) == 2

@@ -124,7 +124,7 @@ def tiny(tmp_path_factory):
                 meta=json.dumps({}),
             )
         )
-    file = dataset.write_file(out, "train/part-00000.parquet", rows)
+    file = dataset.write_file(out, "train/part-00000", rows)
     manifest = Manifest(
         label_taxonomy=LAPA,
         splits={"train": (file,)},

@@ -32,7 +32,7 @@ def row(name, encoded, width=64, height=64):
 
 def written(tmp_path, rows, taxonomy=TAXONOMY, rows_per_group=2):
     out = str(tmp_path / "data")
-    file = dataset.write_file(out, "train/part-00000.parquet", rows, rows_per_group)
+    file = dataset.write_file(out, "train/part-00000", rows, rows_per_group)
     manifest = packing.write_manifest(out, taxonomy, {"train": [file]}, [], {}, rows_per_group=rows_per_group)
     return manifest, scan.open_sources(out, manifest)
 
@@ -113,7 +113,7 @@ def test_random_rows_are_different_rows_of_all_splits(tmp_path, seed):
     out = str(tmp_path / "data")
     names = {split: [f"{split}/{n}" for n in range(size)] for split, size in SIZES.items()}
     files = {
-        split: [dataset.write_file(out, f"{split}/part-00000.parquet", [row(name, None) for name in some], 2)]
+        split: [dataset.write_file(out, f"{split}/part-00000", [row(name, None) for name in some], 2)]
         for split, some in names.items()
     }
     manifest = packing.write_manifest(out, None, files, [], {}, rows_per_group=2)

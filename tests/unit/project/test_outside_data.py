@@ -105,7 +105,7 @@ def test_a_file_whose_format_would_start_another_program_is_no_image():
 def data(tmp_path_factory):
     out = str(tmp_path_factory.mktemp("data") / "set")
     rows = [Row(id=f"row/{n}", image=PICTURES[n], label=LABEL, height=24, width=20, meta="{}") for n in range(5)]
-    file = dataset.write_file(out, "train/part-00000.parquet", rows, rows_per_group=2)
+    file = dataset.write_file(out, "train/part-00000", rows, rows_per_group=2)
     assert file is not None
     packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {"command": "ingest"}, rows_per_group=2)
     return out
@@ -170,7 +170,7 @@ def test_rows_that_this_program_did_not_write_are_refused(data, tmp_path, kind):
     else:
         table = table.slice(0, 3)
     pq.write_table(table, tmp_path / path, **options)
-    with pytest.raises(UserError, match=r"part-00000\.parquet"):
+    with pytest.raises(UserError, match=r"part-00000-\w+\.parquet"):
         read_all(str(tmp_path), manifest.model_copy(update={"digest": kind}))
 
 
@@ -186,7 +186,7 @@ def test_the_list_of_suspects_is_read_or_refused(tmp_path_factory, content):
 def test_a_row_is_counted_or_listed_with_a_reason(tmp_path_factory, label, size):
     out = str(tmp_path_factory.mktemp("counted"))
     row = Row(id="row/0", image=b"", label=label, height=size[0], width=size[1], meta="{}")
-    file = dataset.write_file(out, "train/part-00000.parquet", [row])
+    file = dataset.write_file(out, "train/part-00000", [row])
     assert file is not None
     manifest = packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {})
     source = row_groups.open_split(out, manifest, "train")

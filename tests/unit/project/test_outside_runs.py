@@ -25,6 +25,7 @@ from pipelines.config import options, plain_yaml
 from pipelines.config.training import TrainConfig
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.models import checkpoint, model_directory
+from pipelines.regulation import ledger
 from pipelines.regulation.ledger import Ledger
 from pipelines.run import claims, lock, result_file, run_directory
 from tests.support.damage import as_file, changed, damaged
@@ -135,6 +136,7 @@ LEDGER = {
     "teacher-001.json": {"version": 1, "trial": "train", "cycle": 1, "soup": None},
     "end.json": {"version": 1, "trial": "train", "state": "finished"},
 }  # fmt: skip
+LEDGER[ledger.COPY] = {f"train/{name}": json.dumps(record) for name, record in LEDGER.items()}
 
 
 @pytest.mark.parametrize("name", LEDGER)

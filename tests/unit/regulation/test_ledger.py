@@ -12,7 +12,7 @@ from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.models import weight_files
 from pipelines.models.weights_reference import WeightsReference
-from pipelines.regulation.ledger import Average, Ensemble, Ledger, Student, Trial, TrialEnd
+from pipelines.regulation.ledger import Average, Ensemble, Ledger, Student, TeacherChoice, Trial, TrialEnd
 from pipelines.regulation.orchestrator import Orchestrator
 from pipelines.run.paths import RunPaths
 from tests.support.tasks import run_in_process
@@ -206,3 +206,37 @@ def test_records_are_listed_while_other_threads_add_some(tmp_path):
         seen.append(len(ledger.trials()))
     thread.join()
     assert seen == sorted(seen) and len(ledger.trials()) == 300
+
+
+@given(copied=st.integers(0, 3), cycles=st.integers(0, 3), ends=st.booleans())
+@settings(max_examples=25, deadline=None)
+def test_a_copy_spares_requests_and_changes_nothing(tmp_path_factory, copied, cycles, ends):
+    """The copy may be missing or lack the latest records, as a kill leaves it."""
+    run = str(tmp_path_factory.mktemp("run"))
+    written = Ledger(run)
+    records = [TRIAL, *(TeacherChoice(trial="a", cycle=cycle + 1, soup=None) for cycle in range(cycles))]
+    if ends:
+        records.append(TrialEnd(trial="a", state="finished"))
+    for number, record in enumerate(records, start=1):
+        written.write_once(record)
+        if number == copied or (ends and number == len(records)):
+            written.write_copy("a")
+    for found in (Ledger(run), Ledger(run, "a")):
+        assert found.trials() == [TRIAL] and found.find(TrialEnd, "a") == written.find(TrialEnd, "a")
+        assert found.of(TeacherChoice, "a") == written.of(TeacherChoice, "a")
+
+
+def test_a_finished_trial_is_read_from_its_copy_alone(tmp_path):
+    actor = Orchestrator(str(tmp_path))
+    actor.register(TRIAL)
+    actor.finish_trial(TrialEnd(trial="a", state="finished"))
+    (tmp_path / "ledger/a/trial.json").unlink()
+    assert Ledger(str(tmp_path)).trials() == [TRIAL]
+
+
+def test_one_trial_is_read_without_the_others(tmp_path):
+    ledger = Ledger(str(tmp_path))
+    for name in ("a", "b"):
+        ledger.write_once(TRIAL.model_copy(update={"trial": name}))
+    storage.write_bytes(f"{tmp_path}/ledger/b/end.json", b"damaged")
+    assert [trial.trial for trial in Ledger(str(tmp_path), "a").trials()] == ["a"]

@@ -34,7 +34,8 @@ rows = st.lists(
 def tallied(items, path="train/part-00000.parquet", first=0):
     tally = RelabelCounts.zeros(CLASSES)
     for number, item in enumerate(items, start=first):
-        tally.add(item, f"row-{number}", path)
+        tally.add(item, f"row-{number}")
+    tally.set_path(path)
     return tally
 
 
@@ -49,6 +50,8 @@ def test_parts_that_travel_as_json_add_up_to_the_whole(items, cut):
     assert (total.pairs == whole.pairs).all() and np.allclose(total.class_quality, whole.class_quality)
     scored = sorted((suspect.quality, suspect.id) for suspect in total.worst)
     assert scored == sorted((suspect.quality, suspect.id) for suspect in whole.worst)
+    files = {suspect.id: f"train/part-{int(suspect.id[4:]) >= cut:05d}.parquet" for suspect in total.worst}
+    assert {suspect.id: suspect.path for suspect in total.worst} == files
 
 
 def test_the_worst_rows_are_kept_with_where_they_are():

@@ -14,8 +14,15 @@ masks = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, max_side=12))
 
 @given(masks)
 def test_pycocotools_reads_the_same_mask_back(mask):
-    encoded = coco.frPyObjects({"size": list(mask.shape), "counts": coco_counts(mask)}, *mask.shape)
+    encoded = {"size": list(mask.shape), "counts": coco_counts(mask)}
     assert (coco.decode(encoded) == mask).all()
+    assert encoded["counts"] == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+
+
+def test_long_runs_and_rising_and_falling_ones_are_those_of_pycocotools():
+    rows, columns = np.mgrid[:300, :500]
+    for mask in (rows * columns % 977 < 400, (rows - 150) ** 2 + (columns - 250) ** 2 < 9000, rows < 0, rows >= 0):
+        assert coco_counts(mask) == coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
 
 
 @given(masks)

@@ -3,8 +3,10 @@
 import inspect
 import json
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
 
 import pipelines.run.ray_train
+from pipelines.regulation import tasks
 from pipelines.run import ray_internals, ray_settings
 from tests.support.commands import ROOT
 
@@ -130,6 +133,12 @@ def test_a_cluster_file_is_filled_as_ray_up_does_and_checked():
         ray_internals.prepared_cluster_file(minimal | {"head_node_type": "none"})
 
 
+def test_ray_marks_its_head_with_the_resource_that_we_look_for():
+    from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+
+    assert tasks.HEAD_RESOURCE == HEAD_NODE_RESOURCE_NAME
+
+
 def test_the_list_for_prometheus_is_a_plain_file_name():
     assert Path(ray_internals.PROMETHEUS_FILE).name == ray_internals.PROMETHEUS_FILE
     assert ray_internals.PROMETHEUS_FILE.endswith(".json")
@@ -150,3 +159,39 @@ def test_ray_reads_the_variables_that_we_set():
     native = Path(ray._raylet.__file__).read_bytes()
     for name in (ray_settings.AUTHENTICATION.name, ray_settings.TOKEN_FILE, ray_settings.SPILL_FOLDER):
         assert name.encode() in native, name
+
+
+TAKEN = [
+    "ray_job.py", "constraints.txt", "pipelines/data/dataset.py", "pipelines/config/presets/lapa.yaml",
+    "dmlcsr/taxonomy/files/lapa.yaml", "portraits.yaml", "boxes.json", "boxes.csv", "cluster/demo.py",
+    "configs/data/train.yaml",
+]  # fmt: skip
+LEFT = [
+    "raw/LaPa/train/images/a.txt", "data/lapa/dataset.json", "photos/list.txt", "labelled/classes.json",
+    "tutorial/run/config.yaml", "runs/first/result.json", "demo/report.html", ".stack/env", ".venv/pyvenv.cfg",
+    ".git/config", "mine/a.jpg", "mine/b.png", "c.heic", "set.parquet", "LaPa.tar.gz", "LaPa.zip", "best.pth",
+    "model/model.safetensors", "face.onnx", "tests/data/losses.npz", "pipelines/__pycache__/plan.pyc",
+]  # fmt: skip
+
+
+def test_a_job_takes_code_and_settings_along_and_no_data(tmp_path):
+    """What is packed is what Ray's own function packs of such a folder."""
+    from ray._private.runtime_env import packaging
+
+    tree, package = tmp_path / "tree", tmp_path / "package.zip"
+    for name in (*TAKEN, *LEFT):
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_text(name)
+    for name in (".rayignore", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    packaging.create_package(str(tree), package, include_gitignore=True)
+    with zipfile.ZipFile(package) as packed:
+        names = {name for name in packed.namelist() if not name.endswith("/")}
+    assert names == {*TAKEN, ".rayignore", ".gitignore"}
+
+
+def test_no_file_that_the_program_needs_is_left_behind():
+    needed = ("dmlcsr/", "pipelines/", "cluster/", "ray_job.py", "constraints.txt", "pyproject.toml")
+    command = ["git", "ls-files", "--cached", "--ignored", "--exclude-from=.rayignore"]
+    left = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert left and not [name for name in left if name.startswith(needed)]

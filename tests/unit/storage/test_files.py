@@ -68,3 +68,27 @@ def test_what_another_attempt_may_read_is_told_from_what_it_would_find_again(err
     with pytest.raises(UserError, match=r"cannot read /data/x") as raised, storage.user_errors("read", "/data/x"):
         raise error
     assert type(raised.value) is kind
+
+
+def test_what_was_read_at_once_is_known_without_a_request_until_the_block_ends(tmp_path):
+    there, empty, missing, other = (f"{tmp_path}/{name}" for name in ("there", "empty", "missing", "other"))
+    storage.write_bytes(there, b"1")
+    storage.write_bytes(empty, b"")
+    with storage.prefetched([there, empty, missing]):
+        storage.write_bytes(missing, b"new")
+        storage.write_bytes(other, b"3")
+        storage.delete(there)
+        assert storage.read_bytes(there) == b"1" and storage.read_bytes(empty) == b""
+        assert [storage.exists(uri) for uri in (there, empty, missing, other)] == [True, True, False, True]
+        with pytest.raises(UserError, match="it does not exist"):
+            storage.read_bytes(missing)
+        with storage.prefetched([missing]):
+            assert storage.read_bytes(missing) == b"new" and storage.exists(there)
+        assert storage.read_bytes(other) == b"3"
+    assert storage.read_bytes(missing) == b"new" and not storage.exists(there)
+
+
+def test_names_in_a_folder(tmp_path):
+    for name in ("a/x", "b", ".hidden"):
+        storage.write_bytes(f"{tmp_path}/{name}", b"")
+    assert storage.list_names(str(tmp_path)) == ["a", "b"] and storage.list_names(f"{tmp_path}/none") == []

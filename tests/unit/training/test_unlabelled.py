@@ -20,7 +20,7 @@ def faces(tmp_path_factory):
     out = str(tmp_path_factory.mktemp("faces") / "data")
     image = cv2.imencode(".png", np.zeros((32, 32, 3), np.uint8))[1].tobytes()
     rows = [Row(id=f"{n}", image=image, label=None, height=32, width=32, meta="{}") for n in range(40)]
-    files = {split: [dataset.write_file(out, f"{split}/part-00000.parquet", rows)] for split in SPLITS}
+    files = {split: [dataset.write_file(out, f"{split}/part-00000", rows)] for split in SPLITS}
     packing.write_manifest(out, None, files, [], {"command": "ingest"})
     return out
 
