@@ -27,7 +27,7 @@ def damaged_rows(faces, tmp_path_factory):
     rows["train"][5]["image"] = b"no image"
     rows["train"][40]["label"] = None
     rows["val"][2]["label"] = rows["val"][2]["label"][:40]
-    files = {split: [dataset.write_file(out, f"{split}/part-00000.parquet", rows[split])] for split in rows}
+    files = {split: [dataset.write_file(out, f"{split}/part-00000", rows[split])] for split in rows}
     packing.write_manifest(out, CELEBAMASK_HQ, files, [], {"command": "test"})
     return out, {split: [row["id"] for row in rows[split]] for split in rows}
 

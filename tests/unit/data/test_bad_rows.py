@@ -1,6 +1,7 @@
 """Rows that cannot be used: what takes their place in a training, and what is known about them."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def make_source(out, damage):
     rows = make_rows()
     for number, reason in damage.items():
         rows[number] |= DAMAGE[reason]
-    file = dataset.write_file(str(out), "train/part-00000.parquet", rows, rows_per_group=5)
+    file = dataset.write_file(str(out), "train/part-00000", rows, rows_per_group=5)
     manifest = packing.write_manifest(str(out), LAPA, {"train": [file]}, [], {}, rows_per_group=5)
     return row_groups.open_split(str(out), manifest, "train")
 
@@ -122,7 +123,7 @@ def test_rows_in_order_have_a_reason_where_they_cannot_be_used(tmp_path):
 
 def test_what_the_storage_does_not_give_is_no_bad_row(tmp_path):
     source = make_source(tmp_path, {})
-    (tmp_path / "train/part-00000.parquet").unlink()
+    Path(source.files[0]).unlink()
     ts = make_stream(source, str(tmp_path / "records"))
     with pytest.raises(UserError, match="does not exist"):
         ts.decode_chunk(0, 0)

@@ -47,7 +47,7 @@ def test_a_plan_names_the_largest_pool(tmp_path):
     for pool, expected in ((ActorsConfig(), max(2, os.cpu_count())), (ActorsConfig(max_actors=7), 7)):
         found = plan.run("predict", PredictConfig(**photos, actors=pool))
         assert found["work"] == {"images": 1, "actors_at_most": expected} and found["missing"] == []
-        assert found["needs"] == {"cpus": 2, "gpus": 0, "process_bytes": 0}
+        assert found["needs"] == {"cpus": 2, "gpus": 0, "process_bytes": 0, "num_workers": 1, "worker_cpus": 1}
 
 
 def needs(**given):

@@ -201,7 +201,7 @@ def test_a_row_is_counted_or_listed_with_a_reason(tmp_path_factory, label, size)
 def test_a_row_is_trained_on_and_scored_or_left_out_with_a_reason(tmp_path_factory, image, label, size):
     out = str(tmp_path_factory.mktemp("trained"))
     row = Row(id="row/0", image=image, label=label, height=size[0], width=size[1], meta="{}")
-    file = dataset.write_file(out, "train/part-00000.parquet", [row])
+    file = dataset.write_file(out, "train/part-00000", [row])
     assert file is not None
     manifest = packing.write_manifest(out, CELEBAMASK_HQ, {"train": [file]}, [], {})
     source = row_groups.open_split(out, manifest, "train")
