@@ -131,7 +131,7 @@ def _s3_names(fs: Any, path: str) -> list[str]:
     bucket, _, key = path.partition("/")
     prefix = f"{key}/" if key else ""
     try:
-        page = fs.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, Delimiter="/")
+        page = fs.call_s3("list_objects_v2", fs.req_kw, Bucket=bucket, Prefix=prefix, Delimiter="/")
     except ClientError as error:
         raise translate_boto_error(error) from error
     found = [entry["Key"] for entry in page.get("Contents", [])]

@@ -58,6 +58,8 @@ class Proxy:
         """Returns the answer that the proxy gives to a request instead of passing it on; None: it passes it on."""
         self.requests: list[tuple[str, str]] = []
         """(method, path and query) of all requests."""
+        self.headers: list[dict[str, str]] = []
+        """The headers of all requests, with names in lower case."""
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -90,6 +92,8 @@ class Proxy:
                 return
             method, target, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
             self.requests.append((method, target))
+            lines = (line.partition(":") for line in head.decode().splitlines()[1:] if line)
+            self.headers.append({name.lower(): value.strip() for name, _, value in lines})
             if (given := self.rule(method, target)) is not None:
                 client.sendall(given)
                 _drain(client)
