@@ -200,9 +200,9 @@ def manifest_uri(dataset: str) -> str:
 def read_manifest(dataset: str) -> Manifest:
     """Reads and checks the manifest. Raises UserError if the folder is not a finished data set of a known version."""
     uri = manifest_uri(dataset)
-    if not storage.exists(uri):
+    content = storage.find_json(uri)
+    if content is None:
         raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
-    content = storage.read_json(uri)
     if (version := content.get("format_version")) not in (1, 2, FORMAT_VERSION):
         raise UserError(f"{uri} has format version {version!r}; this release reads 1 to {FORMAT_VERSION}")
     if version != FORMAT_VERSION:

@@ -51,5 +51,6 @@ def refuse_wrong_sides(dataset: str, content: Mapping[str, Any]) -> None:
     parent = lineage.get("data")
     if lineage.get("command") == "relabel" and isinstance(parent, str):
         manifest = storage.join(parent, "dataset.json")
-        if storage.exists(manifest) and (found := storage.read_json(manifest)).get("format_version") in (1, 2):
+        found = storage.find_json(manifest) or {}
+        if found.get("format_version") in (1, 2):
             refuse_wrong_sides(parent, found)

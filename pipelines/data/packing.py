@@ -127,7 +127,7 @@ def run_once(
     console.forward_logs_to_driver()
     shard = Shard(*json.loads(row["shard"]))
     receipt = storage.join(out, receipts, f"{shard.name}.json")
-    found = storage.read_json(receipt) if storage.exists(receipt) else {}
+    found = storage.find_json(receipt) or {}
     is_kept = (found.get("format_version"), found.get("work")) == (RECEIPT_VERSION, shard.digest())
     answer = found["answer"] if is_kept else work(shard)
     if not is_kept:
@@ -244,10 +244,11 @@ def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> N
 def read_problems(out: str, table: str) -> list[SampleProblem]:
     """Reads `<table>/part-00000.parquet`; no file means no problems. Raises UserError if it is no such table."""
     uri = storage.join(out, table, "part-00000.parquet")
-    if not storage.exists(uri):
+    data = storage.find_bytes(uri)
+    if data is None:
         return []
     with storage.user_errors("read", uri):
-        found = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+        found = pq.read_table(io.BytesIO(data))
         if found.schema.remove_metadata() != PROBLEM_SCHEMA or any(column.null_count for column in found.columns):
             raise ValueError("it has other columns than a table of problems")
         rows: list[SampleProblem] = found.to_pylist()

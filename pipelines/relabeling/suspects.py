@@ -59,7 +59,8 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     marker = storage.join(folder, COCO)
     if num and not found:
         logger.info("no row had a label, so suspects cannot be ranked")
-    if not found or (storage.exists(marker) and len(storage.read_json(marker)["images"]) == len(found)):
+    written = storage.find_json(marker) or {}
+    if not found or len(written.get("images", [])) == len(found):
         return
     storage.delete_folder(folder)
     after, before = _Coco(taxonomy, f"labels of {out}"), _Coco(taxonomy, f"labels before {out}")

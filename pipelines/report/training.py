@@ -39,7 +39,7 @@ def sections(uri: str, config: TrainConfig) -> Sections:
 
 def overview(uri: str, config: TrainConfig, state: Mapping[str, Any]) -> str:
     environment = RunPaths(uri).environment
-    software = storage.read_json(environment) if storage.exists(environment) else {}
+    software = storage.find_json(environment) or {}
     score = state[VAL_MEAN_F1]
     searched = trials.searched(config.search) if isinstance(config, TuneConfig) else {}
 
@@ -166,9 +166,10 @@ def evaluation(folder: str, budget: int) -> Sections:
 
 
 def confusion(uri: str) -> str:
-    if not storage.exists(uri):
+    data = storage.find_bytes(uri)
+    if data is None:
         return ""
-    names, *rows = csv.reader(io.StringIO(storage.read_bytes(uri).decode()))
+    names, *rows = csv.reader(io.StringIO(data.decode()))
     counts = [[int(value) for value in row[1:]] for row in rows]
     return page.heat_map("Rows: truth; columns: prediction; percent of the truth's pixels", names[1:], counts)
 

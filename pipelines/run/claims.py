@@ -42,11 +42,12 @@ class Claimed(NamedTuple, Generic[ConfigT]):
 def read_claim(out: str) -> Claim | None:
     """The claim of an output, None if there is none. Raises OutputTakenError if it cannot be read."""
     uri = RunPaths(out).claim
-    if not storage.exists(uri):
+    data = storage.find_bytes(uri)
+    if data is None:
         values = release_0_1.claim_values(out)
         return None if values is None else Claim.model_validate(values)
     try:
-        content = storage.read_json(uri)
+        content = storage.parse_json(uri, data)
     except UserError as error:
         raise OutputTakenError(f"{error}; choose another --out") from error
     if (version := content.get("format_version")) != FORMAT_VERSION:

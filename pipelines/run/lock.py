@@ -219,10 +219,11 @@ def _write(out: str, owner: Owner) -> None:
 
 
 def _read(uri: str) -> Owner | None:
-    if not storage.exists(uri):
+    data = storage.find_bytes(uri)  # if the storage fails, the owner is not known to be damaged
+    if data is None:
         return None
     try:
-        return _OWNER.validate_python(storage.read_json(uri))
+        return _OWNER.validate_python(storage.parse_json(uri, data))
     except (ValidationError, UserError):
         logger.warning("%s is damaged; its owner counts as dead", uri)
         # All drivers derive the same id from `uri`, so only one of them succeeds this owner. No process has pid 0.

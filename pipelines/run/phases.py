@@ -52,10 +52,11 @@ def enter(out: str, kind: Kind, cycle: int | None = None) -> None:
 def read(out: str) -> Sequence[Phase]:
     """All phases, the present one last. Empty if there is no `phases.json` or if it is damaged."""
     uri = RunPaths(out).phases
-    if not storage.exists(uri):
+    data = storage.find_bytes(uri)
+    if data is None:
         return []
     try:
-        return _PHASES.validate_python(storage.read_json(uri).get("phases"))
+        return _PHASES.validate_python(storage.parse_json(uri, data).get("phases"))
     except (ValidationError, UserError):
         return []
 

@@ -57,7 +57,7 @@ def claim_values(out: str) -> dict[str, Any] | None:
 
 def _json(uri: str) -> dict[str, Any]:
     try:
-        return storage.read_json(uri) if storage.exists(uri) else {}
+        return storage.find_json(uri) or {}
     except UserError as error:
         raise OutputTakenError(f"{error}; choose another --out") from error
 

@@ -37,9 +37,7 @@ def run_and_record(command: str, config: ConfigT, run: Callable[[ConfigT], Resul
 
 def read(out: str) -> dict[str, Any]:
     """The content of `result.json` in `out`; empty if there is no such file."""
-    uri = RunPaths(out).result
-    content: dict[str, Any] = storage.read_json(uri) if storage.exists(uri) else {}
-    return content
+    return storage.find_json(RunPaths(out).result) or {}
 
 
 def finished_result(out: str, command: str) -> dict[str, Any] | None:

@@ -83,10 +83,11 @@ def write_metrics(out: str, history: Sequence[EpochMetrics]) -> None:
 def read_metrics(out: str) -> list[EpochMetrics]:
     """The epochs that `write_metrics` wrote; empty before the first is done. Raises UserError if they are damaged."""
     uri = RunPaths(out).metrics
-    if not storage.exists(uri):
+    data = storage.find_bytes(uri)
+    if data is None:
         return []
     try:
-        return as_history([json.loads(line) for line in storage.read_bytes(uri).splitlines()])
+        return as_history([json.loads(line) for line in data.splitlines()])
     except (ValueError, RecursionError) as error:
         raise UserError(f"{uri} is damaged: {str(error).splitlines()[0]}") from error
 

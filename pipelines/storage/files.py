@@ -42,14 +42,30 @@ def exists(uri: str) -> bool:
 
 def read_bytes(uri: str) -> bytes:
     """The whole object. Raises UserError if it does not exist or cannot be read."""
-    fs, path = filesystem(uri)
     with user_errors("read", uri):
-        data = known(uri)
-        if data is None:
-            data = fs.cat_file(path, **in_one_request(uri))
-        if isinstance(data, FileNotFoundError):
-            raise data
-        return bytes(data)
+        return _read(uri)
+
+
+def find_bytes(uri: str) -> bytes | None:
+    """The whole object, or None if it does not exist. On S3 this is one request; `exists` before a read would add two.
+
+    Raises UserError if it cannot be read.
+    """
+    with user_errors("read", uri):
+        try:
+            return _read(uri)
+        except FileNotFoundError:
+            return None
+
+
+def _read(uri: str) -> bytes:
+    data = known(uri)
+    if data is None:
+        fs, path = filesystem(uri)
+        data = fs.cat_file(path, **in_one_request(uri))
+    if isinstance(data, FileNotFoundError):
+        raise data
+    return bytes(data)
 
 
 def list_files(uri: str) -> list[str]:
@@ -220,8 +236,19 @@ def write_json(uri: str, value: Any) -> None:
 
 def read_json(uri: str) -> dict[str, Any]:
     """The JSON object at `uri`. Raises UserError if the file is missing or holds anything else."""
+    return parse_json(uri, read_bytes(uri))
+
+
+def find_json(uri: str) -> dict[str, Any] | None:
+    """The JSON object at `uri`, or None if there is no file. Raises UserError if the file holds anything else."""
+    data = find_bytes(uri)
+    return None if data is None else parse_json(uri, data)
+
+
+def parse_json(uri: str, data: bytes) -> dict[str, Any]:
+    """The JSON object in the content of `uri`. Raises UserError if it is anything else."""
     try:
-        value = json.loads(read_bytes(uri))
+        value = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{uri} is not valid JSON ({error}); it may be half-written or not ours") from error
     if not isinstance(value, dict):

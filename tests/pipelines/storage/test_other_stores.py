@@ -4,6 +4,7 @@ import pytest
 
 from cluster.object_store import client, object_store
 from pipelines import storage
+from pipelines.data import dataset
 from pipelines.errors import UserError
 from pipelines.run import lock
 from pipelines.storage.s3 import PatientS3FileSystem
@@ -176,6 +177,23 @@ def test_without_the_right_to_delete_one_probe_stays(store, server):
     for _ in range(3):
         storage.check_writable("s3://others/probed/run")
     assert client(server.environment).find("others/probed") == ["others/probed/run.probe"]
+
+
+def test_what_may_be_missing_is_read_by_one_request(store):
+    storage.write_json("s3://others/found/one.json", {"a": 1})
+    store.requests.clear()
+    assert storage.find_json("s3://others/found/one.json") == {"a": 1}
+    assert storage.find_json("s3://others/found/none.json") is None
+    assert [method for method, _ in store.requests] == ["GET", "GET"]
+
+
+def test_a_finished_data_set_stays_finished_where_its_receipts_cannot_be_deleted(store, caplog):
+    storage.write_json("s3://others/made/receipts/train/part-00000.json", {})
+    refused = error_answer(403, "AccessDenied")
+    store.rule = lambda method, target: refused if method in ("DELETE", "POST") else None
+    dataset.finish_build("s3://others/made", {"rows": 1})
+    assert dataset.is_complete("s3://others/made") and storage.read_json("s3://others/made/dataset.json") == {"rows": 1}
+    assert "its receipts may be deleted at any time" in caplog.text
 
 
 def test_the_client_is_the_patient_one():
