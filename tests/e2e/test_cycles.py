@@ -42,7 +42,9 @@ def test_a_driver_killed_at_any_record_of_the_ledger_continues_to_the_same_weigh
     assert hashlib.sha256((out / "model/model.safetensors").read_bytes()).hexdigest() == undisturbed
     names = sorted(path.name for path in (out / "ledger/train").iterdir())
     wanted = [f"{kind}-{n:03d}.json" for kind in ("average", "ensemble", "student") for n in range(3)]
-    assert names == sorted({*wanted, "teacher-002.json", "end.json", "trial.json"} - {"average-000.json"})
+    assert names == sorted(
+        {*wanted, "teacher-002.json", "end.json", "records.json", "trial.json"} - {"average-000.json"}
+    )
 
 
 @pytest.mark.faults
@@ -77,7 +79,7 @@ def killed_and_continued(data, out, log, record):
     done = run_command(*arguments)
     assert done.code == 0, done.stderr
     names = sorted(str(path.relative_to(out / "ledger")) for path in (out / "ledger").rglob("*.json"))
-    kinds = ("average-001", "end", "ensemble-000", "ensemble-001", "student-000", "student-001", "trial")
+    kinds = ("average-001", "end", "ensemble-000", "ensemble-001", "records", "student-000", "student-001", "trial")
     assert names == [f"{trial}/{kind}.json" for trial in ("00000", "00001") for kind in kinds]
     return done.result
 
