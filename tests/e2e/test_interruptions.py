@@ -59,6 +59,7 @@ def store(raw, tmp_path_factory):
         yield store
 
 
+@pytest.mark.faults
 def test_an_ingest_outlasts_a_store_that_is_killed_and_comes_back(store, undisturbed, tmp_path):
     out = "s3://mortal/data"
     arguments = (*PAIRS, "--source", "s3://mortal/raw", "--out", out)

@@ -48,7 +48,7 @@ def score_by_hand(model, faces, split, tta=False):
     return scores(counts, CELEBAMASK_HQ)
 
 
-@pytest.mark.parametrize("tta", [False, True])
+@pytest.mark.parametrize("tta", [False, pytest.param(True, marks=pytest.mark.faults)])
 def test_the_actor_pool_gives_the_scores_of_a_plain_loop(model, faces, tmp_path, tta):
     config = EvaluateConfig(
         model=model, data=str(faces), split="train", out=str(tmp_path / "e"), tta=tta, num_overlays=0

@@ -95,6 +95,7 @@ def kept(ray_cluster):
     return ray.available_resources(), groups, actors, tasks
 
 
+@pytest.mark.faults
 def test_a_trial_that_loses_its_worker_is_begun_again_and_its_controller_replaces_nothing(faces, ray_cluster, tmp_path):
     """The controller of a trial that is stopped may outlive the worker; a place that it asked for then stays taken."""
     config = sweep(faces, tmp_path / "run", schedule=SMOKE["schedule"], csr={"num_cycles": 0}, num_trials=1)
