@@ -195,6 +195,7 @@ def test_a_row_is_counted_or_listed_with_a_reason(tmp_path_factory, label, size)
     assert scan.draw_row(source, row_groups.RowRange(0, 0, 0, 1)) == ("row/0", None)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @given(
     image=damaged(PICTURES), label=st.none() | damaged([LABEL]), size=st.tuples(*[st.integers(-(2**31), 2**31 - 1)] * 2)
 )
