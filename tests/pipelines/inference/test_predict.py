@@ -117,7 +117,7 @@ def test_another_model_needs_another_output(labelled, loose, tmp_path):
 
 def test_plans_of_few_pieces_give_the_same_result(labelled, tmp_path, monkeypatch):
     config, _, result = labelled
-    monkeypatch.setattr(predict, "PLAN_PIECES", 5)
+    monkeypatch.setattr(predict, "PLAN_PIECES", 6)
     again = predict.run(config.model_copy(update={"out": str(tmp_path / "out")}))
     assert {**again, "out": None} == {**result, "out": None}
 

@@ -195,7 +195,7 @@ def test_records_are_listed_while_other_threads_add_some(tmp_path):
     ended = threading.Event()
 
     def add() -> None:
-        for number in range(300):
+        for number in range(80):
             ledger.write_once(TRIAL.model_copy(update={"trial": f"t{number:03d}"}))
         ended.set()
 
@@ -205,7 +205,7 @@ def test_records_are_listed_while_other_threads_add_some(tmp_path):
     while not ended.is_set():
         seen.append(len(ledger.trials()))
     thread.join()
-    assert seen == sorted(seen) and len(ledger.trials()) == 300
+    assert seen == sorted(seen) and len(ledger.trials()) == 80
 
 
 @given(copied=st.integers(0, 3), cycles=st.integers(0, 3), ends=st.booleans())
