@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from botocore.exceptions import ClientError
-from s3fs.errors import translate_boto_error
 
 from pipelines.errors import UserError
 from pipelines.storage.causes import error_code
@@ -146,10 +144,7 @@ def _s3_names(fs: Any, path: str) -> list[str]:
     """
     bucket, _, key = path.partition("/")
     prefix = f"{key}/" if key else ""
-    try:
-        page = fs.call_s3("list_objects_v2", fs.req_kw, Bucket=bucket, Prefix=prefix, Delimiter="/")
-    except ClientError as error:
-        raise translate_boto_error(error) from error
+    page = fs.call_s3("list_objects_v2", fs.req_kw, Bucket=bucket, Prefix=prefix, Delimiter="/")
     found = [entry["Key"] for entry in page.get("Contents", [])]
     found += [entry["Prefix"].rstrip("/") for entry in page.get("CommonPrefixes", [])]
     # A folder that was made in a web console is an empty object with the name of the prefix.

@@ -8,24 +8,13 @@ from pipelines.data import dataset
 from pipelines.errors import UserError
 from pipelines.run import lock
 from pipelines.storage.s3 import PatientS3FileSystem
-from tests.support.commands import variables
-from tests.support.proxy import error_answer, ok_answer, proxy
+from tests.support.proxy import error_answer, ok_answer
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with object_store(tmp_path_factory.mktemp("others") / "objects") as running:
         client(running.environment).mkdir("others")
-        yield running
-
-
-@pytest.fixture
-def store(server):
-    """A proxy in front of a real server, which this process uses."""
-    with (
-        proxy(server.environment["AWS_ENDPOINT_URL"]) as running,
-        variables(dict(server.environment) | {"AWS_ENDPOINT_URL": running.endpoint}),
-    ):
         yield running
 
 

@@ -11,7 +11,7 @@ from pipelines.inference import photos
 from pipelines.ingest import rows
 from pipelines.ingest.raw_files import RawSample
 from tests.support.commands import variables
-from tests.support.proxy import error_answer, proxy
+from tests.support.proxy import error_answer
 
 OBJECT = "s3://refusing/x"
 READS = [
@@ -37,16 +37,6 @@ ANSWERS = [
 def server(tmp_path_factory):
     with object_store(tmp_path_factory.mktemp("refusing") / "objects") as running:
         client(running.environment).mkdir("refusing")
-        yield running
-
-
-@pytest.fixture
-def store(server):
-    """A proxy in front of a real server, which this process uses."""
-    with (
-        proxy(server.environment["AWS_ENDPOINT_URL"]) as running,
-        variables(dict(server.environment) | {"AWS_ENDPOINT_URL": running.endpoint}),
-    ):
         yield running
 
 
