@@ -25,6 +25,7 @@ from pipelines.ingest.label_files import LABEL
 from pipelines.ingest.parquet_columns import Columns, find_columns
 from pipelines.ingest.parquet_files import MAX_NAME_LENGTH, FileRows, inspect, opened, read_group, reading
 from pipelines.ingest.raw_files import RawSample
+from pipelines.ingest.split_lists import is_bad
 
 SUFFIX = ".parquet"
 _NUM_THREADS = 16
@@ -128,7 +129,7 @@ def _items(root: Root, files: Sequence[FileRows], columns: Columns) -> list[Item
 
 
 def _is_usable(name: str) -> bool:
-    return 0 < len(name) <= MAX_NAME_LENGTH and name.isprintable() and ".." not in PurePosixPath(name).parts
+    return 0 < len(name) <= MAX_NAME_LENGTH and not is_bad(PurePosixPath(name))
 
 
 def _prefixes(root: str, files: Sequence[FileRows]) -> list[str]:
