@@ -4,10 +4,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import combinations, count
+from itertools import combinations
 from typing import Any, TypedDict
 
 from dmlcsr.taxonomy import Taxonomy, match
+from pipelines import storage
 from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import MergeConfig
 from pipelines.data import dataset, packing, row_groups
@@ -83,12 +84,7 @@ def common_taxonomy(uris: Sequence[str], manifests: Sequence[Manifest]) -> Taxon
 
 def prefixes(uris: Sequence[str]) -> list[str]:
     """The last part of each URI, as `lapa`; a name that was used before gets a number, as `lapa-2`."""
-    names: list[str] = []
-    for uri in uris:
-        base = uri.rpartition("/")[2]
-        candidates = (base if number == 1 else f"{base}-{number}" for number in count(1))
-        names.append(next(name for name in candidates if name not in names))
-    return names
+    return storage.distinct_names([uri.rpartition("/")[2] for uri in uris])
 
 
 def make_shards(manifests: Sequence[Manifest]) -> list[Shard]:

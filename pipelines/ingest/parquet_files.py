@@ -46,10 +46,7 @@ def reading(uri: str) -> Iterator[None]:
         with storage.user_errors("read", uri):
             yield
     except UserError as error:
-        cause = error.__cause__
-        # Arrow raises a plain OSError without a number for content that contradicts itself.
-        is_damage = isinstance(cause, pa.ArrowException | ValueError) or (type(cause) is OSError and not cause.errno)
-        if not is_damage:
+        if not storage.is_damage(error.__cause__):
             raise
         raise BadSampleError("unreadable", " ".join(str(error).split())) from error
 

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -87,12 +86,8 @@ def id_prefixes(sources: Sequence[str]) -> list[str]:
     """The start of all ids of each source: its base name, numbered if an earlier source has the same; one has none."""
     if len(sources) == 1:
         return [""]
-    prefixes: list[str] = []
-    for source in sources:
-        base = printable(splits.composed(PurePosixPath(source).name or "root"))
-        names = (f"{base}/" if number == 1 else f"{base}-{number}/" for number in count(1))
-        prefixes.append(next(name for name in names if name not in prefixes))
-    return prefixes
+    names = [printable(splits.composed(PurePosixPath(source).name or "root")) for source in sources]
+    return [f"{name}/" for name in storage.distinct_names(names)]
 
 
 def _split_of(

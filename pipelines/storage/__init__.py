@@ -23,7 +23,15 @@ from pipelines.storage.files import (
 )
 from pipelines.storage.many import prefetched, read_many
 from pipelines.storage.outages import doubt_endpoint
-from pipelines.storage.uris import absolute, arrow_filesystem, filesystem, join, user_errors
+from pipelines.storage.uris import (
+    absolute,
+    arrow_filesystem,
+    distinct_names,
+    filesystem,
+    is_damage,
+    join,
+    user_errors,
+)
 
 __all__ = [
     "absolute",
@@ -32,11 +40,13 @@ __all__ = [
     "create_bytes",
     "delete",
     "delete_folder",
+    "distinct_names",
     "doubt_endpoint",
     "exists",
     "filesystem",
     "find_bytes",
     "find_json",
+    "is_damage",
     "is_empty",
     "join",
     "list_files",

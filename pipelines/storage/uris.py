@@ -1,8 +1,9 @@
 """Storage URIs, their file systems, and errors of storage as UserError."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import fsspec
@@ -41,6 +42,15 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *parts])
 
 
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, in their order; a name that was used before gets a number, as `lapa-2`."""
+    found: list[str] = []
+    for name in names:
+        candidates = (name if number == 1 else f"{name}-{number}" for number in count(1))
+        found.append(next(candidate for candidate in candidates if candidate not in found))
+    return found
+
+
 def filesystem(uri: str) -> tuple[fsspec.AbstractFileSystem, str]:
     """The fsspec file system of `uri` and the path inside it."""
     uri = absolute(uri)
@@ -75,9 +85,12 @@ def explained(action: str, uri: str, error: Exception) -> UserError:
     if isinstance(error, PermissionError | IsADirectoryError | FileExistsError):
         reason = error.strerror or str(error) or type(error).__name__
         return UserError(f"cannot {action} {uri}: {reason}; check the path and your credentials")
-    # pyarrow raises ValueError, or OSError without a code, for damaged Parquet files.
-    is_damage = isinstance(error, ValueError | pa.ArrowException) or (type(error) is OSError and error.errno is None)
-    return (UserError if is_damage else StorageFailedError)(f"cannot {action} {uri}: {error}")
+    return (UserError if is_damage(error) else StorageFailedError)(f"cannot {action} {uri}: {error}")
+
+
+def is_damage(error: BaseException | None) -> bool:
+    """True if an error is about the content of a file: pyarrow raises OSError without a number for some damage."""
+    return isinstance(error, ValueError | pa.ArrowException) or (type(error) is OSError and error.errno is None)
 
 
 @contextmanager

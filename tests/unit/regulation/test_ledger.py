@@ -1,6 +1,7 @@
 """The ledger and the orchestrator's decisions, as plain objects, without a cluster but for the averaging task."""
 
 import json
+import sys
 import threading
 
 import pytest
@@ -190,22 +191,31 @@ def test_two_trials_do_not_see_each_other(tmp_path, here):
     assert [record.trial for record in actor.ledger.of(Ensemble, "b")] == ["b"]
 
 
-def test_records_are_listed_while_other_threads_add_some(tmp_path):
+def test_records_are_listed_while_other_threads_add_some(tmp_path, monkeypatch):
     ledger = Ledger(str(tmp_path))
-    ended = threading.Event()
+    weights = WeightsReference(uri="w", sha256="0")
+    monkeypatch.setattr(storage, "write_bytes", lambda uri, data: None)  # records in memory are what threads share
+    ended, errors = threading.Event(), []
 
-    def add() -> None:
-        for number in range(80):
-            ledger.write_once(TRIAL.model_copy(update={"trial": f"t{number:03d}"}))
-        ended.set()
+    def read() -> None:
+        try:
+            while not ended.is_set():
+                ledger.of(Student, "a")
+        except RuntimeError as error:
+            errors.append(error)
 
-    thread = threading.Thread(target=add)
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=read)
     thread.start()
-    seen = []
-    while not ended.is_set():
-        seen.append(len(ledger.trials()))
-    thread.join()
-    assert seen == sorted(seen) and len(ledger.trials()) == 80
+    try:
+        for cycle in range(3000):
+            ledger.write_once(Student(trial="a", cycle=cycle, weights=weights, val_mean_f1=0.5))
+    finally:
+        ended.set()
+        thread.join()
+        sys.setswitchinterval(usual)
+    assert not errors and len(ledger.of(Student, "a")) == 3000
 
 
 @given(copied=st.integers(0, 3), cycles=st.integers(0, 3), ends=st.booleans())
