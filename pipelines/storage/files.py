@@ -84,13 +84,11 @@ def list_files(uri: str) -> list[str]:
 
 def list_names(uri: str) -> list[str]:
     """The sorted names in the folder `uri`, without those that begin with a dot; [] if there is no folder."""
-    fs, path = filesystem(uri)
     with user_errors("list", uri):
         try:
-            names = [name.rstrip("/").rpartition("/")[2] for name in fs.ls(path, detail=False)]
+            return sorted(name for name in _names(uri) if not name.startswith("."))
         except FileNotFoundError:
             return []
-    return sorted(name for name in names if not name.startswith("."))
 
 
 def _local_files(path: Path) -> list[str]:
@@ -125,30 +123,37 @@ def is_empty(uri: str, ignored: str = "") -> bool:
     Ignores names that begin with a dot, which killed writes leave behind, and names that begin with `ignored`. Raises
     UserError if the bucket does not exist, because some servers would create one for a mistyped name.
     """
-    fs, path = filesystem(uri)
     with user_errors("list", uri):
         try:
-            names = _s3_names(fs, path) if uri.startswith("s3://") else [entry.name for entry in Path(path).iterdir()]
+            return all(name.startswith((".", ignored or ".")) for name in _names(uri))
         except FileNotFoundError:
             if uri.startswith("s3://"):
-                bucket = path.partition("/")[0]
+                bucket = uri.removeprefix("s3://").partition("/")[0]
                 raise UserError(f"cannot write {uri}: there is no bucket {bucket}; create it first") from None
             return True
-    return all(name.startswith((".", ignored or ".")) for name in names)
 
 
-def _s3_names(fs: Any, path: str) -> list[str]:
-    """The first 1000 names in a folder, by one request that needs no rights outside of it.
+def _names(uri: str) -> Iterator[str]:
+    """Yields the names in a folder. On S3 one request gives up to 1000 names and needs no rights outside of the folder.
 
-    Raises FileNotFoundError if the bucket does not exist.
+    Raises FileNotFoundError if the folder or, on S3, the bucket does not exist.
     """
+    fs, path = filesystem(uri)
+    if not uri.startswith("s3://"):
+        yield from (entry.name for entry in Path(path).iterdir())
+        return
     bucket, _, key = path.partition("/")
     prefix = f"{key}/" if key else ""
-    page = fs.call_s3("list_objects_v2", fs.req_kw, Bucket=bucket, Prefix=prefix, Delimiter="/")
-    found = [entry["Key"] for entry in page.get("Contents", [])]
-    found += [entry["Prefix"].rstrip("/") for entry in page.get("CommonPrefixes", [])]
-    # A folder that was made in a web console is an empty object with the name of the prefix.
-    return [name.removeprefix(prefix) for name in found if name != prefix]
+    request = {"Bucket": bucket, "Prefix": prefix, "Delimiter": "/"}
+    while True:
+        page = fs.call_s3("list_objects_v2", fs.req_kw, **request)
+        found = [entry["Key"] for entry in page.get("Contents", [])]
+        found += [entry["Prefix"].rstrip("/") for entry in page.get("CommonPrefixes", [])]
+        # A folder that was made in a web console is an empty object with the name of the prefix.
+        yield from (name.removeprefix(prefix) for name in found if name != prefix)
+        if not page.get("IsTruncated"):
+            return
+        request["ContinuationToken"] = page["NextContinuationToken"]
 
 
 def check_writable(uri: str) -> None:

@@ -104,7 +104,7 @@ def test_rights_to_a_prefix_only_are_enough_to_begin_there(store):
         return None if is_inside else error_answer(403, "AccessDenied", method=method)
 
     store.rule = rule
-    assert storage.is_empty("s3://others/team/new")
+    assert storage.is_empty("s3://others/team/new") and storage.list_names("s3://others/team/new/ledger") == []
     storage.check_writable("s3://others/team/new")
     with pytest.raises(UserError, match="cannot list s3://others/else"):
         storage.is_empty("s3://others/else")
@@ -166,6 +166,15 @@ def test_without_the_right_to_delete_one_probe_stays(store, server):
     for _ in range(3):
         storage.check_writable("s3://others/probed/run")
     assert client(server.environment).find("others/probed") == ["others/probed/run.probe"]
+
+
+def test_a_folder_of_more_names_than_a_page_is_listed_whole(store):
+    uris = [f"s3://others/pages/{number:04d}" for number in range(1050)]
+    fs, _ = storage.filesystem("s3://others")
+    fs.pipe({uri.removeprefix("s3://"): b"" for uri in uris})
+    store.requests.clear()
+    assert storage.list_names("s3://others/pages") == [uri.rpartition("/")[2] for uri in uris]
+    assert len(store.requests) == 2
 
 
 def test_what_may_be_missing_is_read_by_one_request(store):
