@@ -82,17 +82,19 @@ def _of_colors(colors: label_files.Colors, config: IngestConfig, files: Mapping[
 
 
 def _source_taxonomy(config: IngestConfig) -> Taxonomy:
+    """The taxonomy that the user names, or that of the format. A file may state other sides than the format has."""
     own = FORMATS[config.format].taxonomy
-    if own is None and config.taxonomy is None:
-        raise UserError(f"--taxonomy is required for --format {config.format}: it says what the label ids mean")
-    if own is None:
-        return read_taxonomy(str(config.taxonomy))
-    if config.taxonomy is not None and (given := read_taxonomy(config.taxonomy)).classes != own.classes:
+    if config.taxonomy is None:
+        if own is None:
+            raise UserError(f"--taxonomy is required for --format {config.format}: it says what the label ids mean")
+        return own
+    given = read_taxonomy(config.taxonomy)
+    if own is not None and given.classes != own.classes:
         raise UserError(
             f"--taxonomy {config.taxonomy}: --format {config.format} has the classes of {own.name}, not those of "
             f"{given.name}; omit it"
         )
-    return own
+    return given
 
 
 def _source_mapping(config: IngestConfig, taxonomy: Taxonomy) -> SourceMapping | None:

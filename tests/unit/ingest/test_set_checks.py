@@ -1,5 +1,7 @@
 """What only the whole set shows: sides of another convention, ids in another order."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -106,3 +108,16 @@ def test_options_that_cannot_be_are_one_sentence(options, message):
     values = {"format": "pairs", "taxonomy": "celebamask_hq", "source": "/nowhere", "out": "/nowhere"} | options
     with pytest.raises(UserError, match=message):
         label_rules.label_reader(IngestConfig(**values))
+
+
+def test_a_file_may_state_other_sides_than_a_published_format_has(tmp_path):
+    content = CELEBAMASK_HQ.to_dict() | {"name": "swapped"}
+    content["pairs"] = [
+        {"viewer_left": pair["viewer_right"], "viewer_right": pair["viewer_left"]} for pair in content["pairs"]
+    ]
+    (tmp_path / "swapped.yaml").write_text(json.dumps(content))
+    values = {"format": "celebamask_hq", "source": "/nowhere", "out": "/nowhere"}
+    rules = label_rules.label_reader(IngestConfig(**values, taxonomy=str(tmp_path / "swapped.yaml")))
+    assert rules.target.sides == tuple((right, left) for left, right in CELEBAMASK_HQ.sides)
+    with pytest.raises(UserError, match="has the classes of celebamask_hq, not those of lapa; omit it"):
+        label_rules.label_reader(IngestConfig(**values, taxonomy="lapa"))
