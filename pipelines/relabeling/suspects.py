@@ -107,7 +107,8 @@ def _cases(out: str, found: Sequence[Suspect]) -> Iterator[WorstRow]:
         image = decode_image(row["image"])
         labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
         encoded, suffix = _upright(row["image"], image)
-        name = f"{number:04d}-{re.sub(r'[^A-Za-z0-9_-]', '_', row['id'])}.{suffix}"
+        short = re.sub(r"[^A-Za-z0-9_-]", "_", row["id"])[:100]  # an id may be longer than the name of a file
+        name = f"{number:04d}-{short}.{suffix}"
         yield WorstRow(suspect, name, encoded, image, *labels)
 
 
