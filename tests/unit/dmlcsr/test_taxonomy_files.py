@@ -34,7 +34,7 @@ def test_a_file_gives_classes_colours_pairs_groups_relations_and_mappings():
 def test_every_taxonomy_survives_json_and_has_colours_of_its_own(names, random):
     pairs = [names[start : start + 2] for start in range(1, len(names) - 1, 2)]
     given_colors = {
-        name: [random.randrange(256), 7 * number, 3] for number, name in enumerate(names) if number % 3 == 1
+        name: [random.randrange(256), 6 * number, 3] for number, name in enumerate(names) if number % 3 == 1
     }
     content = {
         "name": "any",
