@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+# A process per core. `loadfile` keeps the tests of a file, and what they share, in one process.
+UNIT = $(BIN)/python -m pytest -n auto --dist loadfile tests/unit
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up down demo test unit test-faults lint format typecheck reference bench
@@ -26,16 +28,17 @@ down: $(READY)  ## end what `make up` started; the objects stay
 demo: $(READY)  ## raw faces -> data set -> model -> scores -> better labels, as six jobs
 	$(BIN)/python -m cluster.demo demo
 
-# Two sessions: the clusters that the commands of e2e tests start need the cores of the one that pipeline tests share.
+# Three sessions: clusters that the commands of e2e tests start need the cores of the one that pipeline tests share.
 # Each recipe of several tools runs all of them, and fails if one did.
 test: $(READY)  ## unit, pipeline and end-to-end tests
 	@status=0; \
-	$(BIN)/python -m pytest -m "not faults" tests/unit tests/pipelines || status=1; \
+	$(UNIT) || status=1; \
+	$(BIN)/python -m pytest -m "not faults" tests/pipelines || status=1; \
 	$(BIN)/python -m pytest -m "not faults" tests/e2e || status=1; \
 	exit $$status
 
 unit: $(READY)  ## the tests that need neither a Ray cluster nor an S3 server
-	$(BIN)/python -m pytest tests/unit
+	$(UNIT)
 
 test-faults: $(READY)  ## kills and outages that take longer
 	@status=0; \

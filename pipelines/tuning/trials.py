@@ -6,6 +6,7 @@ from typing import TypedDict
 
 from pipelines import storage
 from pipelines.config.training import SearchConfig, TrainConfig, TuneConfig
+from pipelines.errors import RunFailedError, UserError
 from pipelines.run import result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths, trial_name
@@ -38,9 +39,9 @@ def mark_finished(out: str, result: TrialResult) -> None:
     result_file.write("train", out, result, 0, "done")
 
 
-def mark_failed(out: str, message: str) -> None:
+def mark_failed(out: str, error: UserError | RunFailedError) -> None:
     """Marks a trial as failed with an error sentence. A sweep that is continued tries it again."""
-    result_file.write("train", out, None, 1, message)
+    result_file.write("train", out, None, 2 if isinstance(error, UserError) else 1, str(error))
 
 
 def mark_stopped(out: str) -> None:
@@ -52,6 +53,14 @@ def failure(out: str) -> str:
     """The error sentence of a failed trial, or "" if it did not fail."""
     ended = result_file.read(out)
     return str(ended["message"]) if ended.get("exit_code") else ""
+
+
+def shared_fault(out: str) -> str | None:
+    """The error sentence of a trial that a UserError has ended: its data, its storage, or an option. None without one.
+
+    All trials of a sweep share these.
+    """
+    return failure(out) if result_file.read(out).get("exit_code") == 2 else None
 
 
 def searched(config: SearchConfig) -> dict[str, tuple[float, float]]:

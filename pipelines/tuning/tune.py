@@ -50,6 +50,7 @@ from pipelines.tuning.trials import (
     mark_failed,
     mark_finished,
     mark_stopped,
+    shared_fault,
 )
 
 logger = logging.getLogger(__name__)
@@ -185,8 +186,12 @@ def begun(out: str, config: TrainConfig, manifest: Manifest) -> TrainConfig:
 
 
 def search(config: TuneConfig, manifest: Manifest, num_concurrent: int) -> None:
-    """Runs all trials to their end, `num_concurrent` at a time. Raises RunFailedError if the sweep was interrupted."""
+    """Runs all trials to their end, `num_concurrent` at a time.
+
+    Raises RunFailedError if the sweep was interrupted, and UserError as soon as a trial meets a fault that all share.
+    """
     fs, path = storage.arrow_filesystem(config.out)
+    recorder = TrialRecorder(config)
     tuner = ray.tune.Tuner(
         ray.tune.with_resources(partial(run_trial, config, manifest), {"CPU": DRIVER_CPUS}),
         param_space=search_space(config),
@@ -196,11 +201,14 @@ def search(config: TuneConfig, manifest: Manifest, num_concurrent: int) -> None:
             storage_path=path,
             storage_filesystem=fs,
             verbose=0,
-            callbacks=[TrialRecorder(config)],
+            callbacks=[recorder],
+            stop=SharedFaultStopper(recorder),
             failure_config=ray.tune.FailureConfig(max_failures=config.workers.max_failures),
         ),
     )
     tuner.fit()
+    if recorder.shared_fault is not None:
+        raise UserError(recorder.shared_fault)
     runs = [RunPaths(config.out).trial(number) for number in range(config.num_trials)]
     with trials.prefetched(config):
         is_interrupted = any(state_of(run) is State.UNFINISHED for run in runs)
@@ -226,7 +234,7 @@ def run_trial(config: TuneConfig, manifest: Manifest, values: dict[str, Any]) ->
     except WorkersLostError:
         raise  # Tune starts the trial again, up to `workers.max_failures` times
     except (RunFailedError, UserError) as error:
-        mark_failed(out, str(error))
+        mark_failed(out, error)
 
 
 def replacing_nothing(config: TrainConfig) -> TrainConfig:
@@ -244,10 +252,15 @@ class TrialRecorder(ray.tune.Callback):
 
     def __init__(self, config: TuneConfig) -> None:
         self.config = config
+        self.shared_fault: str | None = None
+        """The sentence of a trial that failed by something that all trials share, such as the data set."""
 
     def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
         number = trial.config[TRIAL_NUMBER]
         out = RunPaths(self.config.out).trial(number)
+        self.shared_fault = self.shared_fault or shared_fault(out)
+        if self.shared_fault is not None:
+            return  # Tune ends the other trials; they were not stopped for their score, and continue with the sweep
         if state_of(out) in (State.UNFINISHED, State.STOPPED):
             if self.config.averages_students:
                 actor = orchestrator.connect(self.config.out)
@@ -261,8 +274,21 @@ class TrialRecorder(ray.tune.Callback):
         number = trial.config[TRIAL_NUMBER]
         times = self.config.workers.max_failures + 1
         reason = f"it lost its process or its workers {times} times; see {self.config.out}/tune"
-        mark_failed(RunPaths(self.config.out).trial(number), reason)
+        mark_failed(RunPaths(self.config.out).trial(number), RunFailedError(reason))
         logger.error("trial %s failed: %s", trial_name(number), reason)
+
+
+class SharedFaultStopper(ray.tune.Stopper):
+    """Ends a sweep in which a trial has met a fault that every other trial would meet too."""
+
+    def __init__(self, recorder: TrialRecorder) -> None:
+        self.recorder = recorder
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.recorder.shared_fault is not None
 
 
 def export_best_trial(config: TuneConfig) -> TuneResult:

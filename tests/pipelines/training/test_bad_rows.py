@@ -13,8 +13,10 @@ from pipelines.inference import evaluate
 from pipelines.models import setup
 from pipelines.run import phases, result_file
 from pipelines.run.paths import RunPaths
+from pipelines.run.states import State
+from pipelines.tuning import trials
 from tests.support.relabelling import read_split
-from tests.support.training import history, smoke
+from tests.support.training import history, smoke, sweep
 
 ONE_EPOCH = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}}
 TWO_WORKERS = {"workers": {"num_workers": 2}, "optimizer": {"batch_size": 2}}
@@ -95,3 +97,14 @@ def test_a_damaged_file_ends_a_training_at_once_with_one_sentence(ray_cluster, f
     assert train(config, tmp_path) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"error: cannot read {tmp_path}/data/train/part-")
     assert num_starts_of_workers(config.out) == 1
+
+
+def test_a_fault_that_all_trials_share_ends_a_sweep_with_its_sentence(ray_cluster, damaged_rows, tmp_path, capsys):
+    data, _ = damaged_rows
+    config = sweep(data, tmp_path / "run", max_bad_fraction=0.01, csr={"num_cycles": 0}, workers={"decode_tasks": 5})
+    # So many tasks leave room for one trial at a time.
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    assert ray_job.main(["tune", "--config", str(tmp_path / "sweep.yaml")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"error: 2 of the 48 train rows of {data} cannot be used, more than --max-bad-fraction")
+    assert [entry["state"] for entry in trials.trial_summaries(config)] == [State.FAILED], "the second one never began"
