@@ -10,7 +10,7 @@ from pipelines import storage
 from pipelines.relabeling.suspects import _TaskFiles
 
 
-@given(st.lists(st.text("x", max_size=30), min_size=1, max_size=20), st.integers(40, 100))
+@given(st.lists(st.text("x", max_size=30), min_size=1, max_size=20), st.integers(50, 100))
 def test_tasks_are_cut_into_files_below_the_limit_in_order(tmp_path_factory, texts, limit):
     folder = str(tmp_path_factory.mktemp("suspects"))
     tasks = _TaskFiles(folder, limit)
