@@ -282,6 +282,8 @@ class BenchConfig(Config):
         tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1), Metavar("NAME,...")
     ] = get_args(Benchmark)
     """Names of the measurements to make, as `stream,loss`."""
+    against: Uri | None = None
+    """JSON file of an earlier measurement; the table shows its ratios too."""
 
 
 class StatusConfig(Config):
