@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,9 @@ def images_per_second(batches: Iterator[Any]) -> float:
 def floor_per_second(train: TrainStream, epoch: int) -> float:
     """Images/s of TASKS processes that only decode, estimated from this process."""
     begin = time.perf_counter()
-    num_rows = sum(len(train.decode_chunk(epoch, chunk)["label"]) for chunk in range(4))
+    rows = train.share.num_taken
+    parts = islice(train.parts(epoch * rows, (epoch + 1) * rows), 4)
+    num_rows = sum(len(train.decode(part)["label"]) for part in parts)
     return TASKS * num_rows / (time.perf_counter() - begin)
 
 

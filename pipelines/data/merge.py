@@ -14,7 +14,7 @@ from pipelines.config.commands import MergeConfig
 from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.data.packing import SampleProblem, Shard
-from pipelines.data.row_groups import RowRange, SplitFiles
+from pipelines.data.row_groups import SplitFiles
 from pipelines.errors import UserError
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
@@ -140,11 +140,9 @@ def build(config: MergeConfig, manifests: Sequence[Manifest], taxonomy: Taxonomy
 
 def rows_of_file(source: SplitFiles, file: int, prefix: str) -> Iterator[Row]:
     """Yields the rows of a file in order, without the columns of `relabel`; one row group is in memory at a time."""
-    for number, group, num_rows in zip(*row_groups.list_groups(source), strict=True):
-        if number == file:
-            piece = RowRange(file, int(group), 0, int(num_rows))
-            for row in row_groups.read_rows(source, [piece], dataset.SCHEMA.names):
-                yield Row(**row | {"id": f"{prefix}/{row['id']}"})  # type: ignore[typeddict-item]
+    for group in source.groups.of_file(file):
+        for row in row_groups.read_rows(source, [source.groups.whole(group)], dataset.SCHEMA.names):
+            yield Row(**row | {"id": f"{prefix}/{row['id']}"})  # type: ignore[typeddict-item]
 
 
 def _problems(uris: Sequence[str], names: Sequence[str], table: str) -> list[SampleProblem]:

@@ -1,12 +1,14 @@
-"""Finds the row groups that hold given rows of an epoch, and reads these rows."""
+"""The files of a split as tasks receive them, and reads of their rows."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from threading import Lock
+from typing import Any, overload
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -14,112 +16,110 @@ from dmlcsr.taxonomy import Taxonomy
 from pipelines import storage
 from pipelines.config.base import Split
 from pipelines.data.dataset import SCHEMA, Manifest
-from pipelines.errors import UserError
+from pipelines.data.order import Groups, Integers, RowRange, fold_of
 
-Integers = npt.NDArray[np.int64]
-
-
-class RowRange(NamedTuple):
-    """Rows `start` to before `stop` of the row group `group` (its number in the file) of file `file`, from 0."""
-
-    file: int
-    group: int
-    start: int
-    stop: int
+__all__ = ["RowRange", "SplitFiles", "fold_of", "open_split", "read_pieces", "read_rows"]
+_READ_AT_ONCE = 16
+"""Maximum number of parts of row groups that are read at the same time."""
+_FOOTER_BYTES = 1 << 20
+"""Maximum number of bytes of the footers that a process keeps. In memory they take about 16 times as much."""
 
 
-@dataclass(frozen=True)
+class Names(Sequence[str]):
+    """Strings in one block of memory. Processes of a node that receive them from Ray share this block."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = pa.array(names, pa.string())
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        found: str | list[str]
+        found = self._names[index].to_pylist() if isinstance(index, slice) else self._names[index].as_py()
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class SplitFiles:
-    """The files of one split of a data set, with the row counts that locate each row group.
+    """The files of one split of a data set.
 
-    Every Ray task receives it, so it stores nothing per row group: there may be hundreds of thousands of them.
+    Every Ray task receives it. What has a value for each file is an array, which Ray stores once and gives to all tasks
+    of a node without copying it.
     """
 
-    files: tuple[str, ...]
-    file_rows: tuple[int, ...]
-    rows_per_group: int
-    """Number of rows in every row group; the last one of a file may have fewer."""
+    files: Names
+    """URIs of the files."""
+    file_bytes: Integers
+    groups: Groups
     taxonomy: Taxonomy | None
     """Classes of the labels; None if no row has a label."""
     digest: str
-    held_out: tuple[int, int] | None = None
-    """(k, K) with k from 1: the row groups k, k + K, k + 2K, ..., counted from 1, are not read. None: all are read."""
 
     @property
     def num_rows(self) -> int:
-        return int(list_groups(self).num_rows.sum())
+        return self.groups.num_rows
 
-
-def fold_of(group: Any, num_folds: int) -> Any:
-    """The folds, counted from 1, of row groups with these numbers in the split, counted from 0."""
-    return group % num_folds + 1
+    @property
+    def labels_taxonomy(self) -> Taxonomy:
+        """The classes of the labels, in a command that has checked that there are labels."""
+        assert self.taxonomy is not None, "a command that needs labels begins with labelled rows"
+        return self.taxonomy
 
 
 def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, int] | None = None) -> SplitFiles:
     files = manifest.splits.get(split, ())
-    uris = tuple(storage.join(uri, file.path) for file in files)
-    counts = tuple(file.num_rows for file in files)
-    return SplitFiles(uris, counts, manifest.rows_per_group, manifest.label_taxonomy, manifest.digest, held_out)
+    rows, sizes = (np.array([getattr(file, name) for file in files], np.int64) for name in ("num_rows", "num_bytes"))
+    return SplitFiles(
+        files=Names(storage.join(uri, file.path) for file in files),
+        file_bytes=sizes,
+        groups=Groups(rows, manifest.rows_per_group, held_out),
+        taxonomy=manifest.label_taxonomy,
+        digest=manifest.digest,
+    )
 
 
-class Groups(NamedTuple):
-    """Row groups of a split, in order, as arrays (G,): number of the file, number in the file, number of rows."""
+class _Footers:
+    """The footers of the files that this process has read last: with its footer known, a row group is one request."""
 
-    file: Integers
-    group: Integers
-    num_rows: Integers
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, str], pq.FileMetaData] = OrderedDict()
+        self._lock = Lock()
 
+    def find(self, key: tuple[str, str]) -> pq.FileMetaData | None:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+            return self._kept.get(key)
 
-@lru_cache(maxsize=4)
-def list_groups(source: SplitFiles) -> Groups:
-    """All row groups of a split, without those of the held-out fold."""
-    rows = np.array(source.file_rows, np.int64)
-    counts = -(-rows // source.rows_per_group)
-    file = np.repeat(np.arange(len(rows)), counts)
-    group = np.arange(len(file)) - (np.cumsum(counts) - counts)[file]
-    if source.held_out is not None:
-        fold, num_folds = source.held_out
-        kept = fold_of(np.arange(len(file)), num_folds) != fold
-        file, group = file[kept], group[kept]
-    return Groups(file, group, np.minimum(source.rows_per_group, rows[file] - group * source.rows_per_group))
+    def keep(self, key: tuple[str, str], footer: pq.FileMetaData) -> None:
+        with self._lock:
+            self._kept[key] = footer
+            while len(self._kept) > 1 and sum(kept.serialized_size for kept in self._kept.values()) > _FOOTER_BYTES:
+                self._kept.popitem(last=False)
 
 
-@lru_cache(maxsize=4)
-def _sequence(source: SplitFiles, seed: int | None, epoch: int) -> tuple[Integers, Integers]:
-    """(G,) order of the row groups in an epoch, not shuffled if `seed` is None, and (G + 1,) bounds of their rows."""
-    lengths = list_groups(source).num_rows
-    order = np.arange(len(lengths))
-    if seed is not None:
-        order = np.random.default_rng([seed, epoch]).permutation(order)
-    return order, np.concatenate([[0], np.cumsum(lengths[order])])
+_footers = _Footers()
 
 
-def locate_rows(source: SplitFiles, seed: int | None, epoch: int, start: int, stop: int) -> list[RowRange]:
-    """The parts of row groups that hold rows `start` to before `stop` of an epoch's sequence of rows."""
-    order, begins = _sequence(source, seed, epoch)
-    first = int(np.searchsorted(begins, start, side="right")) - 1
-    last = int(np.searchsorted(begins, stop))
-    groups = list_groups(source)
-    return [
-        RowRange(
-            file=int(groups.file[index]),
-            group=int(groups.group[index]),
-            start=max(0, start - begin),
-            stop=min(int(groups.num_rows[index]), stop - begin),
-        )
-        for index, begin in zip(order[first:last].tolist(), begins[first:last].tolist(), strict=True)
-    ]
+def _open(source: SplitFiles, number: int) -> pq.ParquetFile:
+    """Opens a file of a data set, without a request if its footer is known.
 
-
-@lru_cache(maxsize=64)
-def _open(uri: str, digest: str) -> pq.ParquetFile:
-    """An open file of a data set, cached. `digest` distinguishes data sets that were at the same URI one after another.
-
-    Raises UserError if the file has other columns than a data set.
+    Raises ValueError if the file has other columns than a data set.
     """
-    file = pq.ParquetFile(storage.open_input(uri), pre_buffer=True)
-    if not SCHEMA.equals(pa.schema(list(file.schema_arrow)[: len(SCHEMA)])):
-        raise UserError(f"{uri} is not a file of a data set: it has other columns")
+    uri = source.files[number]
+    key = uri, source.digest  # data sets may have been at the same URI one after another
+    footer = _footers.find(key)
+    opened = storage.open_input(uri, int(source.file_bytes[number]))
+    file = pq.ParquetFile(opened, metadata=footer, pre_buffer=True)
+    if footer is None:
+        if not SCHEMA.equals(pa.schema(list(file.schema_arrow)[: len(SCHEMA)])):
+            raise ValueError("it is not a file of a data set, because it has other columns")
+        _footers.keep(key, file.metadata)
     return file
 
 
@@ -138,11 +138,23 @@ def _read_group(file: pq.ParquetFile, piece: RowRange, columns: Sequence[str]) -
     return table.slice(piece.start, piece.stop - piece.start)
 
 
+def _read_piece(source: SplitFiles, piece: RowRange, columns: Sequence[str]) -> list[dict[str, Any]]:
+    with storage.user_errors("read", source.files[piece.file]), closing(_open(source, piece.file)) as file:
+        rows: list[dict[str, Any]] = _read_group(file, piece, columns).to_pylist()
+    return rows
+
+
+def read_pieces(
+    source: SplitFiles, pieces: Sequence[RowRange], columns: Sequence[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows of each piece, in order; the pieces are read side by side.
+
+    Raises UserError if a file cannot be read.
+    """
+    with ThreadPoolExecutor(_READ_AT_ONCE) as threads:
+        yield from threads.map(lambda piece: _read_piece(source, piece, columns), pieces)
+
+
 def read_rows(source: SplitFiles, pieces: Sequence[RowRange], columns: Sequence[str]) -> list[dict[str, Any]]:
     """Reads the rows of the pieces, in order. Raises UserError if a file cannot be read."""
-    rows: list[dict[str, Any]] = []
-    for piece in pieces:
-        uri = source.files[piece.file]
-        with storage.user_errors("read", uri):
-            rows += _read_group(_open(uri, source.digest), piece, columns).to_pylist()
-    return rows
+    return [row for rows in read_pieces(source, pieces, columns) for row in rows]

@@ -4,9 +4,9 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import cv2
 import numpy as np
@@ -16,13 +16,15 @@ from dmlcsr.predict import Predictor
 from dmlcsr.weights import ModelCard
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
-from pipelines.data import dataset, images, packing, row_groups, stream
+from pipelines.data import dataset, images, packing, row_groups
 from pipelines.data.dataset import Manifest
+from pipelines.data.decode_tasks import Columns
 from pipelines.data.images import encode_png
+from pipelines.data.ordered import OrderedRows
 from pipelines.data.packing import SampleProblem
 from pipelines.data.row_groups import SplitFiles
-from pipelines.data.stream import Columns
 from pipelines.errors import UserError
+from pipelines.inference.image_scores import Extremes, ImageScore, PartWriter, ScoredRow
 from pipelines.inference.overlay import comparison
 from pipelines.models import model_directory, scoring
 from pipelines.models.actors import ModelActor, map_batches_options, needs
@@ -33,31 +35,46 @@ from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
 SCORES = "scores.json"
-
-
-class ImageScore(NamedTuple):
-    """The mean F1 of one image over the classes that it shows. `row` is its number in the split."""
-
-    mean_f1: float
-    row: int
-    id: str
+MAX_LISTED = 10_000
+"""Maximum number of rows in the table of those that were left out. The scores of the images name all of them."""
 
 
 class ScoreActor(ModelActor):
-    """Turns a batch of decoded rows into one row: its counts, the score of each image, and the rows left out."""
+    """Turns a batch of decoded rows into one row: its counts, the scored rows, and the problems of those left out."""
 
     def __call__(self, batch: Columns) -> Columns:
         taxonomy = self.predictor.taxonomy
         total = Counts(taxonomy.num_classes)
-        scored = []
+        mean_f1: dict[int, float] = {}
         for index, counts in scoring.image_counts(self.predictor, batch):
             total += counts
-            row, name = int(batch["row"][index]), str(batch["id"][index])
-            scored.append(ImageScore(scores(counts, taxonomy).mean_f1 or 0.0, row, name))
-        problems = zip(batch["id"], batch["reason"], batch["detail"], strict=True)
-        bad = [SampleProblem(source=name, reason=reason, detail=detail) for name, reason, detail in problems if reason]
-        answer = {"counts": total.to_dict(), "images": scored, "bad": bad}
+            mean_f1[index] = scores(counts, taxonomy).mean_f1 or 0.0
+        found = list(zip(batch["row"].tolist(), batch["id"], batch["reason"], batch["detail"], strict=True))
+        rows = [
+            ScoredRow(row=row, id=name, mean_f1=mean_f1.get(index), reason=reason)
+            for index, (row, name, reason, _) in enumerate(found)
+        ]
+        bad = [SampleProblem(source=name, reason=reason, detail=detail) for _, name, reason, detail in found if reason]
+        answer = {"counts": total.to_dict(), "rows": rows, "bad": bad}
         return {"answer": np.array([json.dumps(answer)], object)}
+
+
+class SplitTally:
+    """The counts of a split, its best and worst images, and the rows that were left out, at most MAX_LISTED of them."""
+
+    def __init__(self, num_classes: int, num_extremes: int) -> None:
+        self.counts = Counts(num_classes)
+        self.extremes = Extremes(num_extremes)
+        self.num_bad = 0
+        self.bad: list[SampleProblem] = []
+
+    def add(self, counts: Counts, rows: Sequence[ScoredRow], bad: Sequence[SampleProblem]) -> None:
+        self.counts += counts
+        self.extremes.add(
+            ImageScore(row["mean_f1"], row["row"], row["id"]) for row in rows if row["mean_f1"] is not None
+        )
+        self.num_bad += len(bad)
+        self.bad += bad[: MAX_LISTED - len(self.bad)]
 
 
 class SplitScores(TypedDict):
@@ -95,13 +112,12 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     out = config.out or default_out(config, manifest)
     with claims.claim_anew("evaluate", config, out):
         with ray_session(needs(config.actors), [dataset.manifest_uri(config.data)]):
-            counts, ranking, bad = score_split(config, source, card)
-        write_bad_rows(out, config, source, bad)
-        result = as_result(scores(counts, manifest.taxonomy))
-        write_outputs(out, config, {**result, "num_bad_rows": len(bad)}, counts, ranking)
-        predictor = Predictor(parser, card, "cpu", config.tta)
-        write_overlays(out, config.num_overlays, source, predictor, ranking)
-    return {**result, "num_bad_rows": len(bad), "out": out}
+            tally = score_split(config, source, card, PartWriter(out, source.num_rows))
+        write_bad_rows(out, config, source, tally)
+        result = as_result(scores(tally.counts, manifest.taxonomy))
+        write_outputs(out, config, {**result, "num_bad_rows": tally.num_bad}, tally)
+        write_overlays(out, source, Predictor(parser, card, "cpu", config.tta), tally.extremes)
+    return {**result, "num_bad_rows": tally.num_bad, "out": out}
 
 
 def as_result(measured: Scores) -> SplitScores:
@@ -124,33 +140,30 @@ def default_out(config: EvaluateConfig, manifest: Manifest) -> str:
     return storage.join(RunPaths(run_uri).evaluations, name)
 
 
-def score_split(
-    config: EvaluateConfig, source: SplitFiles, card: ModelCard
-) -> tuple[Counts, list[ImageScore], list[SampleProblem]]:
-    """Returns the counts of the whole split, the score of each image, best first, and the rows that were left out."""
-    rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
+def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard, parts: PartWriter) -> SplitTally:
+    """Scores the whole split, and writes the scores of its images as they come."""
+    rows = OrderedRows(source=source, size=card.preprocessing.size).ray_dataset()
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
-    counts = Counts(card.architecture.num_classes)
-    ranking: list[ImageScore] = []
-    bad: list[SampleProblem] = []
+    tally = SplitTally(card.architecture.num_classes, config.num_overlays)
     for row in answers.iter_rows():
         answer = json.loads(row["answer"])
-        counts += Counts.from_dict(answer["counts"])
-        ranking += [ImageScore(*image) for image in answer["images"]]
-        bad += answer["bad"]
-        done = len(ranking) + len(bad)
+        tally.add(Counts.from_dict(answer["counts"]), answer["rows"], answer["bad"])
+        parts.add(answer["rows"])
+        done = tally.counts.num_images + tally.num_bad
         log_count(f"scored {done} of {source.num_rows} images", done, source.num_rows)
-    return counts, sorted(ranking, reverse=True), bad
+    return tally
 
 
-def write_bad_rows(out: str, config: EvaluateConfig, source: SplitFiles, bad: list[SampleProblem]) -> None:
+def write_bad_rows(out: str, config: EvaluateConfig, source: SplitFiles, tally: SplitTally) -> None:
     """Lists the rows that were left out. Raises UserError if no row is left."""
+    # The rows come in any order; one of them is named in the message.
+    bad = sorted(tally.bad, key=lambda problem: problem["source"])
     packing.write_problems(out, packing.QUARANTINE, bad)
     if not bad:
         return
-    share = f"{len(bad)} of the {source.num_rows} {config.split} rows of {config.data} cannot be used"
-    if len(bad) == source.num_rows:
+    share = f"{tally.num_bad} of the {source.num_rows} {config.split} rows of {config.data} cannot be used"
+    if tally.num_bad == source.num_rows:
         raise UserError(f"{share}; one of them: {packing.in_words(bad[0])}; {out}/{packing.QUARANTINE} lists them")
     logger.warning(
         "%s and are left out; one of them: %s; %s/%s lists them",
@@ -161,39 +174,35 @@ def write_bad_rows(out: str, config: EvaluateConfig, source: SplitFiles, bad: li
     )
 
 
-def write_outputs(
-    out: str, config: EvaluateConfig, result: Mapping[str, Any], counts: Counts, ranking: list[ImageScore]
-) -> None:
-    """Writes `scores.json`, `confusion.csv` (rows: truth, columns: prediction) and `images.csv`, best image first."""
+def write_outputs(out: str, config: EvaluateConfig, result: Mapping[str, Any], tally: SplitTally) -> None:
+    """Writes `scores.json`, with the best and the worst images, and `confusion.csv` (rows: truth, columns: prediction).
+
+    The best image comes first among the best, the worst among the worst.
+    """
     header = {"model": config.model, "data": config.data, "split": config.split, "tta": config.tta}
-    storage.write_json(storage.join(out, SCORES), {**header, **result})
+    extremes = {
+        kind: [image._asdict() for image in images]
+        for kind, images in (("best", tally.extremes.best), ("worst", tally.extremes.worst))
+    }
+    storage.write_json(storage.join(out, SCORES), {**header, **result, **extremes})
     names = list(result["f1"])
-    rows = [["", *names], *([name, *map(str, row)] for name, row in zip(names, counts.confusion, strict=True))]
-    _write_csv(storage.join(out, "confusion.csv"), rows)
-    _write_csv(
-        storage.join(out, "images.csv"),
-        [["id", "mean_f1"], *([image.id, f"{image.mean_f1:.6f}"] for image in ranking)],
-    )
-
-
-def _write_csv(uri: str, rows: list[list[str]]) -> None:
+    rows = [["", *names], *([name, *map(str, row)] for name, row in zip(names, tally.counts.confusion, strict=True))]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    storage.write_bytes(uri, text.getvalue().encode())
+    storage.write_bytes(storage.join(out, "confusion.csv"), text.getvalue().encode())
+    storage.delete(storage.join(out, "images.csv"))  # that of an earlier evaluation by release 0.1
 
 
-def write_overlays(out: str, num: int, source: SplitFiles, predictor: Predictor, ranking: list[ImageScore]) -> None:
-    """Writes `overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the `num` best and worst images."""
-    best, worst = ranking[:num], ranking[::-1][:num]
-    for kind, chosen in (("best", best), ("worst", worst)):
+def write_overlays(out: str, source: SplitFiles, predictor: Predictor, extremes: Extremes) -> None:
+    """Writes `overlays/{best,worst}-NN.png`: image, truth, prediction and errors of the best and worst images."""
+    for kind, chosen in (("best", extremes.best), ("worst", extremes.worst)):
         for number, image in enumerate(chosen, start=1):
             picture = _picture(source, predictor, image.row)
             storage.write_bytes(storage.join(out, "overlays", f"{kind}-{number:02d}.png"), picture)
 
 
 def _picture(source: SplitFiles, predictor: Predictor, number: int) -> bytes:
-    pieces = row_groups.locate_rows(source, None, 0, number, number + 1)
-    (row,) = row_groups.read_rows(source, pieces, ("image", "label"))
+    (row,) = row_groups.read_rows(source, source.groups.locate(number, number + 1), ("image", "label"))
     image, label = images.decode_image(row["image"]), images.decode_label(row["label"])
     predicted = predictor.label_map(image)
     large = cv2.resize(label, predicted.shape[::-1], interpolation=cv2.INTER_NEAREST)

@@ -59,14 +59,14 @@ def _files(sources: Sources) -> list[Shard]:
     """A shard for each file; the work of a shard is (start, stop, step) of row groups of its split."""
     shards = []
     for split, source in sources.items():
-        bounds = np.searchsorted(row_groups.list_groups(source).file, np.arange(len(source.files) + 1)).tolist()
-        shards += [Shard(split, file, (*bounds[file : file + 2], 1)) for file in range(len(source.files))]
+        groups = map(source.groups.of_file, range(len(source.files)))
+        shards += [Shard(split, file, (found.start, found.stop, 1)) for file, found in enumerate(groups)]
     return shards
 
 
 def _sample(sources: Sources) -> list[Shard]:
     """Shards of about _SAMPLED_GROUPS row groups, evenly spaced in each split."""
-    num_groups = {split: len(row_groups.list_groups(source).num_rows) for split, source in sources.items()}
+    num_groups = {split: source.groups.num_groups for split, source in sources.items()}
     step = -(-sum(num_groups.values()) // _SAMPLED_GROUPS)
     size = step * _SAMPLED_GROUPS // _TASKS
     return [
@@ -94,9 +94,9 @@ def _num_classes(source: SplitFiles) -> int:
 
 def count_groups(source: SplitFiles, split: Split, groups: range, class_map: ClassMap | None) -> SetCounts:
     """Counts the rows of row groups, given by their numbers in the split; one group is in memory at a time."""
-    counts, found = SetCounts.zeros(_num_classes(source)), row_groups.list_groups(source)
+    counts = SetCounts.zeros(_num_classes(source))
     for number in groups:
-        place = RowRange(int(found.file[number]), int(found.group[number]), 0, int(found.num_rows[number]))
+        place = source.groups.whole(number)
         rows = row_groups.read_rows(source, [place], ("id", "label", "height", "width"))
         for index, row in enumerate(rows):
             grid = _add(counts, row, source.taxonomy)
@@ -131,7 +131,7 @@ def random_picks(sources: Sources, num: int, seed: int) -> list[Pick]:
         index = int(np.searchsorted(ends, row, side="right"))
         split, source = list(sources.items())[index]
         first = row - int(ends[index]) + source.num_rows
-        picks += [Pick(split, place) for place in row_groups.locate_rows(source, None, 0, first, first + 1)]
+        picks += [Pick(split, place) for place in source.groups.locate(first, first + 1)]
     return picks
 
 

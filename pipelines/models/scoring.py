@@ -15,8 +15,8 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.predict import Predictor
 from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
+from pipelines.data.decode_tasks import Columns
 from pipelines.data.images import decode_label
-from pipelines.data.stream import Columns
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.run_directory import EpochMetrics
 
@@ -25,7 +25,7 @@ Reduce = Callable[[Tensor], None]
 
 
 def image_counts(predictor: Predictor, batch: Columns) -> Iterator[tuple[int, Counts]]:
-    """Yields (index in the batch, counts) for each usable row of a batch of `stream.ordered_rows`.
+    """Yields (index in the batch, counts) for each usable row of a batch of `OrderedRows`.
 
     Pixels are counted at the resolution of the row's label. Rows that cannot be used are left out.
     """
@@ -45,7 +45,7 @@ def validation_metrics(
 ) -> EpochMetrics:
     """The metrics of a validation, under the names with which they are stored; a further metric is one more entry here.
 
-    `batches` are those of `stream.ordered_rows`. With `reduce` each worker gives its own batches, and the metrics are
+    `batches` are those of `OrderedRows`. With `reduce` each worker gives its own batches, and the metrics are
     those of all workers. A score that is undefined because no class has a pixel is 0.
     """
     predictor = Predictor(network.decoupled(), card, str(device))

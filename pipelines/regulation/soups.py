@@ -15,8 +15,9 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.predict import normalize
 from dmlcsr.regulation import update_ensemble
 from pipelines.config.training import TrainConfig
-from pipelines.data import row_groups, stream
+from pipelines.data import row_groups
 from pipelines.data.dataset import Manifest
+from pipelines.data.ordered import OrderedRows
 from pipelines.models import scoring, setup
 from pipelines.models.weight_files import read_weights, write_weights
 from pipelines.regulation.ledger import SOUP, Ensemble, Soup, blend_shares
@@ -42,16 +43,15 @@ class SoupScorer:
         network.load_state_dict(dict(average))
         network.to(self.device)
         scoring.reestimate_batch_norm(network, self._images(), BATCH_NORM_BATCHES)
-        rows = stream.ordered_chunks(self.validation, self.card.preprocessing.size)
-        metrics = scoring.validation_metrics(network, self.card, self.device, rows)
+        rows = OrderedRows(source=self.validation, size=self.card.preprocessing.size)
+        metrics = scoring.validation_metrics(network, self.card, self.device, rows.chunks())
         return network.state_dict(), metrics[VAL_MEAN_F1]
 
     def _images(self) -> Iterator[Tensor]:
         """Yields normalized batches of the epoch that follows the initial phase."""
-        for chunk in range(self.train.chunks_per_epoch):
-            pixels = self.train.decode_chunk(self.config.schedule.epochs, chunk)["image"]
-            for batch in torch.from_numpy(pixels).split(self.config.optimizer.batch_size):
-                yield normalize(batch.to(self.device), self.card.preprocessing)
+        epoch = self.config.schedule.epochs
+        for batch in self.train.batches_here(epoch, epoch + 1):
+            yield normalize(torch.from_numpy(batch["image"]).to(self.device), self.card.preprocessing)
 
 
 def make_soup(settings: Mapping[str, Any], candidates: Sequence[Ensemble], cycle: int, prefix: str) -> Soup:

@@ -24,7 +24,7 @@ from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import RelabelledRow, Row
 from pipelines.data.images import Pixels, check_label, decode_image, decode_label, encode_png
 from pipelines.data.packing import SampleProblem, Shard
-from pipelines.data.row_groups import RowRange, SplitFiles
+from pipelines.data.row_groups import SplitFiles
 from pipelines.models.actors import load_predictor
 from pipelines.relabeling.counts import RelabelCounts
 
@@ -93,9 +93,7 @@ class _ShardActor:
         yield from self._predict(fold, waiting)
 
     def _load(self, source: SplitFiles, group: int) -> list[Sample | SampleProblem]:
-        groups = row_groups.list_groups(source)
-        piece = RowRange(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
-        rows = row_groups.read_rows(source, [piece], dataset.SCHEMA.names)
+        rows = row_groups.read_rows(source, [source.groups.whole(group)], dataset.SCHEMA.names)
         return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
 
     def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:

@@ -42,7 +42,7 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
         raise UserError(f"--folds trains models on {config.data}, whose faces have no labels; omit it")
     if config.splits != ("train",):
         raise UserError("--folds is for the training split: leave --splits at train")
-    groups = len(row_groups.list_groups(row_groups.open_split(config.data, manifest, "train")).num_rows)
+    groups = row_groups.open_split(config.data, manifest, "train").groups.num_groups
     if groups < config.folds:
         raise UserError(f"--folds {config.folds}: the training split of {config.data} has only {groups} row groups")
     for name, uri in (("init", training_config_of(config).init), ("teacher", training_config_of(config).teacher)):

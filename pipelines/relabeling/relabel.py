@@ -178,7 +178,7 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
 
 def make_shards(split: Split, source: SplitFiles, manifest: Manifest) -> list[Shard]:
     """Ranges `[first, last + 1]` of row groups, for files of about FILE_BYTES. The data set alone decides them."""
-    num_groups = len(row_groups.list_groups(source).num_rows)
+    num_groups = source.groups.num_groups
     if not num_groups:
         return []
     num_bytes = sum(file.num_bytes for file in manifest.splits[split])

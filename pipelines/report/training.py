@@ -161,7 +161,7 @@ def evaluation(folder: str, budget: int) -> Sections:
     return [
         (f"Scores: {name}", body),
         (f"Confusion: {name}", confusion(storage.join(folder, "confusion.csv"))),
-        (f"Best and worst images: {name}", pictures(folder, budget)),
+        (f"Best and worst images: {name}", pictures(folder, scores, budget)),
     ]
 
 
@@ -174,18 +174,18 @@ def confusion(uri: str) -> str:
     return page.heat_map("Rows: truth; columns: prediction; percent of the truth's pixels", names[1:], counts)
 
 
-def pictures(folder: str, budget: int) -> str:
+def pictures(folder: str, scores: Mapping[str, Any], budget: int) -> str:
     """Galleries of the best and the worst images, which `evaluate` has drawn and ranked."""
     overlays = storage.join(folder, "overlays")
     uris = [] if storage.is_empty(overlays) else storage.list_files(overlays)
     if not uris:
         return ""
-    ranking = list(csv.DictReader(io.StringIO(storage.read_bytes(storage.join(folder, "images.csv")).decode())))
+    ranked = {kind: scores[kind] for kind in ("best", "worst")} if "best" in scores else _ranking_of_0_1(folder)
     shown: dict[str, list[Picture]] = {"best": [], "worst": []}
     for uri, data in zip(uris, storage.read_many(uris), strict=True):
         kind, _, number = uri.rpartition("/")[2].removesuffix(".png").partition("-")
         if isinstance(data, bytes):
-            image = ranking[int(number) - 1 if kind == "best" else -int(number)]
+            image = ranked[kind][int(number) - 1]
             caption = f"{image['id']}, mean F1 {100 * float(image['mean_f1']):.2f} %"
             alt = f"{kind} {int(number)}, {caption}: image, truth, prediction and errors side by side"
             shown[kind].append(Picture(data, alt, caption))
@@ -193,6 +193,12 @@ def pictures(folder: str, budget: int) -> str:
         f"<h3>{kind.capitalize()}</h3>{page.gallery(kind, chosen, budget // 2)}" for kind, chosen in shown.items()
     )
     return page.note("From left to right: image, truth, prediction, and in red the wrong pixels.") + galleries
+
+
+def _ranking_of_0_1(folder: str) -> Mapping[str, Any]:
+    """The best and the worst images by the table of all images that release 0.1 wrote."""
+    best = list(csv.DictReader(io.StringIO(storage.read_bytes(storage.join(folder, "images.csv")).decode())))
+    return {"best": best, "worst": best[::-1]}
 
 
 def lineage(uri: str) -> str:

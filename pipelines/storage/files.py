@@ -17,15 +17,18 @@ from pipelines.storage.many import in_one_request, known
 from pipelines.storage.uris import filesystem, user_errors
 
 
-def open_input(uri: str) -> pa.NativeFile:
-    """The object, opened for random reads.
+def open_input(uri: str, num_bytes: int | None = None) -> pa.NativeFile:
+    """The object, opened for random reads. On S3 this costs no request if its size is given.
 
     Does not use `arrow_filesystem`: pyarrow first asks fsspec if the file exists, and fsspec answers no after any
     error, even if the server cannot be reached.
     """
     fs, path = filesystem(uri)
     if uri.startswith("s3://"):
-        return pa.PythonFile(fs.open(path, "rb"), mode="r")
+        file = fs.open(path, "rb", size=num_bytes)
+        if num_bytes is not None:
+            file.details = {"name": path, "size": num_bytes}  # which s3fs would ask for before the first read
+        return pa.PythonFile(file, mode="r")
     return pa.OSFile(path)
 
 

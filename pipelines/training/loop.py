@@ -27,9 +27,11 @@ from dmlcsr.model import DMLCSR
 from dmlcsr.predict import normalize
 from dmlcsr.schedule import learning_rate
 from pipelines.config.training import TrainConfig
-from pipelines.data import row_groups, stream
+from pipelines.data import row_groups
 from pipelines.data.bad_rows import BadRowLimit
 from pipelines.data.dataset import Manifest
+from pipelines.data.decode_tasks import Columns
+from pipelines.data.ordered import OrderedRows
 from pipelines.models import checkpoint, scoring
 from pipelines.models.setup import (
     build_network,
@@ -293,17 +295,15 @@ class RankTrainer:
 
         Each row is counted on exactly one worker. `max_batches` limits the batches of each worker.
         """
-        rows = stream.ordered_rows(
-            self.val_split,
-            self.config.input.size,
-            self.config.workers.decode_tasks,
-            self.rank,
-            self.world_size,
-            RunPaths(self.config.out).bad_rows("val"),
+        rows = OrderedRows(
+            source=self.val_split,
+            size=self.config.input.size,
+            rank=self.rank,
+            world_size=self.world_size,
+            records=RunPaths(self.config.out).bad_rows("val"),
         )
-        batches: Iterator[stream.Columns] = islice(
-            rows.iter_batches(batch_size=self.train_stream.batch_size), max_batches
-        )
+        decoded = rows.batches(self.train_stream.batch_size, self.config.workers.decode_tasks)
+        batches: Iterator[Columns] = islice(decoded, max_batches)
         level = self._level if max_batches else logging.DEBUG
         batches = told_waits(batches, "the next validation batch", self._decode_bound, level)
         return scoring.validation_metrics(network or self.network, self.card, self.device, batches, _sum_over_ranks)

@@ -182,7 +182,7 @@ def memorised(config: TrainConfig, state: Mapping[str, Tensor], exact: str) -> t
 
 def _training_rows(uri: str) -> list[dict[str, Any]]:
     source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
-    return row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, 0, source.num_rows), ("image", "label"))
+    return row_groups.read_rows(source, source.groups.locate(0, source.num_rows), ("image", "label"))
 
 
 def _config(run: str) -> TrainConfig:

@@ -57,7 +57,7 @@ def with_folds(num_folds: int) -> Mapping[str, Mapping[str, Any]]:
 def rows_of(uri: str, columns: Sequence[str]) -> list[dict[str, Any]]:
     """The training rows of a data set."""
     source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
-    return row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, 0, source.num_rows), columns)
+    return row_groups.read_rows(source, source.groups.locate(0, source.num_rows), columns)
 
 
 def against_exact(uri: str, exact: str) -> Row:

@@ -29,7 +29,7 @@ def write_model(folder, seed=0, width=0.125, **card):
 
 def read_split(uri, split="train"):
     source = row_groups.open_split(str(uri), dataset.read_manifest(str(uri)), split)
-    everything = row_groups.locate_rows(source, None, 0, 0, source.num_rows)
+    everything = source.groups.locate(0, source.num_rows)
     schema = (
         dataset.RELABELLED_SCHEMA if dataset.read_manifest(str(uri)).relabelled and split == "train" else dataset.SCHEMA
     )

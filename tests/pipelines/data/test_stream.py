@@ -2,26 +2,25 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
 
 from dmlcsr.augment import Augmentation
 from pipelines import storage
-from pipelines.data import dataset, row_groups, stream
+from pipelines.data import dataset, decode_tasks, row_groups
 from pipelines.data.stream import TrainStream
 
 SIZE, EPOCHS = 64, 2
 
 
-def open_stream(uri, rank=0, world_size=1):
+def open_stream(uri, rank=0, world_size=1, batch_size=4):
     """With the smallest chunks, of 16 rows: three in an epoch of the 48 faces."""
     source = row_groups.open_split(uri, dataset.read_manifest(uri), "train")
     return TrainStream(
         source=source,
         augmentation=Augmentation(),
         size=SIZE,
-        batch_size=4,
+        batch_size=batch_size,
         seed=3,
         rank=rank,
         world_size=world_size,
@@ -31,18 +30,16 @@ def open_stream(uri, rank=0, world_size=1):
 
 def same(one, two):
     return len(one) == len(two) and all(
-        torch.equal(a[name], b[name]) for a, b in zip(one, two, strict=True) for name in ("image", "label")
+        torch.equal(torch.as_tensor(a[name]), torch.as_tensor(b[name]))
+        for a, b in zip(one, two, strict=True)
+        for name in ("image", "label")
     )
 
 
 @pytest.fixture(scope="module")
 def expected(faces):
     """The batches of two epochs, decoded here without Ray."""
-    ts = open_stream(str(faces))
-    chunks = [ts.decode_chunk(epoch, chunk) for epoch in range(EPOCHS) for chunk in range(ts.chunks_per_epoch)]
-    columns = {name: torch.from_numpy(np.concatenate([chunk[name] for chunk in chunks])) for name in chunks[0]}
-    split = {name: column.split(4) for name, column in columns.items()}
-    return [{name: split[name][index] for name in split} for index in range(EPOCHS * ts.num_batches)]
+    return list(open_stream(str(faces)).batches_here(0, EPOCHS))
 
 
 @pytest.mark.parametrize("num_tasks", [1, 3])
@@ -51,11 +48,20 @@ def test_the_batches_do_not_depend_on_the_number_of_tasks(faces, expected, num_t
 
 
 def test_windows_and_restarts_at_an_epoch_change_nothing(faces, expected, monkeypatch):
-    monkeypatch.setattr(stream, "MAX_CHUNKS", 2)
+    monkeypatch.setattr(decode_tasks, "MAX_TASKS", 2)
     ts = open_stream(str(faces))
-    assert ts.chunks_per_epoch == 3
+    assert len(list(ts.parts(0, 48))) == 3
     assert same(list(ts.batches(0, EPOCHS, 2)), expected)
     assert same(list(ts.batches(1, EPOCHS, 2)), expected[ts.num_batches :])
+
+
+def test_a_stream_of_two_workers_in_windows_is_that_of_its_plan(faces, monkeypatch):
+    """Batches of 7 rows: chunks, windows and the rest that both workers share are cut within a chunk."""
+    monkeypatch.setattr(decode_tasks, "MAX_TASKS", 1)
+    for rank in range(2):
+        ts = open_stream(str(faces), rank, 2, batch_size=7)
+        assert ts.num_batches == 3
+        assert same(list(ts.batches(0, EPOCHS, 2)), list(ts.batches_here(0, EPOCHS)))
 
 
 def test_s3_gives_what_the_local_copy_gives(faces, expected, s3):
@@ -71,8 +77,8 @@ def test_two_workers_share_an_epoch_without_a_row_in_common(faces):
         row["id"]
         for rank in range(2)
         for ts in [open_stream(str(faces), rank, 2)]
-        for chunk in range(ts.chunks_per_epoch)
-        for row in ts.read_chunk(0, chunk, ("id",))
+        for part in ts.parts(0, 24)
+        for _, row in ts.rows(part, ("id",))
     ]
     assert len(rows) == len(set(rows)) == 48
 

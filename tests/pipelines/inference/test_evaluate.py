@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import cv2
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -17,9 +18,9 @@ from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig, ImportWeightsConfig, PredictConfig
 from pipelines.config.training import TrainConfig
-from pipelines.data import dataset, images, row_groups
+from pipelines.data import dataset, decode_tasks, images, row_groups
 from pipelines.errors import OutputTakenError, UserError
-from pipelines.inference import evaluate, predict
+from pipelines.inference import evaluate, image_scores, predict
 from pipelines.models import import_weights, model_directory, setup
 from pipelines.run import result_file
 from tests.support.networks import imagenet_like
@@ -39,9 +40,7 @@ def model(tmp_path_factory):
 def score_by_hand(model, faces, split, tta=False):
     predictor = Predictor(*model_directory.read_model(model), tta=tta)
     source = row_groups.open_split(str(faces), dataset.read_manifest(str(faces)), split)
-    rows = row_groups.read_rows(
-        source, row_groups.locate_rows(source, None, 0, 0, source.num_rows), ("id", "image", "label")
-    )
+    rows = row_groups.read_rows(source, source.groups.locate(0, source.num_rows), ("id", "image", "label"))
     counts = Counts(19)
     for row in rows:
         counts.add(images.decode_label(row["label"]), predictor.label_map(images.decode_image(row["image"])))
@@ -71,9 +70,28 @@ def test_scores_matrix_and_overlays_are_written(model, faces, tmp_path):
     for name in ("best-01", "best-02", "worst-01", "worst-02"):
         picture = cv2.imread(f"{out}/overlays/{name}.png")
         assert picture.shape[0] > 96 and picture.shape[1] == 4 * 96, "four pictures above a legend"
-    images = list(csv.DictReader(io.StringIO(storage.read_bytes(f"{out}/images.csv").decode())))
-    assert len(images) == 6
-    assert [float(row["mean_f1"]) for row in images] == sorted((float(row["mean_f1"]) for row in images), reverse=True)
+    scored = pq.read_table(f"{out}/images/part-00000.parquet").to_pylist()
+    assert [row["row"] for row in scored] == list(range(6)) and not any(row["reason"] for row in scored)
+    ranked = sorted(scored, key=lambda row: (row["mean_f1"], row["row"]), reverse=True)
+    written = storage.read_json(f"{out}/scores.json")
+    assert [image["id"] for image in written["best"]] == [row["id"] for row in ranked[:2]]
+    assert [image["id"] for image in written["worst"]] == [row["id"] for row in ranked[::-1][:2]]
+
+
+def test_many_images_are_scored_in_few_tasks_and_written_in_parts(model, faces, tmp_path, monkeypatch):
+    """48 rows in two tasks of two chunks, whose scores arrive in any order; the parts of before are gone."""
+    monkeypatch.setattr(decode_tasks, "MAX_TASKS", 2)
+    monkeypatch.setattr(image_scores, "_PART_ROWS", 10)
+    out = str(tmp_path / "e")
+    config = EvaluateConfig(model=model, data=str(faces), split="train", out=out, num_overlays=0)
+    evaluate.run(config)
+    (tmp_path / "e/images/part-00077.parquet").write_bytes(b"of another split")
+    first = {path.name: path.read_bytes() for path in (tmp_path / "e/images").iterdir() if "77" not in path.name}
+    evaluate.run(config)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "e/images").iterdir()} == first
+    assert sorted(first) == [f"part-{number:05d}.parquet" for number in range(5)]
+    rows = [row for name in sorted(first) for row in pq.read_table(f"{out}/images/{name}")["row"].to_pylist()]
+    assert rows == list(range(48))
 
 
 def test_a_model_of_other_classes_is_refused(faces, tmp_path):

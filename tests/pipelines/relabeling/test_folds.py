@@ -50,7 +50,7 @@ def test_folds_whose_recipe_has_seen_all_rows_are_refused(faces, tmp_path, name)
 def test_folds_leave_out_every_row_once(faces):
     manifest = dataset.read_manifest(str(faces))
     sources = [row_groups.open_split(str(faces), manifest, "train", (fold, 3)) for fold in (1, 2, 3)]
-    kept = [row_groups.read_rows(s, row_groups.locate_rows(s, None, 0, 0, s.num_rows), ("id",)) for s in sources]
+    kept = [row_groups.read_rows(s, s.groups.locate(0, s.num_rows), ("id",)) for s in sources]
     everything = {row["id"] for row in read_split(faces)}
     left_out = [everything - {row["id"] for row in rows} for rows in kept]
     assert sorted(name for names in left_out for name in names) == sorted(everything)

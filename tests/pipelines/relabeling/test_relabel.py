@@ -18,7 +18,8 @@ from dmlcsr.refine import Policy
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import storage
 from pipelines.config.commands import RelabelConfig
-from pipelines.data import dataset, images, row_groups, stream
+from pipelines.data import dataset, images, row_groups
+from pipelines.data.ordered import OrderedRows
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.models import model_directory, setup
 from pipelines.relabeling import relabel
@@ -89,8 +90,9 @@ def test_training_takes_the_new_version_as_it_is(replaced):
     manifest = dataset.read_manifest(replaced[0].out)
     config = smoke(Path(replaced[0].out), "/unused")
     source = setup.train_stream(config, manifest, 0, 1)
-    assert source.decode_chunk(0, 0)["label"].shape[1:] == (64, 64)
-    labels = [label for batch in stream.ordered_chunks(source.source, 64) for label in batch["label"]]
+    assert next(source.batches_here(0, 1))["label"].shape[1:] == (64, 64)
+    rows = OrderedRows(source=source.source, size=64).chunks()
+    labels = [label for batch in rows for label in batch["label"]]
     assert labels == [row["label"] for row in read_split(replaced[0].out)]
 
 

@@ -14,7 +14,8 @@ from dmlcsr.model import DMLCSR
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
 from pipelines.config.training import TrainConfig
-from pipelines.data import dataset, row_groups, stream
+from pipelines.data import dataset, decode_tasks, ordered, row_groups
+from pipelines.data.ordered import OrderedRows
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.inference import evaluate
 from pipelines.models import model_directory, setup
@@ -145,12 +146,15 @@ def test_what_cannot_work_is_refused_before_any_work(faces, tmp_path, change, me
         train.run(smoke(**{"data": faces, "out": tmp_path / "run"} | change))
 
 
-def test_validation_rows_of_all_workers_are_each_row_once(faces):
+@pytest.mark.parametrize(("max_tasks", "num_workers"), [(2000, 4), (1, 3)])
+def test_validation_rows_of_all_workers_are_each_row_once(faces, monkeypatch, max_tasks, num_workers):
+    monkeypatch.setattr(decode_tasks, "MAX_TASKS", max_tasks)
+    monkeypatch.setattr(ordered, "_CHUNK_ROWS", 1)
     source = row_groups.open_split(str(faces), dataset.read_manifest(str(faces)), "val")
     rows = [
         int(number)
-        for rank in range(4)
-        for batch in stream.ordered_rows(source, 32, 1, rank, 4).iter_batches(batch_size=3)
+        for rank in range(num_workers)
+        for batch in OrderedRows(source=source, size=32, rank=rank, world_size=num_workers).batches(3, 1)
         for number in batch["row"]
     ]
     assert sorted(rows) == list(np.arange(source.num_rows))

@@ -11,16 +11,18 @@ from hypothesis import strategies as st
 from dmlcsr.augment import BORDER_COLOR, Augmentation
 from dmlcsr.taxonomy import LAPA
 from pipelines import storage
-from pipelines.data import bad_rows, dataset, packing, row_groups, stream
+from pipelines.data import bad_rows, dataset, packing, row_groups
 from pipelines.data.bad_rows import BadRowLimit
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
+from pipelines.data.ordered import OrderedRows
 from pipelines.data.packing import SampleProblem
-from pipelines.data.stream import TrainStream
+from pipelines.data.stream import ChunkPart, TrainStream
 from pipelines.errors import UserError
 from pipelines.run.paths import RunPaths
 
 NUM_ROWS, SIZE = 24, 32
+CHUNK = ChunkPart(1, 0, NUM_ROWS)
 DAMAGE = {
     "undecodable": {"image": b"no image"},
     "empty_file": {"image": b""},
@@ -76,7 +78,7 @@ def nearest(place, usable):
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     ts = make_stream(make_source(tmp_path_factory.mktemp("good"), {}))
-    return [row["id"] for row in ts.read_chunk(1, 0, ("id",))], ts.decode_chunk(1, 0)
+    return [row["id"] for _, row in sorted(ts.rows(CHUNK, ("id",)), key=lambda found: found[0])], ts.decode(CHUNK)
 
 
 @given(st.dictionaries(st.integers(0, NUM_ROWS - 1), st.sampled_from(sorted(DAMAGE)), max_size=NUM_ROWS - 1))
@@ -84,7 +86,7 @@ def good(tmp_path_factory):
 def test_a_bad_row_is_replaced_by_the_nearest_usable_one_and_no_other_row_changes(good, tmp_path_factory, damage):
     ids, expected = good
     out = tmp_path_factory.mktemp("damaged")
-    chunk = make_stream(make_source(out, damage), str(out / "records")).decode_chunk(1, 0)
+    chunk = make_stream(make_source(out, damage), str(out / "records")).decode(CHUNK)
     bad = {ids.index(f"row-{number}") for number in damage}
     usable = set(range(NUM_ROWS)) - bad
     places = [nearest(place, usable) if place in bad else place for place in range(NUM_ROWS)]
@@ -96,8 +98,21 @@ def test_a_bad_row_is_replaced_by_the_nearest_usable_one_and_no_other_row_change
     assert len(known) == len(damage)
 
 
+@given(
+    st.dictionaries(st.integers(0, NUM_ROWS - 1), st.just("undecodable"), max_size=NUM_ROWS),
+    st.integers(0, NUM_ROWS - 1),
+    st.integers(1, NUM_ROWS),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_part_of_a_chunk_is_that_part_of_the_whole_chunk(tmp_path_factory, damage, start, length):
+    ts = make_stream(make_source(tmp_path_factory.mktemp("parts"), damage))
+    part = ChunkPart(1, start, min(NUM_ROWS, start + length))
+    whole, found = ts.decode(CHUNK), ts.decode(part)
+    assert all((found[name] == whole[name][part.start : part.stop]).all() for name in ("image", "label"))
+
+
 def test_a_chunk_without_a_usable_row_is_empty_and_ignored(tmp_path):
-    chunk = make_stream(make_source(tmp_path, dict.fromkeys(range(NUM_ROWS), "undecodable"))).decode_chunk(0, 0)
+    chunk = make_stream(make_source(tmp_path, dict.fromkeys(range(NUM_ROWS), "undecodable"))).decode(CHUNK)
     assert (chunk["image"] == BORDER_COLOR).all() and (chunk["label"] == 255).all()
     assert len(chunk["label"]) == NUM_ROWS
 
@@ -105,14 +120,14 @@ def test_a_chunk_without_a_usable_row_is_empty_and_ignored(tmp_path):
 def test_a_row_is_recorded_once_whatever_the_epochs_and_ranks(tmp_path):
     ts = make_stream(make_source(tmp_path, {3: "undecodable", 9: "image_without_label"}), str(tmp_path / "records"))
     for epoch in range(3):
-        ts.decode_chunk(epoch, 0)
+        ts.decode(CHUNK._replace(epoch=epoch))
     assert len(bad_rows.list_records(str(tmp_path / "records"))) == 2
 
 
 def test_rows_in_order_have_a_reason_where_they_cannot_be_used(tmp_path):
     damage = dict(zip((0, 4, 5, 17, 23), sorted(DAMAGE), strict=True))
     source = make_source(tmp_path, damage)
-    chunks = list(stream.ordered_chunks(source, SIZE))
+    chunks = list(OrderedRows(source=source, size=SIZE).chunks())
     ids, reasons, details = (
         [value for chunk in chunks for value in chunk[name]] for name in ("id", "reason", "detail")
     )
@@ -126,7 +141,7 @@ def test_what_the_storage_does_not_give_is_no_bad_row(tmp_path):
     Path(source.files[0]).unlink()
     ts = make_stream(source, str(tmp_path / "records"))
     with pytest.raises(UserError, match="does not exist"):
-        ts.decode_chunk(0, 0)
+        ts.decode(CHUNK)
     assert bad_rows.list_records(str(tmp_path / "records")) == []
 
 

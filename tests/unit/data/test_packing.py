@@ -66,5 +66,5 @@ def test_a_file_that_the_manifest_does_not_name_belongs_to_no_data_set(tmp_path)
     manifest = packing.write_manifest(out, None, {"train": [file]}, [], {})
     write(out, b"late")
     assert dataset.read_manifest(out).digest == manifest.digest and manifest.num_rows() == {"train": 1}
-    assert row_groups.open_split(out, manifest, "train").files == (f"{out}/{file.path}",)
+    assert row_groups.open_split(out, manifest, "train").files[0] == f"{out}/{file.path}"
     assert len(storage.list_files(f"{out}/train")) == 2

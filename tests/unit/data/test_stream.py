@@ -12,15 +12,22 @@ from hypothesis import strategies as st
 from dmlcsr.augment import Augmentation, Pose, decode_factor, warp_image
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import LAPA
-from pipelines.data import dataset, images, row_groups, stream
+from pipelines.data import dataset, decode_tasks, images, row_groups
 from pipelines.data.dataset import DataFile, Manifest, Row
-from pipelines.data.row_groups import SplitFiles
-from pipelines.data.stream import TrainStream
+from pipelines.data.order import Groups
+from pipelines.data.row_groups import Names, SplitFiles
+from pipelines.data.stream import ChunkPart, TrainStream
 
 
 def make_source(num_rows, rows_per_file=256, rows_per_group=16):
-    counts = tuple(min(rows_per_file, num_rows - start) for start in range(0, num_rows, rows_per_file))
-    return SplitFiles(tuple(f"part-{file}" for file in range(len(counts))), counts, rows_per_group, "lapa", "digest")
+    counts = np.array([min(rows_per_file, num_rows - start) for start in range(0, num_rows, rows_per_file)])
+    return SplitFiles(
+        files=Names(f"part-{file}" for file in range(len(counts))),
+        file_bytes=counts,
+        groups=Groups(counts, rows_per_group),
+        taxonomy=LAPA,
+        digest="digest",
+    )
 
 
 def make_stream(source, rank=0, world_size=1, **changes):
@@ -29,23 +36,21 @@ def make_stream(source, rank=0, world_size=1, **changes):
 
 
 def planned_rows(ts, epoch):
-    """(file, group, row) of every row of a worker's epoch, chunk after chunk."""
-    rows = []
-    for chunk in range(ts.chunks_per_epoch):
-        start, stop = ts.chunk_bounds(chunk)
-        for piece in row_groups.locate_rows(ts.source, ts.seed, epoch, start, stop):
-            rows += [(piece.file, piece.group, row) for row in range(piece.start, piece.stop)]
-    return rows
+    """The positions of every row of a worker's epoch, in order."""
+    rows = ts.num_batches * ts.batch_size
+    parts = list(ts.parts(epoch * rows, (epoch + 1) * rows))
+    assert {part.epoch for part in parts} <= {epoch}
+    return [position for part in parts for position in range(part.start, part.stop)]
 
 
-@given(st.integers(20, 900), st.integers(1, 4), st.integers(1, 9), st.integers(0, 3), st.integers(0, 5))
+@given(st.integers(20, 900), st.integers(1, 4), st.integers(1, 9), st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
-def test_every_row_goes_to_one_worker_but_for_incomplete_batches(num_rows, world_size, batch_size, epoch, seed):
+def test_every_row_goes_to_one_worker_but_for_incomplete_batches(num_rows, world_size, batch_size, epoch):
     source = make_source(num_rows, rows_per_file=100, rows_per_group=7)
-    streams = [make_stream(source, rank, world_size, batch_size=batch_size, seed=seed) for rank in range(world_size)]
+    streams = [make_stream(source, rank, world_size, batch_size=batch_size) for rank in range(world_size)]
     plans = [planned_rows(ts, epoch) for ts in streams]
     everything = [row for plan in plans for row in plan]
-    assert len(everything) == len(set(everything))
+    assert len(everything) == len(set(everything)) and set(everything) <= set(range(num_rows))
     assert {len(plan) for plan in plans} == {streams[0].num_batches * batch_size}
     assert num_rows - len(everything) < world_size * (batch_size + 1)
 
@@ -55,55 +60,50 @@ def test_epochs_have_whole_optimiser_steps():
     assert ts.num_batches == 24
 
 
-def test_order_follows_from_seed_and_epoch():
-    ts = make_stream(make_source(300))
-    assert planned_rows(ts, 3) == planned_rows(ts, 3)
-    assert planned_rows(ts, 3) != planned_rows(ts, 4)
-    assert planned_rows(ts, 3) != planned_rows(make_stream(make_source(300), seed=1), 3)
+def test_an_epoch_without_a_batch_has_no_rows():
+    ts = make_stream(make_source(3))
+    assert ts.num_batches == 0 and list(ts.batches_here(0, 5)) == [] and list(ts.batches(0, 5, 1)) == []
 
 
-@given(st.integers(1, 900), st.integers(1, 4), st.integers(1, 99), st.integers(32, 473), st.integers(1, 3))
-@settings(max_examples=60, deadline=None)
-def test_every_chunk_is_a_whole_number_of_batches(num_rows, world_size, batch_size, size, batches_per_step):
-    rank = world_size - 1
-    ts = make_stream(
-        make_source(num_rows), rank, world_size, size=size, batch_size=batch_size, batches_per_step=batches_per_step
-    )
-    bounds = [ts.chunk_bounds(chunk) for chunk in range(ts.chunks_per_epoch)]
-    assert all(stop > start and (stop - start) % batch_size == 0 for start, stop in bounds)
-    assert [start for start, _ in bounds[1:]] == [stop for _, stop in bounds[:-1]]
-    assert sum(stop - start for start, stop in bounds) == ts.num_batches * batch_size
+@pytest.mark.parametrize(("size", "rows_per_group", "rows"), [(64, 16, 64), (473, 16, 64), (473, 7, 63), (64, 100, 64)])
+@pytest.mark.parametrize("batch_size", [7, 100])
+def test_chunks_are_whole_row_groups_whatever_the_batch(size, rows_per_group, rows, batch_size):
+    source = make_source(1000, rows_per_group=rows_per_group)
+    assert make_stream(source, size=size, batch_size=batch_size).chunk_rows == rows
 
 
-@pytest.mark.parametrize(("size", "batch_size", "rows"), [(64, 8, 64), (473, 8, 64), (473, 28, 56), (473, 100, 100)])
-def test_chunks_are_large_against_the_cost_of_a_task(size, batch_size, rows):
-    assert make_stream(make_source(1000), size=size, batch_size=batch_size).chunk_bounds(0) == (0, rows)
-
-
-def test_planning_costs_nothing_for_each_row_group():
+def test_what_tasks_receive_has_no_list_of_row_groups():
     source = make_source(10_000_000, rows_per_file=100_000)
-    assert len(pickle.dumps(source)) < 5000
-    assert len(row_groups.locate_rows(source, 0, 0, 5_000_000, 5_000_064)) in (4, 5)
+    assert source.num_rows == 10_000_000
+    assert len(pickle.dumps(source)) < 10_000
 
 
-def test_a_stream_is_cut_into_windows_even_inside_an_epoch(monkeypatch):
+@given(st.integers(1, 70), st.integers(1, 5), st.integers(1, 9))
+@settings(max_examples=40, deadline=None)
+def test_a_stream_is_cut_between_batches_even_inside_an_epoch(batch_size, max_tasks, num_epochs):
     windows = []
 
     class NoRows:
         def iter_torch_batches(self, **settings):
             return []
 
-    monkeypatch.setattr(stream, "MAX_CHUNKS", 4)
-    monkeypatch.setattr(TrainStream, "ray_dataset", lambda self, *window: windows.append(window[:2]) or NoRows())
-    ts = make_stream(make_source(640))
-    assert ts.chunks_per_epoch == 10
-    assert list(ts.batches(1, 2, 2)) == []
-    assert windows == [(10, 14), (14, 18), (18, 20)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decode_tasks, "MAX_TASKS", max_tasks)
+        patch.setattr(TrainStream, "ray_dataset", lambda self, parts, tasks: windows.append(parts) or NoRows())
+        ts = make_stream(make_source(640), batch_size=batch_size)
+        assert list(ts.batches(1, 1 + num_epochs, 2)) == []
+    lengths = [sum(part.stop - part.start for part in window) for window in windows]
+    assert all(length % batch_size == 0 for length in lengths)
+    assert max(map(len, windows)) <= 2 * max_tasks + 2 + batch_size // ts.chunk_rows
+    rows = ts.num_batches * batch_size
+    whole = [(part.epoch, place) for part in ts.parts(rows, rows * (1 + num_epochs)) for place in range(*part[1:])]
+    assert [(part.epoch, place) for window in windows for part in window for place in range(*part[1:])] == whole
 
 
-def test_pieces_without_seed_are_the_rows_in_order():
-    pieces = row_groups.locate_rows(make_source(100), None, 0, 10, 40)
-    assert pieces == [(0, 0, 10, 16), (0, 1, 0, 16), (0, 2, 0, 8)]
+def test_names_are_a_sequence_of_strings():
+    names = Names(["a", "bc", "d"])
+    assert len(names) == 3 and names[1] == "bc" and names[-1] == "d" and list(names[1:]) == list(names)[1:]
+    assert list(pickle.loads(pickle.dumps(names))) == ["a", "bc", "d"]
 
 
 @pytest.fixture(scope="module")
@@ -133,21 +133,38 @@ def tiny(tmp_path_factory):
     return row_groups.open_split(out, manifest, "train")
 
 
+def ids_of(ts, part):
+    return [row["id"] for _, row in sorted(ts.rows(part, ("id",)), key=lambda found: found[0])]
+
+
 def test_chunks_hold_the_planned_rows_shuffled(tiny):
     ts = make_stream(tiny, size=32)
-    chunk = ts.read_chunk(0, 0, ("id",))
-    ids = [row["id"] for row in chunk]
+    ids = ids_of(ts, ChunkPart(0, 0, 40))
     assert sorted(ids) == sorted(f"row-{number}" for number in range(40))
     assert ids != sorted(ids, key=lambda name: int(name[4:]))
-    assert ids != [row["id"] for row in ts.read_chunk(1, 0, ("id",))]
+    assert ids != ids_of(ts, ChunkPart(1, 0, 40))
+    assert ids_of(ts, ChunkPart(0, 13, 29)) == ids[13:29]
 
 
 def test_a_decoded_chunk_is_uint8_and_the_same_every_time(tiny):
     ts = make_stream(tiny, size=32)
-    one, two = ts.decode_chunk(2, 0), ts.decode_chunk(2, 0)
+    one, two = (ts.decode(ChunkPart(2, 0, 40)) for _ in range(2))
     assert one["image"].shape == (40, 32, 32, 3) and one["image"].dtype == np.uint8
     assert one["label"].shape == (40, 32, 32) and one["label"].dtype == np.uint8
     assert all((one[name] == two[name]).all() for name in one)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 39])
+def test_batches_are_cut_across_chunks(tiny, batch_size):
+    ts = make_stream(tiny, size=32, batch_size=batch_size, chunk_bytes=1)
+    assert ts.chunk_rows == 16
+    batches = list(ts.batches_here(0, 2))
+    assert len(batches) == 2 * ts.num_batches == 2 * (40 // batch_size)
+    assert {len(batch["label"]) for batch in batches} == {batch_size}
+    chunks = [ts.decode(part) for part in ts.parts(0, 2 * ts.num_batches * batch_size)]
+    for name in ("image", "label"):
+        joined = np.concatenate([batch[name] for batch in batches])
+        assert (joined == np.concatenate([chunk[name] for chunk in chunks])).all()
 
 
 def test_no_label_is_one_ignored_pixel():
@@ -165,10 +182,12 @@ def test_groups_follow_from_the_manifest():
     file = DataFile(path="train/part-00000.parquet", num_rows=35, num_bytes=1, sha256="x")
     manifest = Manifest(label_taxonomy=LAPA, splits={"train": (file,)}, digest="d")
     source = row_groups.open_split("/data", manifest, "train")
-    groups = row_groups.list_groups(source)
-    assert groups.file.tolist() == [0, 0, 0] and groups.group.tolist() == [0, 1, 2]
-    assert groups.num_rows.tolist() == [16, 16, 3]
-    assert source.files == ("/data/train/part-00000.parquet",)
+    assert [source.groups.whole(number) for number in source.groups.of_file(0)] == [
+        (0, 0, 0, 16),
+        (0, 1, 0, 16),
+        (0, 2, 0, 3),
+    ]
+    assert list(source.files) == ["/data/train/part-00000.parquet"] and source.file_bytes.tolist() == [1]
     assert row_groups.open_split("/data", manifest, "test").num_rows == 0
 
 

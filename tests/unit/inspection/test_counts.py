@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlcsr.taxonomy import IGNORE, Taxonomy
-from pipelines.data import dataset, packing, row_groups
+from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
 from pipelines.data.packing import SampleProblem
@@ -51,7 +51,7 @@ ROWS[2]["label"] = encode_png(label(1, IGNORE).repeat(2, 1))
 
 def count(sources, class_map=None):
     source = sources["train"]
-    return scan.count_groups(source, "train", range(len(row_groups.list_groups(source).file)), class_map)
+    return scan.count_groups(source, "train", range(source.groups.num_groups), class_map)
 
 
 def test_pixels_images_sizes_and_problems_are_those_of_the_rows(tmp_path):

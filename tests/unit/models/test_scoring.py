@@ -27,7 +27,7 @@ def network():
 
 
 def rows(num, unlabelled=(), seed=0):
-    """A batch of `stream.ordered_rows`; labels have sizes of their own."""
+    """A batch of `OrderedRows`; labels have sizes of their own."""
     rng = np.random.default_rng(seed)
     labels = [rng.integers(0, 11, (20 + number, 30), np.uint8) for number in range(num)]
     return {

@@ -23,10 +23,11 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import report, storage  # fmt: skip
 from pipelines.config.base import SPLITS
 from pipelines.config.commands import IngestConfig, ReportConfig
-from pipelines.data import bad_rows, dataset, images, packing, row_groups, stream
+from pipelines.data import bad_rows, dataset, images, packing, row_groups
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
-from pipelines.data.stream import TrainStream
+from pipelines.data.ordered import OrderedRows
+from pipelines.data.stream import ChunkPart, TrainStream
 from pipelines.errors import UserError
 from pipelines.ingest import checks, ingest, raw_files, splits
 from pipelines.ingest.duplicates import image_hash
@@ -113,12 +114,7 @@ def data(tmp_path_factory):
 
 def read_all(uri, manifest):
     source = row_groups.open_split(uri, manifest, "train")
-    groups = row_groups.list_groups(source)
-    pieces = [
-        row_groups.RowRange(int(file), int(group), 0, int(rows))
-        for file, group, rows in zip(groups.file, groups.group, groups.num_rows, strict=True)
-    ]
-    return row_groups.read_rows(source, pieces, dataset.SCHEMA.names)
+    return row_groups.read_rows(source, source.groups.locate(0, source.num_rows), dataset.SCHEMA.names)
 
 
 @given(draws=st.data())
@@ -208,8 +204,8 @@ def test_a_row_is_trained_on_and_scored_or_left_out_with_a_reason(tmp_path_facto
     source = row_groups.open_split(out, manifest, "train")
     settings = {"size": 32, "batch_size": 1, "seed": 0, "rank": 0, "world_size": 1}
     train = TrainStream(source=source, augmentation=Augmentation(), records=f"{out}/records", **settings)
-    assert train.decode_chunk(0, 0)["label"].shape == (1, 32, 32)
-    (chunk,) = stream.ordered_chunks(source, 32)
+    assert train.decode(ChunkPart(0, 0, 1))["label"].shape == (1, 32, 32)
+    (chunk,) = OrderedRows(source=source, size=32).chunks()
     known = [bad_rows.read_record(uri)["reason"] for uri in bad_rows.list_records(f"{out}/records")]
     assert known == [reason for reason in chunk["reason"] if reason]
 

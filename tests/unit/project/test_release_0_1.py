@@ -61,9 +61,7 @@ def test_every_row_of_a_data_set_is_read(release, name):
     assert manifest.num_rows() == {"train": 20, "val": 2, "test": 2} and manifest.taxonomy.num_classes == 19
     for split in SPLITS:
         files = row_groups.open_split(uri, manifest, split)
-        rows = row_groups.read_rows(
-            files, row_groups.locate_rows(files, None, 0, 0, files.num_rows), dataset.SCHEMA.names
-        )
+        rows = row_groups.read_rows(files, files.groups.locate(0, files.num_rows), dataset.SCHEMA.names)
         assert len(rows) == manifest.num_rows()[split]
         for row in rows:
             assert images.decode_image(row["image"]).shape == (32, 32, 3)
@@ -111,7 +109,7 @@ def test_a_model_labels_an_image_as_it_did(release):
 def rows(release):
     uri = str(release / "data")
     files = row_groups.open_split(uri, dataset.read_manifest(uri), "test")
-    yield from row_groups.read_rows(files, row_groups.locate_rows(files, None, 0, 0, 1), dataset.SCHEMA.names)
+    yield from row_groups.read_rows(files, files.groups.locate(0, 1), dataset.SCHEMA.names)
 
 
 def test_a_run_is_shown_with_its_cycles(release, capsys):

@@ -9,7 +9,7 @@ from torch.optim import SGD
 from dmlcsr.losses import LossTerms, dml_loss
 from dmlcsr.predict import normalize
 from dmlcsr.taxonomy import LAPA
-from pipelines.data import row_groups
+from pipelines.data.order import EpochOrder
 from pipelines.models import setup
 from pipelines.training import train
 from tests.support.cuda import autocast_of_cuda, cuda_autocast_works
@@ -95,5 +95,6 @@ def test_rows_of_the_fold_that_is_held_out_are_in_no_epoch(tmp_path, fold):
     config = smoke("/data", tmp_path, held_out_fold=f"{fold}/3")
     stream = setup.train_stream(config, manifest(train=16 * 7), 0, 1)
     for epoch in range(3):
-        pieces = row_groups.locate_rows(stream.source, config.seed, epoch, 0, stream.source.num_rows)
-        assert {piece.group for piece in pieces} == {group for group in range(7) if group % 3 != fold - 1}
+        order = EpochOrder(stream.source.groups, config.seed, epoch, stream.source.num_rows)
+        pieces = order.pieces(0, stream.source.num_rows)
+        assert {piece.rows.group for piece in pieces} == {group for group in range(7) if group % 3 != fold - 1}
