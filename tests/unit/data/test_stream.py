@@ -20,7 +20,9 @@ from pipelines.data.stream import TrainStream
 
 def make_source(num_rows, rows_per_file=256, rows_per_group=16):
     counts = tuple(min(rows_per_file, num_rows - start) for start in range(0, num_rows, rows_per_file))
-    return SplitFiles(tuple(f"part-{file}" for file in range(len(counts))), counts, rows_per_group, "lapa", "digest")
+    return SplitFiles(
+        tuple(f"part-{file}" for file in range(len(counts))), counts, rows_per_group, "lapa", "digest", ()
+    )
 
 
 def make_stream(source, rank=0, world_size=1, **changes):
