@@ -76,7 +76,7 @@ def located(dataset: str, bases: Sequence[Base], moved: Mapping[str, str], used:
     return tuple(base.model_copy(update={"uri": moved.get(base.digest, base.uri)}) for base in bases)
 
 
-def _digest_at(uri: str) -> object:
+def _digest_at(uri: str) -> str | None:
     """The digest in the manifest of a data set; None if there is no data set."""
     content = storage.find_json(manifest_uri(uri))
-    return None if content is None else content.get("digest", "")
+    return None if content is None else str(content.get("digest"))
