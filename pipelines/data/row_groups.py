@@ -205,7 +205,8 @@ def rows_of_file(source: SplitFiles, file: int, columns: Sequence[str]) -> Itera
 
 def columns_of_file(source: SplitFiles, file: int) -> list[str]:
     """The names of the columns of the rows of a file."""
-    uris = dict.fromkeys([source.image_files[file], source.files[file]])
-    with storage.user_errors("read", source.files[file]):
-        names = [name for uri in uris for name in _open(uri, source.digest).schema_arrow.names]
+    names: list[str] = []
+    for uri in (source.image_files[file], source.files[file]):
+        with storage.user_errors("read", uri):
+            names += _open(uri, source.digest).schema_arrow.names
     return list(dict.fromkeys(names))

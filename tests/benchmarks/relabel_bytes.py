@@ -71,9 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=600)
     parser.add_argument("--rate", type=float, help="MB/s of the line to the S3 server")
-    parser.add_argument(
-        "--label-size", type=int, default=512, help="fewer pixels: less work beside reading and writing"
-    )
+    parser.add_argument("--label-size", type=int, default=512, help="less work beside reading and writing")
     parser.add_argument("--policies", default="replace,blend")
     arguments = parser.parse_args()
     policies = arguments.policies.split(",")
