@@ -41,6 +41,7 @@ COMMANDS = {
     "synth": Command("data", configs.SynthConfig, "pipelines.ingest.synth"),
     "ingest": Command("data", configs.IngestConfig, "pipelines.ingest.ingest"),
     "merge": Command("data", configs.MergeConfig, "pipelines.data.merge"),
+    "copy": Command("data", configs.CopyConfig, "pipelines.data.copy"),
     "relabel": Command("data", configs.RelabelConfig, "pipelines.relabeling.relabel"),
     "train": Command("train", TrainConfig, "pipelines.training.train", with_presets=True),
     "tune": Command("train", TuneConfig, "pipelines.tuning.tune", with_presets=True),

@@ -9,6 +9,7 @@ from pipelines import storage
 from pipelines.config.base import SPLITS, Config, Split
 from pipelines.config.commands import (
     ActorsConfig,
+    CopyConfig,
     EvaluateConfig,
     IngestConfig,
     InspectConfig,
@@ -120,7 +121,7 @@ def _cluster(needs: Needs, problems: list[str]) -> Capacity | None:
 
 
 def _train(config: TrainConfig) -> Plan:
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     train.check_inputs(config, manifest)
     workers, rows = config.workers.num_workers, manifest.num_rows()
     steps = setup.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulation_steps
@@ -141,7 +142,7 @@ def _train(config: TrainConfig) -> Plan:
 
 
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     _, card = model_directory.read_model(config.model)
     if manifest.label_taxonomy is not None or isinstance(config, EvaluateConfig):
         model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
@@ -167,14 +168,19 @@ def _ingest(config: IngestConfig) -> Plan:
 
 
 def _inspect(config: InspectConfig) -> Plan:
-    return Plan(Needs(1), {"rows": sum(dataset.read_manifest(config.data).num_rows().values())})
+    return Plan(Needs(1), {"rows": sum(dataset.read_manifest(config.data, config.base).num_rows().values())})
 
 
 def _merge(config: MergeConfig) -> Plan:
-    manifests = [dataset.read_manifest(uri) for uri in config.data]
+    manifests = dataset.read_manifests(config.data, config.base)
     merge.common_taxonomy(config.data, manifests)
     rows = sum(sum(manifest.num_rows().values()) for manifest in manifests)
     return Plan(Needs(1), {"rows": rows, "bytes_read": sum(_bytes_of(manifest, *SPLITS) for manifest in manifests)})
+
+
+def _copy(config: CopyConfig) -> Plan:
+    manifest = dataset.read_manifest(config.data, config.base)
+    return Plan(Needs(1), {"rows": sum(manifest.num_rows().values()), "bytes_read": _bytes_of(manifest, *SPLITS)})
 
 
 def _synth(config: SynthConfig) -> Plan:
@@ -182,7 +188,8 @@ def _synth(config: SynthConfig) -> Plan:
 
 
 def _bytes_of(manifest: dataset.Manifest, *splits: Split) -> int:
-    return sum(file.num_bytes for split in splits for file in manifest.splits.get(split, ()))
+    files = [file for split in splits for file in manifest.splits.get(split, ())]
+    return sum(file.num_bytes + (file.images.num_bytes if file.images else 0) for file in files)
 
 
 PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {
@@ -194,5 +201,6 @@ PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {
     IngestConfig: _ingest,
     InspectConfig: _inspect,
     MergeConfig: _merge,
+    CopyConfig: _copy,
     SynthConfig: _synth,
 }

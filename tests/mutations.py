@@ -326,10 +326,10 @@ MUTATIONS = (
         f"{UNIT}/dmlcsr/test_refine.py::test_the_score_is_of_the_label_before_whatever_it_becomes",
     ),
     Mutation(
-        "the-label-before-is-lost",
+        "the-label-before-stays",
         "pipelines/relabeling/actors.py",
-        'label_previous=row["label"]',
-        "label_previous=encode_png(refined.label)",
+        "encode_png(refined.label)",
+        "sample.encoded_label",
         f"{PIPELINES}/relabeling/test_relabel.py::"
         "test_every_good_row_once_in_order_with_the_label_and_scores_of_a_plain_loop",
     ),

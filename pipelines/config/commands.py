@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config.base import Config, Fraction, Metavar, Seed, Split, TaxonomyName, Uri
+from pipelines.config.base import Config, DataConfig, Fraction, Metavar, Seed, Split, TaxonomyName, Uri, Uris
 
 
 def _assignments(value: Any) -> Any:
@@ -37,22 +37,6 @@ SplitShares = Annotated[
     BeforeValidator(_assignments),
     AfterValidator(_positive_sum),
     Metavar("SPLIT=SHARE,..."),
-]
-
-
-def _uris(value: Any) -> Any:
-    """Parses `A,B` into a tuple, also the single URI in claims of earlier releases; returns a tuple unchanged."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
-def _different(uris: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(uris)) < len(uris):
-        raise ValueError("each folder must be named once")
-    return uris
-
-
-Uris = Annotated[
-    tuple[Uri, ...], BeforeValidator(_uris), AfterValidator(_different), Field(min_length=1), Metavar("URI,...")
 ]
 
 
@@ -136,13 +120,22 @@ def _names(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-class MergeConfig(Config):
+class MergeConfig(DataConfig):
     """Join data sets of one taxonomy; ids begin with the name of the data set that they come from."""
 
     data: Annotated[tuple[Uri, ...], BeforeValidator(_names), Metavar("URI,URI,...")]
     """Folders of at least two data sets, as `data/lapa,data/helen`. Each row stays in its split."""
     out: Uri
     """Folder that the new data set is written to."""
+
+
+class CopyConfig(DataConfig):
+    """Copy a data set, also a version that refers to images of another one, into one folder that stands alone."""
+
+    data: Uri
+    """Folder of the data set."""
+    out: Uri
+    """Folder that the copy is written to."""
 
 
 class ActorsConfig(Config):
@@ -165,7 +158,7 @@ class ActorsConfig(Config):
         return self
 
 
-class EvaluateConfig(Config):
+class EvaluateConfig(DataConfig):
     """Score a model on a split at the labels' own resolution."""
 
     model: Uri
@@ -184,7 +177,7 @@ class EvaluateConfig(Config):
     actors: ActorsConfig = ActorsConfig()
 
 
-class RelabelConfig(Config):
+class RelabelConfig(DataConfig):
     """Write a new version of a data set: labels from a model, and quality scores of the old labels."""
 
     model: Uri
@@ -206,8 +199,8 @@ class RelabelConfig(Config):
     splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1), Metavar("SPLIT,...")] = (
         "train",
     )
-    """Splits that get new labels, as `train,val`. The other splits are copied byte for byte, so that scores on them can
-    be compared between versions."""
+    """Splits that get new labels, as `train,val`. The files of the other splits are kept, so that scores on them can be
+    compared between versions."""
     folds: Annotated[int, Field(ge=2, le=100)] | None = None
     """Number of folds K for cross-validated labels; null: the given model labels all rows. With K, the training rows
     are divided into K folds, one model is trained per fold on the other folds, and it labels its own fold. So no model
@@ -238,7 +231,7 @@ class PredictConfig(Config):
     actors: ActorsConfig = ActorsConfig()
 
 
-class InspectConfig(Config):
+class InspectConfig(DataConfig):
     """Show a data set before training: one HTML page with sizes, classes, remarks, random rows and unusual labels."""
 
     data: Uri
@@ -249,7 +242,7 @@ class InspectConfig(Config):
     """Random seed of the rows that are shown."""
 
 
-class ReportConfig(Config):
+class ReportConfig(DataConfig):
     """Write one self-contained HTML page about a training run, a sweep or a relabelled data set."""
 
     run: Uri

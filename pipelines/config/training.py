@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config.base import Config, Fraction, Metavar, Seed, Uri
+from pipelines.config.base import Config, DataConfig, Fraction, Metavar, Seed, Uri
 
 
 class ModelConfig(Config):
@@ -153,7 +153,7 @@ def _fold(value: str) -> str:
 Fold = Annotated[str, AfterValidator(_fold), Metavar("K/N")]
 
 
-class TrainConfig(Config):
+class TrainConfig(DataConfig):
     """Train on a packed data set; export the best model of all epochs, without the edge heads."""
 
     data: Uri

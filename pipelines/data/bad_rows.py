@@ -18,11 +18,12 @@ from pipelines import storage
 from pipelines.config.base import SPLITS, Split
 from pipelines.data.images import Pixels, check_label, decode_image, decode_label
 from pipelines.data.packing import PROBLEM_SCHEMA, SampleProblem, in_words
+from pipelines.data.versions import QUARANTINED, RULE
 from pipelines.errors import UserError
 from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
-COLUMNS = ("id", "image", "label", "height", "width")
+COLUMNS = ("id", "image", "label", "height", "width", RULE)
 """The columns that `decode_row` and `problem_of` need."""
 
 
@@ -31,9 +32,11 @@ def decode_row(row: Mapping[str, Any], taxonomy: Taxonomy, factor: int = 1) -> t
 
     A factor of 2, 4 or 8 divides height and width of a JPEG.
     """
-    image = decode_image(row["image"], factor)
     if row["label"] is None:
+        if row.get(RULE) == QUARANTINED:
+            raise BadSampleError(QUARANTINED, "`relabel` could not use the row; its quarantine table says why")
         raise BadSampleError("image_without_label", "the row has no label")
+    image = decode_image(row["image"], factor)
     label = decode_label(row["label"])
     check_label(label, (row["height"], row["width"]), taxonomy)
     return image, label

@@ -1,20 +1,20 @@
 """The packed data set: `<uri>/{train,val,test}/part-<number>-<digest>.parquet` and `dataset.json`, written last.
 
 A data set is immutable once its `dataset.json` exists. Images and labels are stored encoded. Row groups are
-small, so that a shuffled epoch can read each of them separately.
+small, so that a shuffled epoch can read each of them separately. A version of a data set holds files of labels only
+and refers to the files of the images (see `versions`).
 """
 
 import hashlib
 import io
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, Self, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -23,24 +23,28 @@ from pydantic import (
     PositiveInt,
     PrivateAttr,
     ValidationError,
+    model_validator,
 )
 
 from dmlcsr.taxonomy import Taxonomy, parse_taxonomy
 from pipelines import storage
 from pipelines.config.base import Split
-from pipelines.data import earlier_manifests
+from pipelines.data import bases, earlier_manifests
+from pipelines.data.bases import MANIFEST as MANIFEST
+from pipelines.data.bases import Base, FileRef, Strict
+from pipelines.data.bases import manifest_uri as manifest_uri
 from pipelines.errors import UserError
 
 logger = logging.getLogger(__name__)
-MANIFEST = "dataset.json"
 RECEIPTS = "receipts"
 """Folder of receipts, one per finished shard; deleted when the build is complete."""
 ROWS_PER_GROUP = 16
 """Maximum number of rows in a row group: a few MB of 1024x1024 JPEGs. An epoch is shuffled by row groups."""
 GROUPS_PER_FILE = 16
 """Maximum number of row groups in a file. The task that writes a file holds the whole file in memory."""
-FORMAT_VERSION: Literal[3] = 3
-"""Version of the manifest. Version 1 is that of release 0.1; it and version 2 hold the name of a published taxonomy."""
+FORMAT_VERSION: Literal[4] = 4
+"""Version of the manifest. Version 1 is that of release 0.1; it and version 2 hold the name of a published taxonomy.
+Version 3 knows no bases: a relabelled version held the images, and each label before in a column `label_previous`."""
 MAX_ROWS_PER_FILE = 10_000_000
 """Limit on the row counts in a manifest: a reader allocates memory for each row group before it opens a file."""
 
@@ -67,17 +71,26 @@ class Row(TypedDict):
     meta: str
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class DataFile(FileRef):
+    """One file of a split. It holds the rows, or only their labels if `images` names the file of their images.
 
+    Row groups of both files hold the same rows in the same order.
+    """
 
-class DataFile(_Strict):
-    """One Parquet file. `path` is relative to the data set and cannot lead out of it."""
-
-    path: Annotated[str, Field(pattern=r"^(train|val|test)/[\w-]+\.parquet$")]
     num_rows: Annotated[int, Field(gt=0, le=MAX_ROWS_PER_FILE)]
-    num_bytes: PositiveInt
-    sha256: str
+    """Number of rows in all. The place of a row is counted over these."""
+    num_rejected: Annotated[NonNegativeInt, Field(exclude_if=lambda value: not value)] = 0
+    """Number of rows of these that `relabel` could not use: they keep their place, and have no label."""
+    images: Annotated[FileRef | None, Field(exclude_if=lambda value: value is None)] = None
+    """File with the images of the rows; None: this file."""
+    previous: Annotated[FileRef | None, Field(exclude_if=lambda value: value is None)] = None
+    """File with the labels that `relabel` replaced; None: it replaced none, or it is of format 1 to 3."""
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Self:
+        if self.num_rejected > self.num_rows:
+            raise ValueError("num_rejected is larger than num_rows")
+        return self
 
 
 def _taxonomy(value: object) -> Taxonomy | None:
@@ -89,16 +102,18 @@ _Taxonomy = Annotated[
 ]
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """The content of `dataset.json`: the classes, the files of each split, the rejected samples, and the lineage."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
-    format_version: Literal[3] = FORMAT_VERSION
+    format_version: Literal[4] = FORMAT_VERSION
     label_taxonomy: Annotated[_Taxonomy, Field(alias="taxonomy")]
     """Classes of the labels; None if no row has a label."""
     rows_per_group: PositiveInt = ROWS_PER_GROUP
     splits: Mapping[Split, tuple[DataFile, ...]]
+    bases: tuple[Base, ...] = ()
+    """Data sets that hold files of this one, directly: no base of a base is looked up."""
     num_quarantined: NonNegativeInt = 0
     reasons: Mapping[str, int] = {}
     remarks: Mapping[str, int] = {}
@@ -111,8 +126,32 @@ class Manifest(_Strict):
     digest: str
     _uri: str = PrivateAttr("this data set")
 
+    @model_validator(mode="after")
+    def _bases_exist(self) -> Self:
+        refs = (ref for file in self._files() for ref in (file, file.images, file.previous) if ref is not None)
+        if any(ref.base is not None and ref.base >= len(self.bases) for ref in refs):
+            raise ValueError("a file has a base that is not listed")
+        return self
+
+    def _files(self) -> Iterable[DataFile]:
+        return (file for files in self.splits.values() for file in files)
+
     def num_rows(self) -> dict[Split, int]:
-        return {split: sum(file.num_rows for file in files) for split, files in self.splits.items()}
+        """The number of usable rows of each split."""
+        return {split: sum(file.num_rows - file.num_rejected for file in files) for split, files in self.splits.items()}
+
+    def locate(self, uri: str, file: FileRef) -> str:
+        """The URI of a file of this data set, which is at `uri`."""
+        return storage.join(uri if file.base is None else self.bases[file.base].uri, file.path)
+
+    def used_bases(self) -> set[int]:
+        """The indices of the bases that hold images or labels; the labels before are no part of the rows."""
+        refs = (ref for file in self._files() for ref in (file, file.images) if ref is not None)
+        return {ref.base for ref in refs if ref.base is not None}
+
+    def inputs(self, uri: str) -> list[str]:
+        """The manifests of this data set, which is at `uri`, and of the bases that hold its rows."""
+        return [manifest_uri(each) for each in (uri, *(self.bases[number].uri for number in sorted(self.used_bases())))]
 
     @property
     def origins(self) -> tuple[str, ...]:
@@ -133,41 +172,18 @@ class Manifest(_Strict):
 
 def digest_of(splits: Mapping[Split, Iterable[DataFile]]) -> str:
     """The sha256 of the names and contents of all files: equal digests mean equal rows in equal order."""
-    lines = sorted(f"{file.path} {file.sha256}\n" for files in splits.values() for file in files)
+    lines = sorted(
+        f"{file.path} {file.sha256}{f' {file.images.sha256}' if file.images else ''}\n"
+        for files in splits.values()
+        for file in files
+    )
     return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-RELABELLED_SCHEMA = (
-    SCHEMA.append(pa.field("label_previous", pa.binary()))
-    .append(pa.field("quality", pa.float32()))
-    .append(pa.field("class_quality", pa.list_(pa.float32())))
-    .append(pa.field("changed_fraction", pa.float32(), nullable=False))
-    .append(pa.field("confidence", pa.float32(), nullable=False))
-    .append(pa.field("rule", pa.string(), nullable=False))
-)
-
-
-class RelabelledRow(Row):
-    """A row with a new label, its previous label and the scores of both.
-
-    `quality` (0 wrong .. 1) and `class_quality` (K values, None if the previous label has no pixel of the class) score
-    the previous label; both are None if the row had no label. `changed_fraction` is the fraction of pixels that changed
-    (0..1). `confidence` is the teacher's highest probability, as a mean over pixels (0..1). `rule` is the name of the
-    policy that decided, or `unlabelled` if the row had no label.
-    """
-
-    label_previous: bytes | None
-    quality: float | None
-    class_quality: list[float | None] | None
-    changed_fraction: float
-    confidence: float
-    rule: str
 
 
 def write_file(
     dataset: str,
     stem: str,
-    rows: Iterable[Row],
+    rows: Iterable[Mapping[str, Any]],
     rows_per_group: int = ROWS_PER_GROUP,
     schema: pa.Schema = SCHEMA,
 ) -> DataFile | None:
@@ -192,18 +208,30 @@ def write_file(
     return file
 
 
-def manifest_uri(dataset: str) -> str:
-    """The URI of the manifest of a data set."""
-    return storage.join(dataset, MANIFEST)
+def read_manifest(dataset: str, base: Sequence[str] | None = None) -> Manifest:
+    """Reads and checks the manifest. `base` holds the folders of bases that have moved.
+
+    Raises UserError if the folder is not a finished data set of a known version, or if a base is gone.
+    """
+    return read_manifests([dataset], base)[0]
 
 
-def read_manifest(dataset: str) -> Manifest:
-    """Reads and checks the manifest. Raises UserError if the folder is not a finished data set of a known version."""
+def read_manifests(datasets: Sequence[str], base: Sequence[str] | None = None) -> list[Manifest]:
+    """Reads and checks the manifests of several data sets as `read_manifest` does. Each of `base` belongs to one."""
+    found = [_read_manifest(uri) for uri in datasets]
+    moved = bases.moved_bases(base or (), [each for manifest in found for each in manifest.bases])
+    return [
+        manifest.model_copy(update={"bases": bases.located(uri, manifest.bases, moved, manifest.used_bases())})
+        for uri, manifest in zip(datasets, found, strict=True)
+    ]
+
+
+def _read_manifest(dataset: str) -> Manifest:
     uri = manifest_uri(dataset)
     content = storage.find_json(uri)
     if content is None:
         raise UserError(f"{dataset} is not a data set: it has no {MANIFEST}; make one with `ingest` or `synth`")
-    if (version := content.get("format_version")) not in (1, 2, FORMAT_VERSION):
+    if (version := content.get("format_version")) not in (1, 2, 3, FORMAT_VERSION):
         raise UserError(f"{uri} has format version {version!r}; this release reads 1 to {FORMAT_VERSION}")
     if version != FORMAT_VERSION:
         content = earlier_manifests.upgraded(dataset, uri, content)

@@ -1,4 +1,4 @@
-"""Reads manifests of format versions 1 (release 0.1) and 2, which named their taxonomy instead of holding it."""
+"""Reads manifests of format versions 1 (release 0.1) to 3. Versions 1 and 2 named their taxonomy; 3 holds it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,8 +13,10 @@ def upgraded(dataset: str, uri: str, content: Mapping[str, Any]) -> dict[str, An
 
     Raises UserError if it names no built-in taxonomy, or if its labels have left and right the wrong way round.
     """
+    values = dict(content) | {"format_version": 4}
+    if content["format_version"] == 3:
+        return values
     refuse_wrong_sides(dataset, content)
-    values = dict(content) | {"format_version": 3}
     try:
         taxonomy = get_taxonomy(str(values.get("taxonomy")))
     except ValueError as error:

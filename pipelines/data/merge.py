@@ -15,12 +15,15 @@ from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import SplitFiles
+from pipelines.data.versions import QUARANTINED, RULE
 from pipelines.errors import UserError
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
+MAY_DIFFER = ("base",)
+"""Options that change no row and may differ when the command is repeated."""
 
 
 class MergeResult(TypedDict):
@@ -32,15 +35,16 @@ class MergeResult(TypedDict):
 
 def run(config: MergeConfig) -> MergeResult:
     """Joins the data sets, or returns the result of an earlier run with them."""
-    manifests = [dataset.read_manifest(uri) for uri in config.data]
+    manifests = dataset.read_manifests(config.data, config.base)
     digests = json.dumps([manifest.digest for manifest in manifests])
     inputs = {"data": hashlib.sha256(digests.encode()).hexdigest()}
-    claims.find_claim("merge", config, config.out, inputs)
+    claims.find_claim("merge", config, config.out, inputs, MAY_DIFFER)
     if not dataset.is_complete(config.out):
         taxonomy = common_taxonomy(config.data, manifests)
-        with claims.claim_output("merge", config, config.out, inputs):
+        with claims.claim_output("merge", config, config.out, inputs, MAY_DIFFER):
             if not dataset.is_complete(config.out):
-                with ray_session(Needs(cpus=1), [dataset.manifest_uri(uri) for uri in config.data]):
+                sources = zip(config.data, manifests, strict=True)
+                with ray_session(Needs(cpus=1), [uri for data, manifest in sources for uri in manifest.inputs(data)]):
                     build(config, manifests, taxonomy)
     return {"out": config.out, "num_rows": dataset.read_manifest(config.out).num_rows()}
 
@@ -111,13 +115,14 @@ def build(config: MergeConfig, manifests: Sequence[Manifest], taxonomy: Taxonomy
 
     def write(shard: Shard) -> dict[str, Any]:
         number, index, _ = shard.work
-        rows = rows_of_file(sources[shard.split][number], index, names[number])
+        rows = usable_rows(sources[shard.split][number], index, names[number])
         file = dataset.write_file(config.out, shard.name, rows, size)
         return {"split": shard.split, "file": file and file.model_dump()}
 
     files: Mapping[Split, list[DataFile]] = {split: [] for split in SPLITS}
     for answer in packing.map_shards(config.out, make_shards(manifests), write, "merged"):
-        files[answer["split"]].append(DataFile.model_validate(answer["file"]))
+        if answer["file"]:
+            files[answer["split"]].append(DataFile.model_validate(answer["file"]))
     remarks = _problems(config.data, names, packing.REMARKS)
     packing.write_problems(config.out, packing.REMARKS, remarks)
     lineage = {
@@ -138,10 +143,10 @@ def build(config: MergeConfig, manifests: Sequence[Manifest], taxonomy: Taxonomy
     )
 
 
-def rows_of_file(source: SplitFiles, file: int, prefix: str) -> Iterator[Row]:
-    """Yields the rows of a file in order, without the columns of `relabel`; one row group is in memory at a time."""
-    for group in source.groups.of_file(file):
-        for row in row_groups.read_rows(source, [source.groups.whole(group)], dataset.SCHEMA.names):
+def usable_rows(source: SplitFiles, file: int, prefix: str) -> Iterator[Row]:
+    """Yields the rows of a file in order, without the columns of `relabel` and the rows that it could not use."""
+    for row in row_groups.rows_of_file(source, file, [*dataset.SCHEMA.names, RULE]):
+        if row.pop(RULE, None) != QUARANTINED:
             yield Row(**row | {"id": f"{prefix}/{row['id']}"})  # type: ignore[typeddict-item]
 
 

@@ -29,7 +29,7 @@ QUARANTINE, REMARKS = "quarantine", "remarks"
 """Tables beside the data: rejected samples, and remarks about accepted rows that may be wrong."""
 MIRRORED = "looks_mirrored"
 """Reason of a remark about a row whose left and right ids look swapped."""
-RECEIPT_VERSION = 3
+RECEIPT_VERSION = 4
 """Version of a receipt; a shard whose receipt has another version is packed again."""
 
 
@@ -198,9 +198,9 @@ def write_manifest(
 ) -> Manifest:
     """Completes a data set whose files are written: writes the quarantine table, then the manifest.
 
-    `more` are further fields of the manifest. Raises UserError if there are no rows.
+    `more` are further fields of the manifest. Raises UserError if there are no usable rows.
     """
-    if not any(files.values()):
+    if all(file.num_rejected == file.num_rows for entries in files.values() for file in entries):
         reason = in_words(rejected[0]) if rejected else "the source is empty"
         raise UserError(f"no sample could be used; the first reason: {reason}")
     write_problems(out, QUARANTINE, rejected)

@@ -103,7 +103,7 @@ class EvaluateResult(SplitScores):
 
 def run(config: EvaluateConfig) -> EvaluateResult:
     """Scores the split, and writes scores, confusion matrix and overlays."""
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     parser, card = model_directory.read_model(config.model)
     model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     source = row_groups.open_split(config.data, manifest, config.split)
@@ -111,7 +111,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         raise UserError(f"{config.data} has no {config.split} rows")
     out = config.out or default_out(config, manifest)
     with claims.claim_anew("evaluate", config, out):
-        with ray_session(needs(config.actors), [dataset.manifest_uri(config.data)]):
+        with ray_session(needs(config.actors), manifest.inputs(config.data)):
             tally = score_split(config, source, card, PartWriter(out, source.num_rows))
         write_bad_rows(out, config, source, tally)
         result = as_result(scores(tally.counts, manifest.taxonomy))

@@ -40,11 +40,11 @@ class InspectResult(TypedDict):
 def run(config: InspectConfig) -> InspectResult:
     """Counts all rows and writes the page. Raises UserError if `config.data` is not a data set."""
     storage.check_writable(config.out)
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     taxonomy, sources = manifest.label_taxonomy, scan.open_sources(config.data, manifest)
     if not sources:
         raise UserError(f"{config.data} has no rows: nothing to inspect")
-    with ray_session(Needs(cpus=1), [dataset.manifest_uri(config.data)]):
+    with ray_session(Needs(cpus=1), manifest.inputs(config.data)):
         counts = scan.count_rows(sources)
         drawn = scan.draw(sources, scan.random_picks(sources, NUM_RANDOM, config.seed))
         places = [(row.split, RowRange(row.file, row.group, row.row, row.row + 1)) for row in counts.unusual]

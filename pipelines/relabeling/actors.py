@@ -1,4 +1,4 @@
-"""Actors of `relabel`. Each takes a range of row groups and makes one file of new labels, or sums for thresholds.
+"""Actors of `relabel`. Each takes the rows of one file and makes a file of new labels, or sums for thresholds.
 
 An actor does all the work of a file: it reads and decodes one row group ahead in a thread, runs the model, scores,
 encodes and writes. So only counts travel between processes, and after a kill an unfinished file is made again.
@@ -20,11 +20,11 @@ from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy, Refined, refine
 from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import Split
-from pipelines.data import dataset, packing, row_groups
-from pipelines.data.dataset import RelabelledRow, Row
+from pipelines.data import dataset, packing, row_groups, versions
 from pipelines.data.images import Pixels, check_label, decode_image, decode_label, encode_png
 from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import SplitFiles
+from pipelines.data.versions import LabelRow
 from pipelines.models.actors import load_predictor
 from pipelines.relabeling.counts import RelabelCounts
 
@@ -53,7 +53,8 @@ class RelabelPlan:
 class Sample(NamedTuple):
     """A decoded row. `label` is None if the row has no label."""
 
-    row: Row
+    id: str
+    encoded_label: bytes | None
     canvas: Pixels
     """The image (S, S, 3) at the model's input size S."""
     label: Pixels | None
@@ -69,40 +70,51 @@ class Predicted(NamedTuple):
 
 
 class _ShardActor:
-    """Predicts the rows of a shard. Its items are the index of the first row group and the index after the last."""
+    """Predicts the rows of a shard. Its work is the number of a file of the split."""
 
     def __init__(self, job: RelabelPlan) -> None:
         self.job = job
         self.predictors = [load_predictor(model, job.use_gpu, job.tta) for model in job.models]
 
     def _predicted(self, shard: Shard) -> Iterator[Predicted | SampleProblem]:
-        """Yields every row of the shard: predictions in the order of the rows, and between them the bad rows."""
+        """Yields every row of the shard in order: its prediction, or the reason why it is bad."""
         source = self.job.sources[shard.split]
-        groups = range(*shard.work)
-        waiting: list[Sample] = []
+        groups = source.groups.of_file(shard.work[0])
+        waiting: list[Sample | SampleProblem] = []
         fold, size = 0, self.job.batch_size
         for group, samples in zip(groups, _one_ahead(lambda group: self._load(source, group), groups), strict=True):
-            yield from (sample for sample in samples if isinstance(sample, dict))
             if (following := row_groups.fold_of(group, len(self.predictors)) - 1) != fold:  # needs another model
                 yield from self._predict(fold, waiting)
                 waiting, fold = [], following
-            waiting += [sample for sample in samples if isinstance(sample, Sample)]
-            while len(waiting) >= size:
-                yield from self._predict(fold, waiting[:size])
-                waiting = waiting[size:]
+            waiting += samples
+            while stop := _end_of_batch(waiting, size):
+                yield from self._predict(fold, waiting[:stop])
+                waiting = waiting[stop:]
         yield from self._predict(fold, waiting)
 
     def _load(self, source: SplitFiles, group: int) -> list[Sample | SampleProblem]:
-        rows = row_groups.read_rows(source, [source.groups.whole(group)], dataset.SCHEMA.names)
-        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
+        rows = row_groups.read_rows(source, [source.groups.whole(group)], ("id", "image", "label"))
+        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]
 
-    def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:
-        if batch:
-            canvases = np.stack([sample.canvas for sample in batch])
-            yield from map(Predicted, batch, self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
+    def _predict(self, fold: int, items: Sequence[Sample | SampleProblem]) -> Iterator[Predicted | SampleProblem]:
+        """Predicts the samples in one batch. Yields all items in order."""
+        batch = [item for item in items if isinstance(item, Sample)]
+        if not batch:
+            yield from (item for item in items if not isinstance(item, Sample))
+            return
+        canvases = np.stack([sample.canvas for sample in batch])
+        found = iter(self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
+        for item in items:
+            yield Predicted(item, next(found)) if isinstance(item, Sample) else item
 
 
-def _decoded(row: Row, size: int, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
+def _end_of_batch(items: Sequence[Sample | SampleProblem], size: int) -> int:
+    """The number of items up to the sample that fills a batch; 0 if there are too few samples."""
+    ends = [end for end, item in enumerate(items, start=1) if isinstance(item, Sample)]
+    return ends[size - 1] if len(ends) >= size else 0
+
+
+def _decoded(row: Mapping[str, Any], size: int, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
     """The row with its image and label decoded, or the reason why the row is bad."""
     try:
         image = decode_image(row["image"])
@@ -114,7 +126,7 @@ def _decoded(row: Row, size: int, taxonomy: Taxonomy | None) -> Sample | SampleP
     except ValueError as error:
         return SampleProblem(source=row["id"], reason="undecodable", detail=str(error))
     wanted = image.shape[:2] if label is None else label.shape
-    return Sample(row, warp_image(image, size, Pose()), label, (wanted[0], wanted[1]))
+    return Sample(row["id"], row["label"], warp_image(image, size, Pose()), label, (wanted[0], wanted[1]))
 
 
 def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -170,50 +182,48 @@ class RefineActor(_ShardActor):
         counts = RelabelCounts.zeros(self.predictors[0].taxonomy.num_classes)
         rejected: list[SampleProblem] = []
         rows = self._rows(shard, counts, rejected)
-        file = dataset.write_file(self.job.out, shard.name, rows, self.job.rows_per_group, dataset.RELABELLED_SCHEMA)
-        if file is not None:
-            counts.set_path(file.path)
+        file = dataset.write_file(self.job.out, shard.name, rows, self.job.rows_per_group, versions.LABELS_SCHEMA)
+        assert file is not None, "each file of a data set has rows"
+        counts.set_path(file.path)
         return {
             "split": shard.split,
-            "file": file and file.model_dump(),
+            "number": shard.number,
+            "file": file.model_copy(update={"num_rejected": len(rejected)}).model_dump(),
             "rejected": rejected,
             "tally": counts.to_dict(),
-            "num_rows": counts.num_rows + len(rejected),
+            "num_rows": file.num_rows,
         }
 
-    def _rows(self, shard: Shard, counts: RelabelCounts, rejected: list[SampleProblem]) -> Iterator[RelabelledRow]:
-        for item in self._predicted(shard):
+    def _rows(self, shard: Shard, counts: RelabelCounts, rejected: list[SampleProblem]) -> Iterator[LabelRow]:
+        """Yields one row for each row of the shard, in order."""
+        for place, item in enumerate(self._predicted(shard)):
             result = item if isinstance(item, dict) else self._refined(item)
             if not isinstance(result, Refined):
                 rejected.append(result)
                 self.bad_rows.inc()
+                yield versions.quarantined_row(result["source"])
                 continue
             assert isinstance(item, Predicted)
-            counts.add(result, item.sample.row["id"])
+            counts.add(result, item.sample.id, place)
             self.rows.inc()
             if num_changed := result.num_changed_pixels:
                 self.changed_pixels.inc(num_changed)
-            yield _relabelled(item.sample.row, result)
+            yield _relabelled(item.sample, result)
 
     def _refined(self, item: Predicted) -> Refined | SampleProblem:
         try:
             return refine(item.prediction.strips(), item.sample.label, self.job.policy)
         except ValueError as error:
-            return SampleProblem(source=item.sample.row["id"], reason="not_finite", detail=str(error))
+            return SampleProblem(source=item.sample.id, reason="not_finite", detail=str(error))
 
 
-def _relabelled(row: Row, refined: Refined) -> RelabelledRow:
+def _relabelled(sample: Sample, refined: Refined) -> LabelRow:
     """The row of the new version. A label without a changed pixel keeps its bytes."""
-    stays = row["label"] is not None and not refined.num_changed_pixels
+    stays = sample.encoded_label is not None and not refined.num_changed_pixels
     scores = refined.quality
-    return RelabelledRow(
-        id=row["id"],
-        image=row["image"],
-        label=row["label"] if stays else encode_png(refined.label),
-        height=row["height"],
-        width=row["width"],
-        meta=row["meta"],
-        label_previous=row["label"],
+    return LabelRow(
+        id=sample.id,
+        label=sample.encoded_label if stays else encode_png(refined.label),
         quality=scores and scores.image,
         class_quality=scores and scores.classes,
         changed_fraction=refined.num_changed_pixels / refined.label.size,

@@ -75,8 +75,8 @@ class RelabelCounts:
         """The mean score of the old labels, 0 to 1, or None if no row had a label."""
         return float(self.counts[3] / self.counts[2]) if self.counts[2] else None
 
-    def add(self, refined: Refined, row_id: str) -> None:
-        """Adds a row, which is the next one of a file. The name of the file is known when it is written."""
+    def add(self, refined: Refined, row_id: str, place: int) -> None:
+        """Adds a row with its place in the file. The name of the file is known when it is written."""
         self.counts[:2] += 1, refined.num_changed_pixels > 0
         self.pairs += refined.pairs
         if refined.quality is None:
@@ -84,7 +84,7 @@ class RelabelCounts:
         self.counts[2:] += 1, refined.quality.image
         scores = np.array([np.nan if score is None else score for score in refined.quality.classes])
         self.class_quality += ~np.isnan(scores), np.nan_to_num(scores)
-        self._remember([Suspect(refined.quality.image, row_id, "", self.num_rows - 1)])
+        self._remember([Suspect(refined.quality.image, row_id, "", place)])
 
     def set_path(self, path: str) -> None:
         """Sets the file of all rows that were added."""

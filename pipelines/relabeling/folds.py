@@ -32,7 +32,7 @@ def training_config_of(config: RelabelConfig) -> TrainConfig:
         raise UserError(
             f"{config.model} branched from an initial run that saw all rows (csr.initial_run); train one without it"
         )
-    return found.model_copy(update={"data": config.data})
+    return found.model_copy(update={"data": config.data, "base": config.base})
 
 
 def check(config: RelabelConfig, manifest: Manifest) -> None:

@@ -1,10 +1,10 @@
 """`relabel`: writes a new version of a data set with new labels, each row exactly once, and scores every old label.
 
-One actor makes each file of the new version from a fixed range of rows, and writes a receipt. The manifest is written
-last. After a kill, the same command continues with the files that have no receipt.
+The version holds labels only. For each file of the data set one actor writes a file of labels with the same row groups,
+and a receipt. The manifest, which refers to the images, is written last. After a kill, the same command continues with
+the files that have no receipt.
 """
 
-import hashlib
 import heapq
 import json
 import logging
@@ -25,6 +25,7 @@ from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import DataFile, Manifest
 from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import SplitFiles
+from pipelines.data.versions import References
 from pipelines.errors import UserError
 from pipelines.models import model_directory
 from pipelines.models.actors import map_options, max_actors, needs
@@ -38,15 +39,8 @@ from pipelines.run.session import ray_session
 from pipelines.run.waiting import told_waits
 
 logger = logging.getLogger(__name__)
-FILE_BYTES = 128 << 20
-"""Target size of an output file."""
-MAY_DIFFER = ("actors", "suspects", "max_bad_fraction")
+MAY_DIFFER = ("actors", "suspects", "max_bad_fraction", "base")
 """Options that change no row and may differ when the command is repeated, also on a finished version."""
-MIN_FILES = 16
-"""Minimum number of files of a split with at least as many row groups.
-
-A small split is divided too, so that several actors have work and a kill loses little of it.
-"""
 
 
 class RelabelResult(TypedDict):
@@ -63,7 +57,7 @@ class RelabelResult(TypedDict):
 
 def run(config: RelabelConfig) -> RelabelResult:
     """Writes the new version, or continues it, and writes the files of suspect rows."""
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     config = config.model_copy(update={"splits": splits_of(config, manifest)})
     lineage, resumed = lineage_of(config, manifest), False
     claim = ("relabel", config, config.out, {name: lineage[f"{name}_digest"] for name in ("data", "model")}, MAY_DIFFER)
@@ -76,8 +70,8 @@ def run(config: RelabelConfig) -> RelabelResult:
             resumed = claimed.resumed
             if not dataset.is_complete(config.out):  # another driver may have finished it meanwhile
                 build(claimed.config, manifest, lineage_of(claimed.config, manifest))
-    made = dataset.read_manifest(config.out)
-    suspects.write(config.out, config.suspects, made.taxonomy)
+    made = dataset.read_manifests([config.data, config.out], config.base)[1]
+    suspects.write(config.out, config.suspects, made)
     return {
         "out": config.out,
         "num_rows": made.num_rows(),
@@ -151,7 +145,7 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
     teachers = [config.model] if config.folds is None else folds.train_models(config)
     taxonomy = taxonomy_of(config, manifest)
     sources = {split: row_groups.open_split(config.data, manifest, split) for split in config.splits}
-    shards = [shard for split, source in sources.items() for shard in make_shards(split, source, manifest)]
+    shards = [shard for split, source in sources.items() for shard in make_shards(split, source)]
     job = RelabelPlan(
         out=config.out,
         sources=sources,
@@ -162,51 +156,22 @@ def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) ->
         batch_size=config.actors.batch_size,
         rows_per_group=manifest.rows_per_group,
     )
-    with ray_session(needs(config.actors), [dataset.manifest_uri(config.data)]):
-        files = copy_splits(config, manifest)
+    with ray_session(needs(config.actors), manifest.inputs(config.data)):
         if config.policy == "confident":
             thresholds = tuple(estimate_thresholds(config, job, shards, taxonomy.num_classes))
             job = replace(job, policy=replace(job.policy, thresholds=thresholds))
+        made: dict[tuple[Split, int], DataFile] = {}
         counts, rejected = RelabelCounts.zeros(taxonomy.num_classes), []
         for answer in _answers(config, RefineActor, job, shards, "relabelled"):
             counts += RelabelCounts.from_dict(answer["tally"])
             rejected += answer["rejected"]
-            if answer["file"]:
-                files[answer["split"]].append(DataFile.model_validate(answer["file"]))
-    finish_version(config, manifest, lineage, job, files, counts, rejected)
+            made[answer["split"], answer["number"]] = DataFile.model_validate(answer["file"])
+    finish_version(config, manifest, lineage, job, made, counts, rejected)
 
 
-def make_shards(split: Split, source: SplitFiles, manifest: Manifest) -> list[Shard]:
-    """Ranges `[first, last + 1]` of row groups, for files of about FILE_BYTES. The data set alone decides them."""
-    num_groups = source.groups.num_groups
-    if not num_groups:
-        return []
-    num_bytes = sum(file.num_bytes for file in manifest.splits[split])
-    num_files = min(num_groups, max(MIN_FILES, round(num_bytes / FILE_BYTES)))
-    bounds = [num_groups * part // num_files for part in range(num_files + 1)]
-    return [Shard(split, number, bounds[number : number + 2]) for number in range(num_files)]
-
-
-def copy_splits(config: RelabelConfig, manifest: Manifest) -> dict[Split, list[DataFile]]:
-    """Copies the files of the splits that keep their labels. Returns them by split; the other splits are empty.
-
-    Raises UserError if a file does not have the digest in the manifest.
-    """
-    files: dict[Split, list[DataFile]] = {split: [] for split in SPLITS}
-    kept = [(split, file) for split in SPLITS if split not in config.splits for file in manifest.splits.get(split, ())]
-    shards = [Shard(split, number, [file.model_dump()]) for number, (split, file) in enumerate(kept)]
-
-    def copy(shard: Shard) -> dict[str, Any]:
-        file = DataFile.model_validate(shard.work[0])
-        data = storage.read_bytes(storage.join(config.data, file.path))
-        if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise UserError(f"{config.data}/{file.path} does not match its manifest; ingest the data again")
-        storage.write_bytes(storage.join(config.out, file.path), data)
-        return {"split": shard.split, "file": shard.work[0]}
-
-    for answer in packing.map_shards(config.out, shards, copy, "copied"):
-        files[answer["split"]].append(DataFile.model_validate(answer["file"]))
-    return files
+def make_shards(split: Split, source: SplitFiles) -> list[Shard]:
+    """A shard `[file]` for each file."""
+    return [Shard(split, file, [file]) for file in range(len(source.files))]
 
 
 def _answers(
@@ -259,11 +224,22 @@ def finish_version(
     manifest: Manifest,
     lineage: dict[str, Any],
     job: RelabelPlan,
-    files: Mapping[Split, Sequence[DataFile]],
+    made: Mapping[tuple[Split, int], DataFile],
     counts: RelabelCounts,
     rejected: Sequence[SampleProblem],
 ) -> None:
-    """Writes the worst rows and then the manifest, which completes the new version."""
+    """Writes the worst rows and then the manifest, which completes the new version.
+
+    `made` holds the files of labels by split and number; other files of `manifest` are kept.
+    """
+    references = References(config.data, manifest)
+    files = {
+        split: [
+            references.relabel(made[split, number], file) if (split, number) in made else references.keep(file)
+            for number, file in enumerate(manifest.splits.get(split, ()))
+        ]
+        for split in SPLITS
+    }
     taxonomy = taxonomy_of(config, manifest)
     storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, counts.worst)})
     relabelled = counts.summary(taxonomy) | {
@@ -274,6 +250,5 @@ def finish_version(
         else model_directory.has_seen(model_directory.read_card(config.model), manifest.origins),
         "software": run_directory.software(),
     }
-    packing.write_manifest(
-        config.out, taxonomy, files, rejected, lineage, rows_per_group=manifest.rows_per_group, relabelled=relabelled
-    )
+    more = {"rows_per_group": manifest.rows_per_group, "relabelled": relabelled, "bases": tuple(references.bases)}
+    packing.write_manifest(config.out, taxonomy, files, rejected, lineage, **more)

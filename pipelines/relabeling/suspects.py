@@ -16,9 +16,12 @@ from pydantic import TypeAdapter, ValidationError
 from dmlcsr import image_files
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 from pipelines import storage
-from pipelines.data import dataset, row_groups
+from pipelines.config.base import Split
+from pipelines.data import row_groups
+from pipelines.data.dataset import Manifest
 from pipelines.data.images import Pixels, decode_image, decode_label, encode_png
 from pipelines.data.row_groups import RowRange
+from pipelines.data.versions import with_previous_labels
 from pipelines.errors import UserError
 from pipelines.inference.overlay import comparison
 from pipelines.relabeling.counts import Suspect
@@ -48,7 +51,7 @@ class WorstRow(NamedTuple):
     after: Pixels
 
 
-def write(out: str, num: int, taxonomy: Taxonomy) -> None:
+def write(out: str, num: int, manifest: Manifest) -> None:
     """Writes the folder `suspects/` of a finished version, unless it already holds `num` rows.
 
     Contents: `index.html` and `overlays/` to look at, `images/`, `coco.json` (new labels), `coco_before.json` (old
@@ -63,9 +66,10 @@ def write(out: str, num: int, taxonomy: Taxonomy) -> None:
     if not found or len(written.get("images", [])) == len(found):
         return
     storage.delete_folder(folder)
+    taxonomy = manifest.taxonomy
     after, before = _Coco(taxonomy, f"labels of {out}"), _Coco(taxonomy, f"labels before {out}")
     tasks, entries = _TaskFiles(folder), []
-    for case in _cases(out, found):
+    for case in _cases(out, manifest, found):
         differs = case.before != case.after
         picture = encode_png(comparison(case.image, case.before, case.after, differs, taxonomy))
         storage.write_bytes(storage.join(folder, "overlays", f"{case.file}.png"), picture)
@@ -91,8 +95,7 @@ def worst(out: str) -> list[Suspect]:
         raise UserError(f"{uri} is damaged: {error.errors()[0]['msg']}") from error
 
 
-def _cases(out: str, found: Sequence[Suspect]) -> Iterator[WorstRow]:
-    manifest = dataset.read_manifest(out)
+def _cases(out: str, manifest: Manifest, found: Sequence[Suspect]) -> Iterator[WorstRow]:
     size = manifest.rows_per_group
     indices = {
         file.path: (split, index) for split, files in manifest.splits.items() for index, file in enumerate(files)
@@ -102,14 +105,26 @@ def _cases(out: str, found: Sequence[Suspect]) -> Iterator[WorstRow]:
             raise UserError(f"{out}/{WORST} is damaged: it names {suspect.path}, which is not a file of the data set")
         split, file = indices[suspect.path]
         piece = RowRange(file, suspect.row // size, suspect.row % size, suspect.row % size + 1)
-        source = row_groups.open_split(out, manifest, split)
-        (row,) = row_groups.read_rows(source, [piece], ("id", "image", "label", "label_previous"))
+        (row,) = row_groups.read_rows(row_groups.open_split(out, manifest, split), [piece], ("id", "image", "label"))
         image = decode_image(row["image"])
-        labels = [_as_large(decode_label(row[column]), image) for column in ("label_previous", "label")]
+        labels = [
+            _as_large(decode_label(label), image)
+            for label in (_label_before(out, manifest, split, piece), row["label"])
+        ]
         encoded, suffix = _upright(row["image"], image)
         short = re.sub(r"[^A-Za-z0-9_-]", "_", row["id"])[:100]  # an id may be longer than the name of a file
         name = f"{number:04d}-{short}.{suffix}"
         yield WorstRow(suspect, name, encoded, image, *labels)
+
+
+def _label_before(out: str, manifest: Manifest, split: Split, piece: RowRange) -> bytes | None:
+    """The label that `relabel` replaced: in the file of the version before, or in a column of formats 1 to 3."""
+    is_apart = manifest.splits[split][piece.file].previous is not None
+    column = "label" if is_apart else "label_previous"
+    source = row_groups.open_split(out, with_previous_labels(manifest), split)
+    (row,) = row_groups.read_rows(source, [piece], [column])
+    label: bytes | None = row[column]
+    return label
 
 
 def _upright(encoded: bytes, image: Pixels) -> tuple[bytes, str]:

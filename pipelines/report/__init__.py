@@ -20,7 +20,7 @@ class ReportResult(TypedDict):
 def run(config: ReportConfig) -> ReportResult:
     """Writes the page. Raises UserError if `config.run` holds neither a run nor a data set."""
     storage.check_writable(config.out)
-    title, lead, sections = _content(config.run)
+    title, lead, sections = _content(config)
     storage.write_bytes(config.out, page.page(title, lead, sections))
     return {"out": config.out}
 
@@ -29,7 +29,8 @@ def summary(result: ReportResult) -> str:
     return f"wrote {result['out']}"
 
 
-def _content(uri: str) -> tuple[str, str, training.Sections]:
+def _content(config: ReportConfig) -> tuple[str, str, training.Sections]:
+    uri = config.run
     name = uri.rstrip("/").rpartition("/")[2]
     settings = run_directory.read_config(uri)
     if isinstance(settings, TuneConfig):
@@ -38,4 +39,4 @@ def _content(uri: str) -> tuple[str, str, training.Sections]:
         return f"Training {name}", f"{uri}, trained on {settings.data}", training.sections(uri, settings)
     if not storage.exists(dataset.manifest_uri(uri)):
         raise UserError(f"{uri} holds neither a run nor a data set: nothing to report on")
-    return f"Data set {name}", uri, relabelling.sections(uri, dataset.read_manifest(uri))
+    return f"Data set {name}", uri, relabelling.sections(uri, dataset.read_manifest(uri, config.base))

@@ -44,7 +44,7 @@ from pipelines.training.failures import EndOnUserError, user_error
 from pipelines.training.placement import placement_log
 
 logger = logging.getLogger(__name__)
-MAY_DIFFER = ("workers", "max_bad_fraction")
+MAY_DIFFER = ("workers", "max_bad_fraction", "base")
 """Options that may change when a run continues: it may continue on other hardware."""
 
 
@@ -67,7 +67,7 @@ class TrainResult(TrialResult):
 
 def run(config: TrainConfig) -> TrainResult:
     """Trains a run, or continues it. If the run is finished, returns its result."""
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     inputs = {"data": manifest.digest}
     config = claims.find_claim("train", config, config.out, inputs, MAY_DIFFER) or config
     if (finished := result_file.earlier_result(config.out, "train")) is not None:
@@ -79,7 +79,7 @@ def run(config: TrainConfig) -> TrainResult:
         stack.enter_context(driver_log(config.out))
         run_directory.describe(config, manifest.digest)
         wanted = needs(config, worker_bytes(config, manifest.taxonomy))
-        stack.enter_context(ray_session(wanted, [dataset.manifest_uri(config.data)]))
+        stack.enter_context(ray_session(wanted, manifest.inputs(config.data)))
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}

@@ -75,7 +75,7 @@ class TuneResult(TypedDict):
 
 def run(config: TuneConfig) -> TuneResult:
     """Runs a sweep, or continues it, and exports the best trial's model and configuration."""
-    manifest = dataset.read_manifest(config.data)
+    manifest = dataset.read_manifest(config.data, config.base)
     inputs = {"data": manifest.digest}
     config = claims.find_claim("tune", config, config.out, inputs, MAY_DIFFER) or config
     if (finished := result_file.earlier_result(config.out, "tune")) is not None:
@@ -91,7 +91,7 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     run_directory.describe(config, manifest.digest)
     soup, limits = soup_settings(config, manifest), autoscaler_limits(config)
     needs = min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))
-    session = ray_session(needs, [dataset.manifest_uri(config.data)])
+    session = ray_session(needs, manifest.inputs(config.data))
     with driver_log(config.out), session:
         num_concurrent = max_concurrent(config, limits)
         if soup:

@@ -12,7 +12,8 @@ from pipelines.ingest import synth
 from pipelines.relabeling import relabel
 from pipelines.run import result_file
 from pipelines.training import train
-from tests.support.relabelling import BAD, HALF, NARROW, NUM_ROWS, SUSPECTS, UNLABELLED, narrow, read_split, write_model
+from tests.support.data_sets import rows_of
+from tests.support.relabelling import BAD, HALF, NARROW, NUM_ROWS, SUSPECTS, UNLABELLED, narrow, write_model
 from tests.support.training import CSR, smoke, sweep
 
 
@@ -31,10 +32,10 @@ def model(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mixed(faces, tmp_path_factory):
-    """120 training rows: every tenth label of half the size, every sixth missing, every fifth picture narrow and with
-    ignored pixels, two rows damaged."""
+    """120 training rows in eight files: every tenth label of half the size, every sixth missing, every fifth picture
+    narrow and with ignored pixels, two rows damaged."""
     out = str(tmp_path_factory.mktemp("mixed") / "data")
-    known = read_split(faces)
+    known = rows_of(faces)
     rows = [dict(known[number % len(known)], id=f"row/{number:03d}") for number in range(NUM_ROWS)]
     for number in NARROW:
         rows[number] |= narrow(rows[number])
@@ -45,8 +46,9 @@ def mixed(faces, tmp_path_factory):
         rows[number]["label"] = None
     rows[BAD[0]]["image"] = b"no image"
     rows[BAD[1]]["label"] = images.encode_png(np.full((96, 96), 77, np.uint8))
+    parts = [rows[start : start + 16] for start in range(0, NUM_ROWS, 16)]
     files = {
-        "train": [dataset.write_file(out, "train/part-00000", rows)],
+        "train": [dataset.write_file(out, f"train/part-{number:05d}", part) for number, part in enumerate(parts)],
         "val": [dataset.write_file(out, "val/part-00000", known[:5])],
     }
     packing.write_manifest(out, CELEBAMASK_HQ, files, [], {"command": "test"})

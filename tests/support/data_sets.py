@@ -1,18 +1,17 @@
 """Helpers that read rows of data sets and configure `ingest`."""
 
-import io
-
-import pyarrow.parquet as pq
-
-from pipelines import storage
 from pipelines.config.commands import IngestConfig
-from pipelines.data import dataset
+from pipelines.data import dataset, row_groups
 
 
-def rows_of(uri, split="train"):
-    files = dataset.read_manifest(str(uri)).splits[split]
-    tables = [pq.read_table(io.BytesIO(storage.read_bytes(storage.join(str(uri), file.path)))) for file in files]
-    return [row for table in tables for row in table.to_pylist()]
+def rows_of(uri, split="train", base=None):
+    """All rows of a split with all of their columns, whatever files hold them."""
+    source = row_groups.open_split(str(uri), dataset.read_manifest(str(uri), base), split)
+    return [
+        row
+        for file in range(len(source.files))
+        for row in row_groups.rows_of_file(source, file, row_groups.columns_of_file(source, file))
+    ]
 
 
 def pairs(source, out, **more):

@@ -3,6 +3,7 @@
 import socket
 import struct
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -60,6 +61,9 @@ class Proxy:
         """(method, path and query) of all requests."""
         self.headers: list[dict[str, str]] = []
         """The headers of all requests, with names in lower case."""
+        self.bytes_per_second: float | None = None
+        """Rate of all connections and both directions together; None: no limit."""
+        self._free_at = 0.0
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -106,13 +110,36 @@ class Proxy:
             with socket.create_connection(self._target) as server:
                 server.sendall(_one_request_only(head) + rest)
                 if fault is None:
-                    _pass(client, server)
+                    self._wait_for_line(len(head) + len(rest))
+                    self._pass(client, server)
                     return
                 left = _length(head) - len(rest)
                 answered = _pass_body(client, server, left // 2 if fault == "reset" else left)
                 if fault == "lost_answer":
                     answered.wait(60)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+
+    def _wait_for_line(self, num_bytes: int) -> None:
+        """Sleeps until the line has had time to carry these bytes after all those before them."""
+        if self.bytes_per_second is None:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + num_bytes / self.bytes_per_second
+            wait = self._free_at - now
+        time.sleep(wait)
+
+    def _pass(self, client: socket.socket, server: socket.socket) -> None:
+        """Passes bytes both ways until the server closes."""
+        threading.Thread(target=self._pump, args=(client, server), daemon=True).start()
+        self._pump(server, client)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._wait_for_line(len(data))
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
 
     def _next_fault(self, head: bytes) -> Fault | None:
         fault = self.fault
@@ -152,12 +179,6 @@ def _length(head: bytes) -> int:
     return 0
 
 
-def _pass(client: socket.socket, server: socket.socket) -> None:
-    """Passes bytes both ways until the server closes."""
-    threading.Thread(target=_pump, args=(client, server), daemon=True).start()
-    _pump(server, client)
-
-
 def _pass_body(client: socket.socket, server: socket.socket, length: int) -> threading.Event:
     """Passes `length` bytes of a body on, and `100 Continue` back. The answer is dropped and sets the event."""
     answered = threading.Event()
@@ -173,13 +194,6 @@ def _swallow_answer(server: socket.socket, client: socket.socket, answered: thre
         while (answer := server.recv(65536)).startswith(b"HTTP/1.1 100"):
             client.sendall(answer)
     answered.set()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
 
 
 def _drain(client: socket.socket) -> None:

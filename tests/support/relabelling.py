@@ -11,7 +11,9 @@ from dmlcsr.refine import refine
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing
 from pipelines.data import dataset, images, row_groups
+from pipelines.data.versions import QUARANTINED, with_previous_labels
 from pipelines.models import model_directory
+from tests.support.data_sets import rows_of
 
 NUM_ROWS, BAD = 120, (7, 50)
 HALF, UNLABELLED, NARROW = range(0, NUM_ROWS, 10), range(3, NUM_ROWS, 6), range(1, NUM_ROWS, 5)
@@ -27,13 +29,15 @@ def write_model(folder, seed=0, width=0.125, **card):
     return str(folder)
 
 
-def read_split(uri, split="train"):
-    source = row_groups.open_split(str(uri), dataset.read_manifest(str(uri)), split)
-    everything = source.groups.locate(0, source.num_rows)
-    schema = (
-        dataset.RELABELLED_SCHEMA if dataset.read_manifest(str(uri)).relabelled and split == "train" else dataset.SCHEMA
-    )
-    return row_groups.read_rows(source, everything, schema.names)
+def labels_before(uri, split="train"):
+    """The labels that `relabel` replaced, of all rows of a split."""
+    source = row_groups.open_split(str(uri), with_previous_labels(dataset.read_manifest(str(uri))), split)
+    files = range(len(source.files))
+    return [row["label"] for file in files for row in row_groups.rows_of_file(source, file, ["label"])]
+
+
+def usable(rows):
+    return [row for row in rows if row["rule"] != QUARANTINED]
 
 
 def narrow(row):
@@ -59,4 +63,4 @@ def as_canvas(image, size):
 
 
 def good_rows(mixed):
-    return [row for number, row in enumerate(read_split(mixed)) if number not in BAD]
+    return [row for number, row in enumerate(rows_of(mixed)) if number not in BAD]

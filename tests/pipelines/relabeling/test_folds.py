@@ -9,7 +9,8 @@ from pipelines.errors import UserError
 from pipelines.models import model_directory
 from pipelines.relabeling import relabel
 from pipelines.run import claims
-from tests.support.relabelling import by_hand, read_split, write_model
+from tests.support.data_sets import rows_of
+from tests.support.relabelling import by_hand, write_model
 from tests.support.training import smoke
 
 
@@ -24,7 +25,7 @@ def test_with_folds_no_model_labels_what_it_was_trained_on(faces, tmp_path):
     assert made.relabelled["trained_on_data"] is False
     trained = [entry["model"] for entry in made.relabelled["models"]]
     assert [model_directory.read_card(uri).lineage["held_out_fold"] for uri in trained] == ["1/2", "2/2"]
-    rows, old = read_split(config.out), read_split(faces)
+    rows, old = rows_of(config.out), rows_of(faces)
     for fold, uri in enumerate(trained):  # 3 row groups of 16: the folds have the first and third, and the second
         chosen = [number for number in range(48) if number // 16 % 2 == fold]
         expected = by_hand(uri, [old[number] for number in chosen], Policy(name="replace"))
@@ -51,7 +52,7 @@ def test_folds_leave_out_every_row_once(faces):
     manifest = dataset.read_manifest(str(faces))
     sources = [row_groups.open_split(str(faces), manifest, "train", (fold, 3)) for fold in (1, 2, 3)]
     kept = [row_groups.read_rows(s, s.groups.locate(0, s.num_rows), ("id",)) for s in sources]
-    everything = {row["id"] for row in read_split(faces)}
+    everything = {row["id"] for row in rows_of(faces)}
     left_out = [everything - {row["id"] for row in rows} for rows in kept]
     assert sorted(name for names in left_out for name in names) == sorted(everything)
     assert all(left_out)

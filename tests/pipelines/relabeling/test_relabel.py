@@ -5,9 +5,11 @@ import signal
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
@@ -19,26 +21,30 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import storage
 from pipelines.config.commands import RelabelConfig
 from pipelines.data import dataset, images, row_groups
+from pipelines.data.order import Groups
 from pipelines.data.ordered import OrderedRows
+from pipelines.data.versions import QUARANTINED
 from pipelines.errors import OutputTakenError, UserError
 from pipelines.models import model_directory, setup
 from pipelines.relabeling import relabel
 from pipelines.run import claims, result_file
 from pipelines.run.lock import ownership
-from tests.support.relabelling import NUM_ROWS, by_hand, good_rows, read_split, write_model
+from tests.support.data_sets import rows_of
+from tests.support.relabelling import BAD, NUM_ROWS, by_hand, good_rows, labels_before, usable, write_model
 from tests.support.training import smoke
 
 
 def test_every_good_row_once_in_order_with_the_label_and_scores_of_a_plain_loop(replaced, mixed, model):
     config, result = replaced
-    rows = read_split(config.out)
+    rows, before = rows_of(config.out), labels_before(config.out)
+    assert [row["id"] for row in rows] == [row["id"] for row in rows_of(mixed)]
+    assert before == [row["label"] for row in rows_of(mixed)]
     expected = list(by_hand(model, good_rows(mixed), Policy(name="replace")))
-    assert [row["id"] for row in rows] == [row["id"] for row, *_ in expected]
-    for row, (old, refined, _, label) in zip(rows, expected, strict=True):
+    for row, (old, refined, _, label) in zip(usable(rows), expected, strict=True):
         new = images.decode_label(row["label"])
         # A batch of another size may round another way where two classes are level.
         assert (new == refined.label).mean() > 0.999 and new.shape == refined.label.shape
-        assert (row["image"], row["label_previous"], row["meta"]) == (old["image"], old["label"], old["meta"])
+        assert (row["id"], row["image"], row["meta"]) == (old["id"], old["image"], old["meta"])
         assert row["confidence"] == pytest.approx(refined.confidence, abs=1e-4)
         assert row["rule"] == ("unlabelled" if label is None else "replace")
         if label is None:
@@ -50,14 +56,32 @@ def test_every_good_row_once_in_order_with_the_label_and_scores_of_a_plain_loop(
     scored = [row["quality"] for row in rows if row["quality"] is not None]
     assert result["mean_quality"] == pytest.approx(np.mean(scored), abs=1e-6)
     assert result["num_rows"] == {"train": NUM_ROWS - 2, "val": 5, "test": 0} and result["num_quarantined"] == 2
-    assert result["num_changed_rows"] == sum(row["changed_fraction"] > 0 for row in rows) and result["resumed"] is False
+    changed = sum(row["changed_fraction"] > 0 for row in usable(rows))
+    assert result["num_changed_rows"] == changed and result["resumed"] is False
 
 
-def test_other_splits_are_copied_byte_for_byte(replaced, mixed):
-    manifests = [dataset.read_manifest(uri) for uri in (mixed, replaced[0].out)]
-    assert manifests[0].splits["val"] == manifests[1].splits["val"]
-    path = manifests[0].splits["val"][0].path
-    assert Path(mixed, path).read_bytes() == Path(replaced[0].out, path).read_bytes()
+def test_a_row_that_cannot_be_used_keeps_its_place_without_a_label(replaced, mixed):
+    rows = rows_of(replaced[0].out)
+    assert [number for number, row in enumerate(rows) if row["rule"] == QUARANTINED] == list(BAD)
+    for number in BAD:
+        scores = ("label", "quality", "class_quality", "changed_fraction", "confidence")
+        assert {rows[number][name] for name in scores} == {None}
+        assert rows[number]["image"] == rows_of(mixed)[number]["image"]
+    files = dataset.read_manifest(replaced[0].out).splits["train"]
+    assert [file.num_rejected for file in files] == [1, 0, 0, 1, 0, 0, 0, 0]
+    assert [file.num_rows for file in files] == [16, 16, 16, 16, 16, 16, 16, 8]
+
+
+def test_no_image_is_written_and_other_splits_are_referred_to(replaced, mixed):
+    base, made = (dataset.read_manifest(uri) for uri in (mixed, replaced[0].out))
+    assert made.splits["val"] == tuple(file.model_copy(update={"base": 0}) for file in base.splits["val"])
+    assert not Path(replaced[0].out, "val").exists()
+    assert [(each.uri, each.digest) for each in made.bases] == [(mixed, base.digest)]
+    for file, before in zip(made.splits["train"], base.splits["train"], strict=True):
+        assert file.images is not None and (file.images.path, file.images.sha256) == (before.path, before.sha256)
+        assert file.previous == file.images
+        stored = pq.read_schema(f"{replaced[0].out}/{file.path}").names
+        assert stored == ["id", "label", "quality", "class_quality", "changed_fraction", "confidence", "rule"]
 
 
 def test_the_manifest_says_what_was_done_by_what(replaced, mixed, model):
@@ -69,8 +93,8 @@ def test_the_manifest_says_what_was_done_by_what(replaced, mixed, model):
     assert manifest.lineage["policy"] == "replace" and manifest.reasons == {"undecodable": 1, "unknown_id": 1}
     assert told["models"] == [{"model": model, "weights_sha256": model_directory.weights_digest(model)}]
     assert told["trained_on_data"] is None and "torch" in told["software"]["packages"]
-    rows = read_split(config.out)
-    labels = [[images.decode_label(row[name]) for name in ("label_previous", "label")] for row in rows]
+    found = zip(labels_before(config.out), rows_of(config.out), strict=True)
+    labels = [(images.decode_label(before), images.decode_label(row["label"])) for before, row in found if row["label"]]
     labels = [(before if before.shape == after.shape else np.full_like(after, 255), after) for before, after in labels]
     names = (*CELEBAMASK_HQ.classes, "ignored")
     pair, pixels = next(iter(told["changed_pixels"].items()))
@@ -91,9 +115,10 @@ def test_training_takes_the_new_version_as_it_is(replaced):
     config = smoke(Path(replaced[0].out), "/unused")
     source = setup.train_stream(config, manifest, 0, 1)
     assert next(source.batches_here(0, 1))["label"].shape[1:] == (64, 64)
-    rows = OrderedRows(source=source.source, size=64).chunks()
-    labels = [label for batch in rows for label in batch["label"]]
-    assert labels == [row["label"] for row in read_split(replaced[0].out)]
+    batches = list(OrderedRows(source=source.source, size=64).chunks())
+    labels = [label for batch in batches for label in batch["label"]]
+    assert labels == [row["label"] for row in rows_of(replaced[0].out)]
+    assert [reason for batch in batches for reason in batch["reason"] if reason] == [QUARANTINED] * 2
 
 
 def test_the_same_command_on_a_finished_version_does_nothing(replaced, caplog):
@@ -124,7 +149,7 @@ def test_suspect_changes_what_confident_learning_flags(mixed, model, tmp_path):
     assert list(told.values()) == pytest.approx(sums.thresholds(), abs=1e-4)
     policy = Policy(name="confident", thresholds=tuple(told.values()))
     expected = by_hand(model, good_rows(mixed), policy)
-    for row, (_, refined, _, _) in zip(read_split(config.out), expected, strict=True):
+    for row, (_, refined, _, _) in zip(usable(rows_of(config.out)), expected, strict=True):
         assert (images.decode_label(row["label"]) == refined.label).mean() > 0.99
         assert row["rule"] == refined.rule
 
@@ -137,7 +162,8 @@ def test_too_many_bad_rows_stop_the_job_which_continues_when_they_are_allowed(mi
     result = relabel.run(config.model_copy(update={"max_bad_fraction": 0.02}))
     assert result["resumed"] is True and result["num_quarantined"] == 2
     policy = Policy(name="blend", label_weight=0.4)
-    for row, (_, refined, _, _) in zip(read_split(config.out), by_hand(model, good_rows(mixed), policy), strict=True):
+    expected = by_hand(model, good_rows(mixed), policy)
+    for row, (_, refined, _, _) in zip(usable(rows_of(config.out)), expected, strict=True):
         assert (images.decode_label(row["label"]) == refined.label).mean() > 0.999
 
 
@@ -221,16 +247,8 @@ def test_what_another_command_has_left_is_not_touched(mixed, tmp_path):
     assert result_file.finished_result(str(tmp_path / "run"), "train") == {"run": "r"}
 
 
-def test_files_are_cut_by_the_data_alone_and_of_a_useful_size(mixed):
-    manifest = dataset.read_manifest(mixed)
-    shards = relabel.make_shards("train", row_groups.open_split(mixed, manifest, "train"), manifest)
-    assert [shard.work for shard in shards] == [[number, number + 1] for number in range(8)]
-    files = tuple(
-        dataset.DataFile(path=f"train/part-{number:05d}.parquet", num_rows=4096, num_bytes=600 << 20, sha256="")
-        for number in range(20)
-    )
-    large = manifest.model_copy(update={"splits": {"train": files}})
-    shards = relabel.make_shards("train", row_groups.open_split(mixed, large, "train"), large)
-    assert 90 <= len(shards) <= 100  # of 128 MB each
-    ranges = [range(*shard.work) for shard in shards]
-    assert [group for groups in ranges for group in groups] == list(range(20 * 4096 // 16))
+def test_each_file_of_the_data_set_is_one_shard(mixed):
+    source = row_groups.open_split(mixed, dataset.read_manifest(mixed), "train")
+    assert [shard.work for shard in relabel.make_shards("train", source)] == [[number] for number in range(8)]
+    large = replace(source, files=("a", "b", "c"), groups=Groups(np.array([40, 16, 17]), 16))
+    assert [list(large.groups.of_file(file)) for file in range(3)] == [[0, 1, 2], [3], [4, 5]]

@@ -12,13 +12,16 @@ from pycocotools.coco import COCO
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines.data import images
 from tests.support.brush import decode_brush
-from tests.support.relabelling import SUSPECTS, read_split
+from tests.support.data_sets import rows_of
+from tests.support.relabelling import SUSPECTS, labels_before
 
 
 def test_the_worst_labels_come_out_for_people_and_tools(replaced, model):
     config, _ = replaced
     folder = Path(config.out, "suspects")
-    rows = {row["id"]: row for row in read_split(config.out)}
+    before = labels_before(config.out)
+    found = zip(rows_of(config.out), before, strict=True)
+    rows = {row["id"]: row | {"label_previous": label} for row, label in found}
     worst = sorted((row["quality"], row["id"]) for row in rows.values() if row["quality"] is not None)[:SUSPECTS]
     tasks = json.loads((folder / "label_studio-00000.json").read_text())
     assert [task["data"]["id"] for task in tasks] == [row_id for _, row_id in worst]

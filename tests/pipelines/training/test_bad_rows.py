@@ -15,7 +15,7 @@ from pipelines.run import phases, result_file
 from pipelines.run.paths import RunPaths
 from pipelines.run.states import State
 from pipelines.tuning import trials
-from tests.support.relabelling import read_split
+from tests.support.data_sets import rows_of
 from tests.support.training import history, smoke, sweep
 
 ONE_EPOCH = {"schedule": {"epochs": 1, "warmup_epochs": 0.5}}
@@ -26,7 +26,7 @@ TWO_WORKERS = {"workers": {"num_workers": 2}, "optimizer": {"batch_size": 2}}
 def damaged_rows(faces, tmp_path_factory):
     """The 48 training rows and 6 validation rows of `faces`, of which two and one cannot be used."""
     out = str(tmp_path_factory.mktemp("damaged") / "data")
-    rows = {split: read_split(faces, split) for split in ("train", "val")}
+    rows = {split: rows_of(faces, split) for split in ("train", "val")}
     rows["train"][5]["image"] = b"no image"
     rows["train"][40]["label"] = None
     rows["val"][2]["label"] = rows["val"][2]["label"][:40]

@@ -267,7 +267,7 @@ def test_the_overview_has_every_command_in_a_group(capsys):
     text = capsys.readouterr().out
     assert re.findall(r"^(\S+):$", text, re.MULTILINE) == ["data", "train", "inspect", "use", "set-up"]
     assert sorted(re.findall(r"^  (\S+)", text, re.MULTILINE)) == sorted([*ray_job.COMMANDS, ray_job.PLAN])
-    verbs = "Make Pack Join Write Train Search Score Show Predict Export Print Measure"
+    verbs = "Make Pack Join Copy Write Train Search Score Show Predict Export Print Measure"
     assert set(re.findall(r"^  \S+ +(\S+)", text, re.MULTILINE)) == set(verbs.split())
 
 

@@ -13,8 +13,15 @@ FILES = st.lists(st.integers(1, 60), max_size=8)
 
 def make_rows(files, rows_per_group, **share):
     counts = np.array(files, np.int64)
+    names = Names(map(str, files))
     source = SplitFiles(
-        files=Names(map(str, files)), file_bytes=counts, groups=Groups(counts, rows_per_group), taxonomy=None, digest=""
+        files=names,
+        file_bytes=counts,
+        image_files=names,
+        image_bytes=counts,
+        groups=Groups(counts, rows_per_group),
+        taxonomy=None,
+        digest="",
     )
     return OrderedRows(source=source, size=32, **share)
 

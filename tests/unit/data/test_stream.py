@@ -21,9 +21,12 @@ from pipelines.data.stream import ChunkPart, TrainStream
 
 def make_source(num_rows, rows_per_file=256, rows_per_group=16):
     counts = np.array([min(rows_per_file, num_rows - start) for start in range(0, num_rows, rows_per_file)])
+    names = Names(f"part-{file}" for file in range(len(counts)))
     return SplitFiles(
-        files=Names(f"part-{file}" for file in range(len(counts))),
+        files=names,
         file_bytes=counts,
+        image_files=names,
+        image_bytes=counts,
         groups=Groups(counts, rows_per_group),
         taxonomy=LAPA,
         digest="digest",

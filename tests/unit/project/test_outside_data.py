@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from contextlib import suppress
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -35,6 +36,7 @@ from pipelines.inspection import scan
 from pipelines.relabeling import suspects
 from tests.support.commands import DATA
 from tests.support.damage import as_file, changed, damaged
+from tests.support.label_versions import write_base, write_version
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)
 LABEL = encode_png(np.arange(480, dtype=np.uint8).reshape(24, 20) % 19)
@@ -136,6 +138,70 @@ def test_a_manifest_that_leads_out_of_its_folder_is_refused(data, tmp_path, path
     (tmp_path / "dataset.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="is damaged at"):
         dataset.read_manifest(str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    """A version of a version: its own labels in one split, those of the version before in another."""
+    folder = tmp_path_factory.mktemp("versions")
+    write_base(f"{folder}/v0", {"train": (3, 2), "val": (1,)})
+    write_version(f"{folder}/v1", f"{folder}/v0", {"train", "val"})
+    write_version(f"{folder}/v2", f"{folder}/v1", {"train"}, bad={"train/0/1"})
+    return f"{folder}/v2"
+
+
+@given(draws=st.data())
+def test_a_manifest_with_bases_is_read_or_refused_and_names_files_of_bases_only(version, draws, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("manifest")
+    (folder / "dataset.json").write_bytes(draws.draw(as_file(storage.read_json(f"{version}/dataset.json"))))
+    with suppress(UserError):
+        manifest = dataset.read_manifest(str(folder))
+        for file in (file for files in manifest.splits.values() for file in files):
+            for ref in (ref for ref in (file, file.images, file.previous) if ref is not None):
+                home = folder if ref.base is None else Path(manifest.bases[ref.base].uri)
+                assert Path(manifest.locate(str(folder), ref)).resolve().is_relative_to(home.resolve())
+        for number in manifest.used_bases():
+            uri, digest = manifest.bases[number].uri, manifest.bases[number].digest
+            assert storage.read_json(f"{uri}/dataset.json")["digest"] == digest
+
+
+@pytest.mark.parametrize("path", ["../../etc/part.parquet", "/etc/part.parquet", "train/../../x.parquet", "train/.x"])
+@pytest.mark.parametrize("field", ["images", "previous"])
+def test_a_manifest_that_leads_out_of_a_base_is_refused(version, tmp_path, field, path):
+    content = storage.read_json(f"{version}/dataset.json")
+    content["splits"]["train"][0][field]["path"] = path
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="is damaged at"):
+        dataset.read_manifest(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("../v0", "is damaged at"),
+        ("http://127.0.0.1/v0", "is damaged at"),
+        ("/etc", "refers to files of /etc, where no data set is"),
+        ("/\0", "cannot read"),
+    ],
+)
+def test_a_base_that_is_no_data_set_is_refused(version, tmp_path, uri, message):
+    content = storage.read_json(f"{version}/dataset.json")
+    content["bases"][0]["uri"] = uri
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        dataset.read_manifest(str(tmp_path))
+
+
+@given(draws=st.data())
+def test_the_rows_of_a_version_with_a_damaged_file_of_labels_are_read_or_refused(version, draws, tmp_path_factory):
+    manifest = dataset.read_manifest(version)
+    folder = tmp_path_factory.mktemp("rows")
+    for file in manifest.splits["train"]:
+        content = draws.draw(damaged([storage.read_bytes(f"{version}/{file.path}")]))
+        storage.write_bytes(f"{folder}/{file.path}", content)
+    other = manifest.model_copy(update={"digest": f"{folder}"})
+    with suppress(UserError):
+        assert len(read_all(str(folder), other)) == 5
 
 
 @given(draws=st.data())

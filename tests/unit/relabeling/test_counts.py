@@ -33,8 +33,8 @@ rows = st.lists(
 
 def tallied(items, path="train/part-00000.parquet", first=0):
     tally = RelabelCounts.zeros(CLASSES)
-    for number, item in enumerate(items, start=first):
-        tally.add(item, f"row-{number}")
+    for place, item in enumerate(items):
+        tally.add(item, f"row-{first + place}", place)
     tally.set_path(path)
     return tally
 
