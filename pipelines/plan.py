@@ -2,6 +2,7 @@
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
@@ -161,9 +162,10 @@ def _predict(config: PredictConfig) -> Plan:
 
 
 def _ingest(config: IngestConfig) -> Plan:
-    source = ingest.open_source(config)
-    samples = {f"{split}_samples": len(found) for split, found in source.items.items()}
-    rest = {"rejected_samples": len(source.rejected), "ignored_files": sum(source.ignored.values())}
+    with tempfile.TemporaryDirectory() as folder:
+        listing = ingest.open_source(config, folder).listing
+    samples = {f"{split}_samples": count for split, count in listing.samples.num_rows().items()}
+    rest = {"rejected_samples": listing.num_rejected, "ignored_files": sum(listing.ignored.counts().values())}
     return Plan(Needs(1), samples | rest)
 
 

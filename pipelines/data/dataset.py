@@ -6,7 +6,6 @@ and refers to the files of the images (see `versions`).
 """
 
 import hashlib
-import io
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
@@ -40,8 +39,6 @@ RECEIPTS = "receipts"
 """Folder of receipts, one per finished shard; deleted when the build is complete."""
 ROWS_PER_GROUP = 16
 """Maximum number of rows in a row group: a few MB of 1024x1024 JPEGs. An epoch is shuffled by row groups."""
-GROUPS_PER_FILE = 16
-"""Maximum number of row groups in a file. The task that writes a file holds the whole file in memory."""
 FORMAT_VERSION: Literal[4] = 4
 """Version of the manifest. Version 1 is that of release 0.1; it and version 2 hold the name of a published taxonomy.
 Version 3 knows no bases: a relabelled version held the images, and each label before in a column `label_previous`."""
@@ -191,21 +188,26 @@ def write_file(
 
     Returns None and writes nothing if there are no rows. The digest is the first 12 hexadecimal digits of the sha256 of
     the content. So a late attempt on a node that was given up cannot write other content over a committed file. Equal
-    rows give equal bytes. The whole file and one row group are held in memory.
+    rows give equal bytes. One row group is held in memory. The file is written beside its place, or for S3 to a
+    temporary folder of this machine, before it is moved or uploaded.
     """
-    buffer, num_rows, remaining = io.BytesIO(), 0, iter(rows)
-    # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
-    with pq.ParquetWriter(buffer, schema, compression="none", use_dictionary=False, write_statistics=False) as writer:
-        while group := list(islice(remaining, rows_per_group)):
-            writer.write_table(pa.Table.from_pylist(group, schema=schema))
-            num_rows += len(group)
-    if not num_rows:
-        return None
-    data = buffer.getvalue()
-    digest = hashlib.sha256(data).hexdigest()
-    file = DataFile(path=f"{stem}-{digest[:12]}.parquet", num_rows=num_rows, num_bytes=len(data), sha256=digest)
-    storage.write_bytes(storage.join(dataset, file.path), data)
-    return file
+    num_rows, remaining = 0, iter(rows)
+    folder = storage.join(dataset, stem).rpartition("/")[0]
+    with storage.scratch_file(folder) as scratch:
+        # Images and labels are compressed already: a codec, a dictionary or statistics would only cost time.
+        with pq.ParquetWriter(
+            str(scratch), schema, compression="none", use_dictionary=False, write_statistics=False
+        ) as writer:
+            while group := list(islice(remaining, rows_per_group)):
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+                num_rows += len(group)
+        if not num_rows:
+            return None
+        with scratch.open("rb") as written:
+            digest = hashlib.file_digest(written, "sha256").hexdigest()
+        path, size = f"{stem}-{digest[:12]}.parquet", scratch.stat().st_size
+        storage.move_file(scratch, storage.join(dataset, path))
+    return DataFile(path=path, num_rows=num_rows, num_bytes=size, sha256=digest)
 
 
 def read_manifest(dataset: str, base: Sequence[str] | None = None) -> Manifest:

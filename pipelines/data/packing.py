@@ -9,7 +9,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypedDict
+from itertools import islice
+from typing import Any, NamedTuple, TypedDict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ import ray.data
 
 from dmlcsr.taxonomy import Taxonomy
 from pipelines import storage
-from pipelines.config.base import SPLITS, Split
+from pipelines.config.base import Split
 from pipelines.data import dataset
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.errors import UserError
@@ -29,6 +30,8 @@ QUARANTINE, REMARKS = "quarantine", "remarks"
 """Tables beside the data: rejected samples, and remarks about accepted rows that may be wrong."""
 MIRRORED = "looks_mirrored"
 """Reason of a remark about a row whose left and right ids look swapped."""
+PROBLEMS_PER_PART = 100_000
+"""Number of problems in a file of a table."""
 RECEIPT_VERSION = 4
 """Version of a receipt; a shard whose receipt has another version is packed again."""
 
@@ -74,19 +77,6 @@ class Shard(NamedTuple):
         return hashlib.sha256(json.dumps(self.work).encode()).hexdigest()
 
 
-MakeRows = Callable[[Sequence[Any]], PackedRows]
-
-
-class SetChecks(Protocol):
-    """Checks of the whole set, on the driver."""
-
-    def add(self, split: Split, facts: Sequence[Mapping[str, Any]]) -> None:
-        """Adds the facts about the rows of one shard."""
-
-    def remarks(self, remarks: Sequence[SampleProblem]) -> list[SampleProblem]:
-        """The remarks to write, given those about single rows."""
-
-
 def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
     """Cuts each split's items, in order, into shards of at most `size` items."""
     return [
@@ -97,16 +87,28 @@ def make_shards(items: Mapping[Split, Sequence[Any]], size: int) -> list[Shard]:
 
 
 def map_shards(
-    out: str, shards: Sequence[Shard], work: Callable[[Shard], dict[str, Any]], verb: str = "packed"
+    out: str,
+    shards: Sequence[Shard],
+    work: Callable[[Shard], dict[str, Any]],
+    verb: str = "packed",
+    read_work: Callable[[Shard], Sequence[Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Applies `work` to each shard in a Ray Data task of its own; yields the results as the tasks finish.
 
-    If an earlier attempt at `out` has finished a shard of the same items, the result is read from its receipt.
+    If an earlier attempt at `out` has finished a shard of the same items, the result is read from its receipt. If
+    `read_work` is given, the task reads the items with it, so that they do not travel with the task.
     """
     if not shards:
         return
+
+    def run(row: dict[str, Any]) -> dict[str, Any]:
+        if read_work is not None:
+            shard = Shard(*json.loads(row["shard"]))
+            row = {"shard": json.dumps(shard._replace(work=read_work(shard)))}
+        return run_once(out, row, work)
+
     num_kept = 0
-    tasks = shard_rows(shards).map(lambda row: run_once(out, row, work))
+    tasks = shard_rows(shards).map(run)
     for done, row in enumerate(tasks.iter_rows(), start=1):
         num_kept += row["is_kept"]
         kept = f", {num_kept} of them by an earlier attempt" if num_kept else ""
@@ -118,6 +120,12 @@ def shard_rows(shards: Sequence[Shard]) -> ray.data.Dataset:
     """A Ray data set with one block for each shard, so that a task fetches only its own shard."""
     ray.data.DataContext.get_current().enable_progress_bars = False
     return ray.data.from_items([{"shard": json.dumps(s)} for s in shards], override_num_blocks=len(shards))
+
+
+def read_answer(out: str, name: str) -> dict[str, Any]:
+    """The result of a finished shard, from its receipt."""
+    answer: dict[str, Any] = storage.read_json(storage.join(out, dataset.RECEIPTS, f"{name}.json"))["answer"]
+    return answer
 
 
 def run_once(
@@ -136,63 +144,11 @@ def run_once(
     return {"answer": json.dumps(answer), "is_kept": is_kept}
 
 
-def pack(
-    out: str,
-    items: Mapping[Split, Sequence[Any]],
-    make_rows: MakeRows,
-    taxonomy: Taxonomy | None,
-    lineage: Mapping[str, Any],
-    rejected: Sequence[SampleProblem] = (),
-    rows_per_group: int = dataset.ROWS_PER_GROUP,
-    set_checks: SetChecks | None = None,
-    ignored: Mapping[str, int] | None = None,
-) -> Manifest:
-    """Packs all items into a data set at `out`, which the caller has claimed; writes the manifest last.
-
-    `make_rows` gets the items of one row group per call. `rejected` are samples that were rejected before packing,
-    `ignored` counts the files of the source that belong to none.
-    Raises UserError if no sample can be used.
-    """
-
-    def write(shard: Shard) -> dict[str, Any]:
-        bad: list[SampleProblem] = []
-        remarks: list[SampleProblem] = []
-        facts: list[Mapping[str, Any]] = []
-
-        def rows() -> Iterable[Row]:
-            for start in range(0, len(shard.work), rows_per_group):
-                batch = make_rows(shard.work[start : start + rows_per_group])
-                bad.extend(batch.rejected)
-                remarks.extend(batch.remarks)
-                facts.extend(batch.facts)
-                yield from batch.rows
-
-        file = dataset.write_file(out, shard.name, rows(), rows_per_group)
-        answer = {"split": shard.split, "file": file and file.model_dump(), "rejected": bad}
-        return answer | {"remarks": remarks, "facts": facts}
-
-    files: dict[Split, list[DataFile]] = {split: [] for split in SPLITS}
-    bad, remarks = list(rejected), []
-    for answer in map_shards(out, make_shards(items, rows_per_group * dataset.GROUPS_PER_FILE), write):
-        if answer["file"]:
-            files[answer["split"]].append(DataFile.model_validate(answer["file"]))
-        bad.extend(answer["rejected"])
-        remarks.extend(answer["remarks"])
-        if set_checks is not None:
-            set_checks.add(answer["split"], answer["facts"])
-    if set_checks is not None:
-        remarks = set_checks.remarks(remarks)
-    write_problems(out, REMARKS, remarks)
-    counts = count_reasons(remarks)
-    more = {"rows_per_group": rows_per_group, "remarks": counts, "ignored": ignored or {}}
-    return write_manifest(out, taxonomy, files, bad, lineage, **more)
-
-
 def write_manifest(
     out: str,
     taxonomy: Taxonomy | None,
     files: Mapping[Split, Sequence[DataFile]],
-    rejected: Sequence[SampleProblem],
+    rejected: Iterable[SampleProblem],
     lineage: Mapping[str, Any],
     **more: Any,
 ) -> Manifest:
@@ -201,15 +157,17 @@ def write_manifest(
     `more` are further fields of the manifest. Raises UserError if there are no usable rows.
     """
     if all(file.num_rejected == file.num_rows for entries in files.values() for file in entries):
-        reason = in_words(rejected[0]) if rejected else "the source is empty"
-        raise UserError(f"no sample could be used; the first reason: {reason}")
-    write_problems(out, QUARANTINE, rejected)
+        first = next(iter(rejected), None)
+        raise UserError(
+            f"no sample could be used; the first reason: {in_words(first) if first else 'the source is empty'}"
+        )
+    reasons = write_problems(out, QUARANTINE, rejected)
     splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
     manifest = Manifest(
         label_taxonomy=taxonomy,
         splits=splits,
-        num_quarantined=len(rejected),
-        reasons=count_reasons(rejected),
+        num_quarantined=sum(reasons.values()),
+        reasons=reasons,
         lineage=dict(lineage),
         digest=dataset.digest_of(splits),
         **more,
@@ -228,31 +186,43 @@ def in_words(finding: SampleProblem) -> str:
     return printable("{source}: {reason} ({detail})".format(**finding))
 
 
-def write_problems(out: str, table: str, findings: Sequence[SampleProblem]) -> None:
-    """Writes `<table>/part-00000.parquet`, sorted. Deletes this file if there are no findings."""
-    uri = storage.join(out, table, "part-00000.parquet")
-    if not findings:
-        storage.delete(uri)  # an earlier, unfinished attempt may have written one
-        return
-    rows = sorted(findings, key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
-    shown = [{name: printable(str(value)) for name, value in row.items()} for row in rows]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(shown, schema=PROBLEM_SCHEMA), buffer)
-    storage.write_bytes(uri, buffer.getvalue())
+def write_problems(out: str, table: str, findings: Iterable[SampleProblem]) -> dict[str, int]:
+    """Writes `<table>/part-<number>.parquet`, each part sorted, and returns the number of problems by reason.
+
+    The order of the findings decides in which part they are. Deletes the parts that an unfinished attempt left.
+    """
+    counts: Counter[str] = Counter()
+    remaining, folder = iter(findings), storage.join(out, table)
+    written: list[str] = []
+    while part := list(islice(remaining, PROBLEMS_PER_PART)):
+        counts.update(finding["reason"] for finding in part)
+        part.sort(key=lambda finding: (finding["source"], finding["reason"], finding["detail"]))
+        shown = [{name: printable(str(value)) for name, value in row.items()} for row in part]
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(shown, schema=PROBLEM_SCHEMA), buffer)
+        written.append(f"part-{len(written):05d}.parquet")
+        storage.write_bytes(storage.join(folder, written[-1]), buffer.getvalue())
+    for name in set(storage.list_names(folder)) - set(written):
+        storage.delete(storage.join(folder, name))
+    return dict(sorted(counts.items()))
 
 
 def read_problems(out: str, table: str) -> list[SampleProblem]:
-    """Reads `<table>/part-00000.parquet`; no file means no problems. Raises UserError if it is no such table."""
-    uri = storage.join(out, table, "part-00000.parquet")
-    data = storage.find_bytes(uri)
-    if data is None:
-        return []
-    with storage.user_errors("read", uri):
-        found = pq.read_table(io.BytesIO(data))
-        if found.schema.remove_metadata() != PROBLEM_SCHEMA or any(column.null_count for column in found.columns):
-            raise ValueError("it has other columns than a table of problems")
-        rows: list[SampleProblem] = found.to_pylist()
-    return rows
+    """All problems of a table; no table means no problems. Raises UserError if it is no such table."""
+    return list(iter_problems(out, table))
+
+
+def iter_problems(out: str, table: str) -> Iterator[SampleProblem]:
+    """Yields the problems of a table, of which one part is in memory at a time."""
+    folder = storage.join(out, table)
+    for name in storage.list_names(folder):
+        uri = storage.join(folder, name)
+        with storage.user_errors("read", uri):
+            found = pq.read_table(io.BytesIO(storage.read_bytes(uri)))
+            if found.schema.remove_metadata() != PROBLEM_SCHEMA or any(column.null_count for column in found.columns):
+                raise ValueError("it has other columns than a table of problems")
+            rows: list[SampleProblem] = found.to_pylist()
+        yield from rows
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,6 @@
 """Finds images that are in a set twice, also if one of them was encoded again or scaled."""
 
-from array import array
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import cv2
@@ -10,6 +10,7 @@ from dmlcsr.image_files import BadSampleError
 from pipelines.config.base import SPLITS, Split
 from pipelines.data.images import decode_image
 from pipelines.data.packing import SampleProblem
+from pipelines.ingest.hashes import Hashes, repeated
 
 DUPLICATE = "duplicate_image"
 """Reason of a remark about a row whose image is that of an earlier row."""
@@ -42,31 +43,29 @@ def image_hash(image: bytes, size: tuple[int, int]) -> int | None:
 
 
 class SeenImages:
-    """Hashes, splits and ids of all rows of a set, in a few tens of bytes per row."""
+    """The hashes of the images of a set, by shard: 8 bytes per row. Ids are read again where two rows have the same."""
 
     def __init__(self) -> None:
-        self.hashes, self.splits, self.ends = array("Q"), array("B"), array("Q")
-        self.ids = bytearray()
+        self._shards: dict[str, tuple[Split, Hashes]] = {}
 
-    def add(self, split: Split, name: str, value: int) -> None:
-        """Adds a row with this id and image hash."""
-        self.ids += name.encode(errors="surrogateescape")
-        self.hashes.append(value)
-        self.splits.append(SPLITS.index(split))
-        self.ends.append(len(self.ids))
+    def add(self, split: Split, shard: str, hashes: Sequence[int]) -> None:
+        """Adds the image hashes of a shard."""
+        self._shards[shard] = (split, np.array(hashes, np.uint64))
 
-    def groups(self) -> list[list[tuple[Split, str]]]:
-        """(split, id) of the rows with equal hashes, for each hash that occurs twice; the order of adding is lost."""
-        values = np.array(self.hashes, np.uint64)
-        order = np.argsort(values, kind="stable")
-        starts = np.flatnonzero(np.diff(values[order], prepend=values[order][:1] + 1))
-        rows = np.split(order, starts[1:])
-        found = [sorted((self.splits[row], self._id(row)) for row in same) for same in rows if len(same) > 1]
-        return sorted([(SPLITS[split], name) for split, name in same] for same in found)
+    def groups(self, read_ids: Callable[[str], Sequence[str]]) -> list[list[tuple[Split, str]]]:
+        """(split, id) of the rows with equal hashes, for each hash that occurs twice; the order of adding is lost.
 
-    def _id(self, row: int) -> str:
-        start = self.ends[row - 1] if row else 0
-        return self.ids[start : self.ends[row]].decode(errors="surrogateescape")
+        `read_ids` returns the ids of the rows of a shard, in the order of their hashes.
+        """
+        num_rows = sum(len(hashes) for _, hashes in self._shards.values())
+        twice = np.array(repeated(lambda: (hashes for _, hashes in self._shards.values()), num_rows), np.uint64)
+        found: dict[int, list[tuple[int, str]]] = {}
+        for shard, (split, hashes) in self._shards.items():
+            rows = np.flatnonzero(np.isin(hashes, twice))
+            ids = read_ids(shard) if len(rows) else ()
+            for row in rows.tolist():
+                found.setdefault(int(hashes[row]), []).append((SPLITS.index(split), ids[row]))
+        return sorted([(SPLITS[split], name) for split, name in sorted(same)] for same in found.values())
 
 
 def row_remarks(groups: list[list[tuple[Split, str]]]) -> list[SampleProblem]:

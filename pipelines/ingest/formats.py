@@ -50,10 +50,14 @@ class RawFormat:
     compose: Callable[[IngestConfig, Mapping[str, bytes]], Label]
     """Makes (H, W) ids from the file contents of a sample's parts. Raises BadSampleError if they make no label."""
     splits: Callable[[IngestConfig, str, Sequence[str]], Mapping[str, Split]]
-    """Returns the split of each id in one source; used if there is no `--split-file`. Other ids have no split.
+    """Returns the splits that some ids of one source have by their names or by lists; used if there is no
+    `--split-file`. It is called for some of the ids at a time, so the split of one may not depend on the others.
 
     Raises UserError if a file that defines the splits is missing or damaged.
     """
+    shares_otherwise: bool
+    """True if a source of which `splits` names no sample is divided by `--splits`. Otherwise, and if it names only
+    some of them, the others have no split."""
     list_files: tuple[str, ...]
     """Names of the files at the top of a source that `splits` reads."""
     has_split_lists: bool
@@ -139,15 +143,15 @@ def _most_probable(config: IngestConfig, files: Mapping[str, bytes]) -> Label:
 
 
 def _by_folders(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
-    return splits.by_folders(ids) or splits.by_shares(ids, config.splits, config.seed)
-
-
-def _by_shares(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
-    return splits.by_shares(ids, config.splits, config.seed)
+    return splits.by_folders(ids)
 
 
 def _by_named_folders(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
-    return splits.by_first_folder(ids) or _by_shares(config, source, ids)
+    return splits.by_first_folder(ids)
+
+
+def _by_no_name(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
+    return {}
 
 
 def _of_celeba(config: IngestConfig, source: str, ids: Sequence[str]) -> Mapping[str, Split]:
@@ -171,6 +175,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=True,
         compose=_one_file,
         splits=_by_folders,
+        shares_otherwise=True,
         list_files=(),
         has_split_lists=True,
     ),
@@ -182,6 +187,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=True,
         compose=_one_file,
         splits=_by_folders,
+        shares_otherwise=True,
         list_files=(),
         has_split_lists=True,
     ),
@@ -192,7 +198,8 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         parts=(LABEL,),
         all_parts_required=True,
         compose=_one_file,
-        splits=_by_shares,
+        splits=_by_no_name,
+        shares_otherwise=True,
         list_files=(),
         has_split_lists=False,
     ),
@@ -204,6 +211,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=False,
         compose=_painted,
         splits=_of_celeba,
+        shares_otherwise=False,
         list_files=(splits.CELEBA_MAPPING, splits.CELEBA_PARTITION),
         has_split_lists=False,
     ),
@@ -216,6 +224,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=True,
         compose=_most_probable,
         splits=_of_helen,
+        shares_otherwise=False,
         list_files=tuple(splits.HELEN_LISTS),
         has_split_lists=False,
     ),
@@ -227,6 +236,7 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         all_parts_required=False,
         compose=_one_file,
         splits=_by_named_folders,
+        shares_otherwise=True,
         list_files=(),
         has_split_lists=False,
     ),
@@ -237,7 +247,8 @@ FORMATS: Mapping[RawFormatName, RawFormat] = {
         parts=(LABEL,),
         all_parts_required=True,
         compose=_one_file,
-        splits=_by_shares,
+        splits=_by_no_name,
+        shares_otherwise=True,
         list_files=(),
         has_split_lists=False,
     ),

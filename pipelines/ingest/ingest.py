@@ -1,26 +1,32 @@
 """`ingest` packs raw faces into a data set and lists the samples that cannot be used in the quarantine table."""
 
 import hashlib
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple, TypedDict
 
-import numpy as np
+import ray.data
 
 from dmlcsr.taxonomy import TAXONOMIES
 from pipelines import storage
-from pipelines.config.base import Split
+from pipelines.config.base import SPLITS, Split
 from pipelines.config.commands import IngestConfig
 from pipelines.data import dataset, packing
-from pipelines.data.packing import PackedRows, SampleProblem
+from pipelines.data.packing import PackedRows
 from pipelines.errors import UserError
-from pipelines.ingest import parquet_source, raw_files, rows
+from pipelines.ingest import parquet_source, rows, tables
 from pipelines.ingest.formats import FORMATS
 from pipelines.ingest.label_rules import LabelReader, read_rules
+from pipelines.ingest.listing import Listing, MapBuckets, list_source
+from pipelines.ingest.pack import MakeRows, pack
 from pipelines.ingest.raw_files import RawSample
+from pipelines.ingest.samples import Samples
 from pipelines.ingest.set_checks import WHOLE_SET, SetChecks
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
+from pipelines.run.progress import log_count
 from pipelines.run.session import ray_session
 
 logger = logging.getLogger(__name__)
@@ -47,8 +53,9 @@ def run(config: IngestConfig) -> IngestResult:
     config = claims.find_claim("ingest", config, config.out) or config
     if not dataset.is_complete(config.out):
         build(config)
+    tables.delete_all(config.out)
     manifest = dataset.read_manifest(config.out)
-    found = packing.read_problems(config.out, packing.REMARKS)
+    found = packing.iter_problems(config.out, packing.REMARKS) if manifest.remarks else iter(())
     return {
         "out": config.out,
         "num_rows": manifest.num_rows(),
@@ -61,69 +68,84 @@ def run(config: IngestConfig) -> IngestResult:
 
 
 class Source(NamedTuple):
-    """A listed source: what `packing.pack` needs to pack it."""
+    """A listed source: what `pack` needs to pack it."""
 
-    items: Mapping[Split, Sequence[Any]]
-    rejected: Sequence[SampleProblem]
-    make_rows: packing.MakeRows
-    rows_per_group: int
+    listing: Listing
+    make_rows: MakeRows
+    mean_bytes: float
+    """Mean size of an image."""
     rules: LabelReader | None
     """None if the faces have no labels."""
-    ignored: Mapping[str, int]
-    """Number of files that no sample has, by suffix."""
 
 
-def open_source(config: IngestConfig) -> Source:
-    """Lists the source. Raises UserError if it is unusable, or if options contradict it or each other."""
+def open_source(config: IngestConfig, folder: str, map_buckets: MapBuckets = map) -> Source:
+    """Lists the source, with tables below `folder`.
+
+    Raises UserError if the source is unusable, or if options contradict it or each other.
+    """
     if config.format == "parquet":
-        return _open_parquet(config)
+        return _open_parquet(config, folder)
     if config.columns is not None:
         raise UserError(f"--columns: --format {config.format} has no columns; omit it")
     rules = read_rules(config, bool(FORMATS[config.format].parts))
-    listing = raw_files.list_source(config)
+    listing = list_source(config, folder, map_buckets)
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
         return rows.pack_samples([RawSample(*item) for item in items], rules)
 
-    return Source(listing.samples, listing.rejected, make_rows, rows_per_group(listing), rules, listing.ignored)
+    return Source(listing, make_rows, mean_bytes(listing.samples), rules)
 
 
-def _open_parquet(config: IngestConfig) -> Source:
-    listing = parquet_source.list_rows(config)
-    rules = read_rules(config, listing.columns.label is not None)
-    reader = parquet_source.RowReader(listing.columns)
+def _open_parquet(config: IngestConfig, folder: str) -> Source:
+    found = parquet_source.list_rows(config, folder)
+    rules = read_rules(config, found.columns.label is not None)
+    reader = parquet_source.RowReader(found.columns)
 
     def make_rows(items: Sequence[Any]) -> PackedRows:
-        found = reader.read([parquet_source.Item(*item) for item in items])
-        packed = rows.pack_contents(found.samples, rules, found.files)
-        packed.rejected.extend(found.rejected)
+        contents = reader.read([parquet_source.Item(*item) for item in items])
+        packed = rows.pack_contents(contents.samples, rules, contents.files)
+        packed.rejected.extend(contents.rejected)
         return packed
 
-    return Source(
-        listing.samples, listing.rejected, make_rows, _rows_of_size(listing.mean_bytes), rules, listing.ignored
-    )
+    return Source(found.listing, make_rows, found.mean_bytes, rules)
 
 
 def build(config: IngestConfig) -> None:
     """Lists the source, claims the output and packs the samples. An unusable source leaves the output unclaimed."""
-    source = open_source(config)
-    rules = source.rules
-    logger.info("found %d samples in %s", sum(map(len, source.items.values())), ", ".join(config.source))
-    lineage = {"command": "ingest"} | config.model_dump(exclude={"out"})
-    with claims.claim_output("ingest", config, config.out, file_digests(config)):
+    with ExitStack() as stack:
+
+        def map_buckets(join: Callable[[int], dict[str, Any]], buckets: Sequence[int]) -> Iterator[dict[str, Any]]:
+            stack.enter_context(ray_session(Needs(cpus=1), config.source))
+            yield from in_tasks(join, buckets)
+
+        source = open_source(config, stack.enter_context(tables.working_folder(config.out)), map_buckets)
+        num_samples = sum(source.listing.samples.num_rows().values())
+        logger.info("found %d samples in %s", num_samples, ", ".join(config.source))
+        stack.enter_context(claims.claim_output("ingest", config, config.out, file_digests(config)))
         if not dataset.is_complete(config.out):
-            with ray_session(Needs(cpus=1), config.source):
-                packing.pack(
-                    config.out,
-                    source.items,
-                    source.make_rows,
-                    rules and rules.target,
-                    lineage,
-                    source.rejected,
-                    source.rows_per_group,
-                    SetChecks(rules and rules.taxonomy, config.mapping),
-                    source.ignored,
-                )
+            stack.enter_context(ray_session(Needs(cpus=1), config.source))
+            rules = source.rules
+            pack(
+                config.out,
+                source.listing.samples,
+                source.make_rows,
+                source.mean_bytes,
+                rules and rules.target,
+                {"command": "ingest"} | config.model_dump(exclude={"out"}),
+                source.listing.problems,
+                SetChecks(rules and rules.taxonomy, config.mapping),
+                source.listing.ignored.counts(),
+            )
+
+
+def in_tasks(join: Callable[[int], dict[str, Any]], buckets: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Applies `join` to each bucket in a Ray Data task of its own."""
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    found = ray.data.from_items([{"bucket": bucket} for bucket in buckets], override_num_blocks=len(buckets))
+    tasks = found.map(lambda row: {"answer": json.dumps(join(row["bucket"]))})
+    for done, row in enumerate(tasks.iter_rows(), start=1):
+        log_count(f"joined {done} of {len(buckets)} buckets of files", done, len(buckets))
+        yield json.loads(row["answer"])
 
 
 def summary(result: IngestResult) -> str:
@@ -150,16 +172,10 @@ def file_digests(config: IngestConfig) -> dict[str, str]:
 
 _SAMPLED = 32
 """Number of images per split that are read to estimate the mean size of an image."""
-_GROUP_BYTES = 8 << 20
-"""Target size of the images in a row group, in bytes."""
 
 
-def rows_per_group(listing: raw_files.Listing) -> int:
-    """The number of rows in a row group: about 8 MiB of images, estimated from the first samples in shuffled order."""
-    first = [sample.image for samples in listing.samples.values() for sample in samples[:_SAMPLED]]
+def mean_bytes(samples: Samples) -> float:
+    """The mean size of an image, estimated from the first samples in shuffled order."""
+    first = [sample.image for split in SPLITS for sample in samples.read(split, 0, _SAMPLED)]
     sizes = [len(data) for data in storage.read_many(first) if isinstance(data, bytes)]
-    return _rows_of_size(sum(sizes) / len(sizes) if sizes else 0)
-
-
-def _rows_of_size(mean_bytes: float) -> int:
-    return int(np.clip(_GROUP_BYTES // max(mean_bytes, 1), 1, dataset.ROWS_PER_GROUP))
+    return sum(sizes) / len(sizes) if sizes else 0

@@ -4,7 +4,8 @@ Names are ids: paths without the folders `images` and `labels` and without the s
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
+from functools import cache
+from typing import NamedTuple
 
 from pipelines.ingest.formats import EITHER, IMAGE, JPEG_SUFFIXES
 from pipelines.ingest.label_files import LABEL
@@ -18,13 +19,48 @@ Roles = dict[str, list[str]]
 """The files of a sample by role."""
 
 
-def pair(found: Mapping[str, Roles], label_suffix: str | None) -> list[tuple[str, Roles]]:
+class Pairs(NamedTuple):
+    """Files by id and role, with and without a partner, and the folders of both kinds that hold a pair.
+
+    Files without a partner in a folder that may be of both kinds have the role EITHER.
+    """
+
+    groups: list[tuple[str, Roles]]
+    mixed_folders: set[str]
+
+
+def suffixes_of(label_suffix: str | None) -> tuple[str, ...]:
+    """The suffixes of labels, the given one first."""
+    return (*([composed(label_suffix)] if label_suffix else ()), *LABEL_SUFFIXES)
+
+
+def group_of(name: str, suffixes: Sequence[str]) -> str:
+    """The name without any suffix, which the names of partners have in common.
+
+    If suffixes overlap, as `_mask` and `sk`, partners need not have it in common; then it is the folder.
+    """
+    every = (*suffixes, IMAGE_SUFFIX)
+    return _stripped(name, every) if _is_unambiguous(every) else folder_of(name)
+
+
+def _stripped(name: str, suffixes: Sequence[str]) -> str:
+    while suffix := next((suffix for suffix in suffixes if name.endswith(suffix)), ""):
+        name = name.removesuffix(suffix)
+    return name
+
+
+@cache
+def _is_unambiguous(suffixes: Sequence[str]) -> bool:
+    """True if stripping gives the same name, whatever the order in which suffixes are taken away."""
+    pairs = ((long, short) for long in suffixes for short in suffixes if long.endswith(short))
+    return not any(_stripped(long.removesuffix(short), suffixes) for long, short in pairs)
+
+
+def pair(found: Mapping[str, Roles], suffixes: Sequence[str]) -> Pairs:
     """Pairs each label with the image of the same name, or else with that of its name without a suffix.
 
-    Returns the files by id and role, with and without a partner. Two labels that belong to one image stay together, so
-    that the caller can reject them. Files of a folder of both kinds that holds no pair keep the role EITHER.
+    Two labels that belong to one image stay together, so that the caller can reject them.
     """
-    suffixes = (*([composed(label_suffix)] if label_suffix else ()), *LABEL_SUFFIXES)
     mixed = {name: roles[EITHER] for name, roles in found.items() if EITHER in roles and IMAGE not in roles}
     images = mixed | {name: roles[IMAGE] for name, roles in found.items() if IMAGE in roles}
     labels = {name: roles[LABEL] for name, roles in found.items() if LABEL in roles}
@@ -32,20 +68,22 @@ def pair(found: Mapping[str, Roles], label_suffix: str | None) -> list[tuple[str
     for names in (mixed.keys(), images.keys() - mixed.keys()):
         pairs |= _pair_in_one_folder({name: images[name] for name in names - pairs.keys()}, suffixes)
     used = {file for roles in pairs.values() for files in roles.values() for file in files}
-    mixed_folders = {_folder(name) for name in pairs if name in mixed}
     groups = [(_id(name, roles, labels, images), roles) for name, roles in pairs.items()]
     for name, roles in found.items():
         for role, files in roles.items():
-            left = [file for file in files if file not in used]
-            if role == EITHER and _folder(name) in mixed_folders:
-                role = LABEL if name.endswith(suffixes) else IMAGE
-            if left:
+            if left := [file for file in files if file not in used]:
                 groups.append((name, {role: left}))
-    return groups
+    return Pairs(groups, {folder_of(name) for name in pairs if name in mixed})
 
 
-def _folder(name: str) -> PurePosixPath:
-    return PurePosixPath(name).parent
+def role_in_mixed_folder(name: str, suffixes: Sequence[str]) -> str:
+    """The role of a file without a partner in a folder that holds images and labels."""
+    return LABEL if name.endswith(tuple(suffixes)) else IMAGE
+
+
+def folder_of(name: str) -> str:
+    """The folder of a name, empty if it is in none."""
+    return name.rpartition("/")[0]
 
 
 def _id(image: str, roles: Roles, labels: Names, images: Names) -> str:

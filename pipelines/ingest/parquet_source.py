@@ -4,33 +4,47 @@ Listing reads the footers and, if rows have names, the column of names; tasks re
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from dmlcsr.image_files import BadSampleError
 from pipelines import storage
-from pipelines.config.base import SPLITS, Split
+from pipelines.config.base import Split
 from pipelines.config.commands import IngestConfig
 from pipelines.data.packing import SampleProblem
 from pipelines.errors import UserError
-from pipelines.ingest import raw_files, splits
-from pipelines.ingest.kinds import by_kind
+from pipelines.ingest import splits
+from pipelines.ingest.hashes import Hashes, repeated
+from pipelines.ingest.kinds import Kinds
 from pipelines.ingest.label_files import LABEL
+from pipelines.ingest.listing import Listing
 from pipelines.ingest.parquet_columns import Columns, find_columns
 from pipelines.ingest.parquet_files import MAX_NAME_LENGTH, FileRows, inspect, opened, read_group, reading
 from pipelines.ingest.raw_files import RawSample
+from pipelines.ingest.samples import UNUSABLE, find_samples, number_of, sample_schema
+from pipelines.ingest.split_file import SplitFile
 from pipelines.ingest.split_lists import is_bad
+from pipelines.ingest.tables import read_table, write_table
 
 SUFFIX = ".parquet"
 _NUM_THREADS = 16
 """Number of files that are inspected at once."""
 _SPLIT = re.compile(rf"({'|'.join(sorted(splits.SPLIT_NAMES, key=len, reverse=True))})(?![a-z])")
+
+
+_SCHEMA = sample_schema(
+    pa.field("uri", pa.string()),
+    pa.field("group", pa.int32()),
+    pa.field("row", pa.int32()),
+    pa.field("id", pa.string()),
+)
 
 
 class Item(NamedTuple):
@@ -47,16 +61,11 @@ class Item(NamedTuple):
 
 
 class ParquetListing(NamedTuple):
-    """The rows of the sources by split, in their order, rejected files and rows, and the mean size of an image.
+    """The rows of the sources, in their order, the columns that hold them, and the mean size of an image."""
 
-    `ignored` counts all other files by suffix.
-    """
-
-    samples: Mapping[Split, list[Item]]
-    rejected: list[SampleProblem]
+    listing: Listing
     columns: Columns
     mean_bytes: float
-    ignored: Mapping[str, int]
 
 
 class Root(NamedTuple):
@@ -66,30 +75,67 @@ class Root(NamedTuple):
     prefix: str
 
 
-def list_rows(config: IngestConfig) -> ParquetListing:
-    """Lists all rows of the sources by split, in the order of the sources.
+class ListedFile(NamedTuple):
+    """A file whose rows are in a table."""
+
+    root: Root
+    uri: str
+    table: str
+    group_rows: list[int]
+    image_bytes: int
+    has_names: bool
+    """True if each row has a name."""
+
+    @property
+    def num_rows(self) -> int:
+        return sum(self.group_rows)
+
+
+def list_rows(config: IngestConfig, folder: str) -> ParquetListing:
+    """Lists all rows of the sources, in the order of the sources, with tables below `folder`.
 
     If there are several sources, ids begin with the name of theirs. Raises UserError if they hold no rows, if the
     columns are not clear, or if a row group is too large.
     """
-    roots = [Root(*pair) for pair in zip(config.source, raw_files.id_prefixes(config.source), strict=True)]
-    root_of = {uri: root for root in roots for uri in storage.list_files(root.uri)}
-    files = [uri for uri in root_of if uri.lower().endswith(SUFFIX)]
-    ignored = by_kind(uri for uri in root_of if not uri.lower().endswith(SUFFIX) and uri != config.split_file)
-    columns, rejected = _columns(config, files)
+    roots = [Root(*pair) for pair in zip(config.source, splits.id_prefixes(config.source), strict=True)]
+    files, ignored = _files(config, roots)
+    columns, rejected = _columns(config, [uri for uri, _ in files])
+    tables = _Tables(config, folder, columns)
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        inspected = list(threads.map(partial(inspect, columns=columns), files[len(rejected) :]))
-    found = [file for file in inspected if isinstance(file, FileRows)]
-    rejected += [problem for problem in inspected if not isinstance(problem, FileRows)]
-    listed = [
-        item for root in roots for item in _items(root, [file for file in found if root_of[file.uri] == root], columns)
-    ]
-    items, bad = _unique(listed)
-    by_split, without = _split(config, root_of, items)
-    num_rows = sum(sum(file.group_rows) for file in found)
-    mean_bytes = sum(file.image_bytes for file in found) / max(num_rows, 1)
-    counts = {kind: len(uris) for kind, uris in ignored.items()}
-    return ParquetListing(by_split, rejected + bad + without, columns, mean_bytes, counts)
+        inspected = list(threads.map(tables.write, *zip(*files[len(rejected) :], strict=True)))
+        rejected += [problem for problem in inspected if not isinstance(problem, ListedFile)]
+        found = [file for file in inspected if isinstance(file, ListedFile)]
+        for root in roots:
+            below = [file for file in found if file.root == root]
+            if not _has_unique_names(columns, below):
+                list(threads.map(tables.number_rows, below, _prefixes(root.uri, below)))
+    num_rows = sum(file.num_rows for file in found)
+    uris = [file.table for file in found]
+    excluded = frozenset(repeated(partial(_hashes, found), num_rows))
+    is_named = config.split_file is not None or any(file.num_rows and tables.split_of(file) for file in found)
+    samples = find_samples(uris, () if is_named else (0,), config.splits, _item, _problem_of, excluded)
+    num_left = num_rows - sum(samples.num_rows().values())
+
+    def problems() -> Iterator[SampleProblem]:
+        yield from rejected
+        yield from samples.problems()
+
+    listing = Listing(samples, len(rejected) + num_left, problems, ignored)
+    return ParquetListing(listing, columns, sum(file.image_bytes for file in found) / max(num_rows, 1))
+
+
+def _files(config: IngestConfig, roots: Sequence[Root]) -> tuple[list[tuple[str, Root]], Kinds]:
+    """The Parquet files with their sources, in order, and the other files."""
+    found, ignored = [], Kinds()
+    for root in roots:
+        files = []
+        for uri in chain.from_iterable(storage.list_pages(root.uri)):
+            if uri.lower().endswith(SUFFIX):
+                files.append(uri)
+            elif uri != config.split_file:
+                ignored.add(uri)
+        found += [(uri, root) for uri in sorted(files)]
+    return found, ignored
 
 
 def _columns(config: IngestConfig, files: Sequence[str]) -> tuple[Columns, list[SampleProblem]]:
@@ -107,32 +153,75 @@ def _columns(config: IngestConfig, files: Sequence[str]) -> tuple[Columns, list[
     raise UserError(f"{', '.join(config.source)} holds {len(files)} {SUFFIX} files, none of which can be read{first}")
 
 
-def _items(root: Root, files: Sequence[FileRows], columns: Columns) -> list[Item | SampleProblem]:
-    """All rows with their ids, in order; in the place of a row without a usable id its problem."""
-    names = [None if file.names is None else list(file.names) for file in files]
-    if columns.id is None:
-        stems = [name and PurePosixPath(name).stem for found in names for name in found or [None]]
-        is_unique = all(stems) and len(set(stems)) == len(stems)
-        names = [[PurePosixPath(name or "").stem for name in found or []] if is_unique else None for found in names]
-    prefixes = _prefixes(root.uri, files)
-    items: list[Item | SampleProblem] = []
-    for file, found, prefix in zip(files, names, prefixes, strict=True):
-        groups = np.repeat(np.arange(len(file.group_rows)), file.group_rows).tolist()
-        for row, group in enumerate(groups):
-            name = f"{prefix}-{row}" if found is None else found[row]
-            if name is None or not _is_usable(name):
-                detail = f"the row has no id of at most {MAX_NAME_LENGTH} printable characters without `..`"
-                items.append(SampleProblem(source=f"{file.uri}#{row}", reason="bad_name", detail=detail))
-            else:
-                items.append(Item(file.uri, group, row, root.prefix + name))
-    return items
+class _Tables:
+    """Writes a table of the rows of each file. The names of a file are in memory only while its table is written."""
+
+    def __init__(self, config: IngestConfig, folder: str, columns: Columns) -> None:
+        self.config, self.folder, self.columns = config, folder, columns
+        self.named = None if config.split_file is None else SplitFile(config.split_file)
+
+    def split_of(self, file: ListedFile) -> Split | None:
+        """The split that the name of a file gives to its rows."""
+        return None if self.named is not None else split_of_file(file.root.uri, file.uri)
+
+    def write(self, uri: str, root: Root) -> ListedFile | SampleProblem:
+        """Writes the table of a file, or returns the reason why it cannot be used."""
+        found = inspect(uri, self.columns)
+        if not isinstance(found, FileRows):
+            return found
+        table = storage.join(self.folder, f"rows-{splits.rank(uri, 0).hex()[:32]}.parquet")
+        names = found.names
+        has_names = names is not None and all(names)
+        file = ListedFile(root, uri, table, found.group_rows, found.image_bytes, has_names)
+        if names is not None and (has_names or self.columns.id is not None):
+            of_paths = self.columns.id is None
+            self._write(file, [PurePosixPath(name or "").stem if of_paths else name for name in names])
+        return file
+
+    def number_rows(self, file: ListedFile, prefix: str) -> None:
+        """Writes the table of a file whose rows have no names of their own."""
+        self._write(file, [f"{prefix}-{row}" for row in range(file.num_rows)])
+
+    def _write(self, file: ListedFile, names: Sequence[str | None]) -> None:
+        usable = [name is not None and _is_usable(name) for name in names]
+        full = [file.root.prefix + (name or "") for name in names]
+        split = np.full(len(names), number_of(self.split_of(file)))
+        if self.named is not None:
+            split = self.named.numbers_of(file.root.prefix, [name or "" for name in names])
+        table = {
+            "source": np.zeros(len(names)),
+            "split": np.where(usable, split, UNUSABLE),
+            "share": np.array([splits.order(name, self.config.seed + 1) for name in full], np.uint64),
+            "uri": [file.uri] * len(names),
+            "group": np.repeat(np.arange(len(file.group_rows)), file.group_rows),
+            "row": np.arange(len(names)),
+            "id": [name if good else None for name, good in zip(full, usable, strict=True)],
+        }
+        arrays = [pa.array(table[field.name]).cast(field.type) for field in _SCHEMA]
+        write_table(file.table, pa.table(arrays, _SCHEMA))
+
+
+def _has_unique_names(columns: Columns, files: Sequence[ListedFile]) -> bool:
+    """True if the rows of a source keep their names: they are ids, or paths whose stems are unique."""
+    if columns.id is not None or not files:
+        return True
+    if not all(file.has_names for file in files):
+        return False
+    return not repeated(partial(_hashes, files), sum(file.num_rows for file in files))
+
+
+def _hashes(files: Sequence[ListedFile]) -> Iterator[Hashes]:
+    """Yields the hashes of the ids of usable rows, by file."""
+    for file in files:
+        table = read_table(file.table, ["split", "share"])
+        yield table["share"].to_numpy()[table["split"].to_numpy() != UNUSABLE]
 
 
 def _is_usable(name: str) -> bool:
     return 0 < len(name) <= MAX_NAME_LENGTH and not is_bad(PurePosixPath(name))
 
 
-def _prefixes(root: str, files: Sequence[FileRows]) -> list[str]:
+def _prefixes(root: str, files: Sequence[ListedFile]) -> list[str]:
     """A name for each file: its stem, or if stems are not unique its path below the source, without the suffix."""
     stems = [PurePosixPath(file.uri).stem for file in files]
     if len(set(stems)) == len(stems):
@@ -140,47 +229,17 @@ def _prefixes(root: str, files: Sequence[FileRows]) -> list[str]:
     return [file.uri.removeprefix(root).lstrip("/")[: -len(SUFFIX)] for file in files]
 
 
-def _unique(found: Sequence[Item | SampleProblem]) -> tuple[list[Item], list[SampleProblem]]:
-    """The rows whose id no other row has, and the problems of the others."""
-    counts = Counter(item.id for item in found if isinstance(item, Item))
-    items, rejected = [], []
-    for item in found:
-        if not isinstance(item, Item):
-            rejected.append(item)
-        elif counts[item.id] == 1:
-            items.append(item)
-        else:
-            detail = f"{counts[item.id]} rows have id {item.id}"
-            rejected.append(SampleProblem(source=item.source, reason="duplicate_id", detail=detail))
-    return items, rejected
+def _item(source: int, uri: str, group: int, row: int, name: str | None) -> Item:
+    return Item(uri, group, row, name or "")
 
 
-def _split(
-    config: IngestConfig, root_of: Mapping[str, Root], items: Sequence[Item]
-) -> tuple[dict[Split, list[Item]], list[SampleProblem]]:
-    """The rows by split, and the rows that have none: by `--split-file`, by the names of the files, or by shares.
-
-    A split file may name ids with or without the prefix of the source.
-    """
-    named = {uri: split_of_file(root_of[uri].uri, uri) for uri in {item.uri for item in items}}
-    split_of: Mapping[str, Split | None]
-    if config.split_file is not None:
-        given = splits.from_file(config.split_file)
-        bare = {item.id: item.id.removeprefix(root_of[item.uri].prefix) for item in items}
-        split_of = {name: given.get(name, given.get(short)) for name, short in bare.items()}
-    elif any(named.values()):
-        split_of = {item.id: named[item.uri] for item in items}
-    else:
-        split_of = splits.by_shares([item.id for item in items], config.splits, config.seed)
-    by_split: dict[Split, list[Item]] = {split: [] for split in SPLITS}
-    rejected = []
-    for item in items:
-        if (split := split_of.get(item.id)) is not None:
-            by_split[split].append(item)
-        else:
-            detail = f"no split names id {item.id}"
-            rejected.append(SampleProblem(source=item.source, reason="no_split", detail=detail))
-    return by_split, rejected
+def _problem_of(item: Item, reason: str) -> SampleProblem:
+    details = {
+        "no_split": f"no split names id {item.id}",
+        "duplicate_id": f"several rows have id {item.id}",
+        "bad_name": f"the row has no id of at most {MAX_NAME_LENGTH} printable characters without `..`",
+    }
+    return SampleProblem(source=item.source, reason=reason, detail=details[reason])
 
 
 def split_of_file(root: str, uri: str) -> Split | None:

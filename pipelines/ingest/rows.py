@@ -12,13 +12,16 @@ from dmlcsr.relations import PartPositions, agreements
 from pipelines import storage
 from pipelines.data.dataset import Row
 from pipelines.data.images import check_label, decode_label, encode_png
-from pipelines.data.packing import PackedRows, SampleProblem
+from pipelines.data.packing import MIRRORED, PackedRows, SampleProblem
 from pipelines.errors import UserError
 from pipelines.ingest import checks, remarks
 from pipelines.ingest.duplicates import image_hash
 from pipelines.ingest.label_files import LABEL, Label
 from pipelines.ingest.label_rules import LabelReader
 from pipelines.ingest.raw_files import RawSample
+
+_NO_LABEL: Mapping[str, Any] = {"agreements": {}, "is_mirrored": False}
+"""Facts about a row without a label."""
 
 
 def pack_samples(samples: Sequence[RawSample], rules: LabelReader | None) -> PackedRows:
@@ -65,7 +68,7 @@ def make_row(
     size = checks.check_image(image)
     meta = json.dumps({"source": sample.image})
     row = Row(id=sample.id, image=image, label=None, height=size[0], width=size[1], meta=meta)
-    observed = Observed([], {"id": sample.id, "hash": image_hash(image, size), "agreements": {}})
+    observed = Observed([], {"id": sample.id, "hash": image_hash(image, size), **_NO_LABEL})
     if rules is None:
         return row, observed
     parts = {role: _content(files, uri) for role, uri in sample.label}
@@ -75,6 +78,7 @@ def make_row(
     check_label(label, size, rules.taxonomy)
     observed.remarks.extend(remarks.about(sample.id, image, label, rules.taxonomy))
     observed.facts["agreements"] = agreements(PartPositions.of(in_source), rules.taxonomy)
+    observed.facts["is_mirrored"] = any(remark["reason"] == MIRRORED for remark in observed.remarks)
     final = label if rules.lut is None else rules.lut[label]
     encoded = parts.get(LABEL)
     row["label"] = encoded if encoded is not None and _holds(encoded, final) else encode_png(final)

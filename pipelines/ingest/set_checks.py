@@ -1,7 +1,7 @@
 """Checks of a whole set, which no single sample can show: other sides or order of ids, and images that occur twice."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dmlcsr.relations import Agreement
@@ -32,46 +32,61 @@ class SetChecks:
     def __init__(self, taxonomy: Taxonomy | None, mapping: str | None) -> None:
         self.taxonomy = taxonomy
         self.mapping = mapping or ""
-        self.num_rows = 0
+        self.num_rows = self.num_mirrored = 0
         self.agreements: dict[str, Agreement] = {}
         self.order_remark: SampleProblem | None = None
         self.is_judged = False
         self.images = SeenImages()
 
-    def add(self, split: Split, facts: Sequence[Mapping[str, Any]]) -> None:
-        """Adds the facts about the rows of a shard; warns as soon as enough rows show another order of ids."""
+    def summed(self, facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The facts about the rows of a shard: sums, and the ids of rows and their image hashes."""
+        agreements: dict[str, Agreement] = {}
         for fact in facts:
-            self.num_rows += 1
-            if fact["hash"] is not None:
-                self.images.add(split, fact["id"], fact["hash"])
-            for name, counts in fact["agreements"].items():
-                self.agreements[name] = self.agreements.get(name, Agreement(0, 0)) + tuple(counts)
+            _add_agreements(agreements, fact["agreements"])
+        hashed = [fact for fact in facts if fact["hash"] is not None]
+        return {
+            "num_rows": len(facts),
+            "num_mirrored": sum(fact["is_mirrored"] for fact in facts),
+            "agreements": agreements,
+            "ids": [fact["id"] for fact in hashed],
+            "hashes": [fact["hash"] for fact in hashed],
+        }
+
+    def add(self, split: Split, shard: str, facts: Mapping[str, Any]) -> None:
+        """Adds the facts about the rows of a shard; warns as soon as enough rows show another order of ids."""
+        self.num_rows += facts["num_rows"]
+        self.num_mirrored += facts["num_mirrored"]
+        self.images.add(split, shard, facts["hashes"])
+        _add_agreements(self.agreements, facts["agreements"])
         if self.num_rows >= _NUM_ROWS and not self.is_judged:
             self._judge()
 
-    def remarks(self, remarks: Sequence[SampleProblem]) -> list[SampleProblem]:
-        """The remarks about rows and set; one about the set replaces mirrored labels of most of its rows."""
+    def remarks(
+        self, remarks: Callable[[], Iterator[SampleProblem]], read_facts: Callable[[str], Mapping[str, Any]]
+    ) -> Iterator[SampleProblem]:
+        """Yields the remarks about rows and set; one about the set replaces mirrored labels of most of its rows.
+
+        `read_facts` returns the facts about a shard that were added.
+        """
         if not self.is_judged:
             self._judge()
-        found = list(remarks)
-        if self.taxonomy and 2 * sum(remark["reason"] == MIRRORED for remark in remarks) > self.num_rows:
-            found = [remark for remark in remarks if remark["reason"] != MIRRORED]
+        groups = self.images.groups(lambda shard: read_facts(shard)["ids"])
+        sentences = leaks(groups)
+        yield from (SampleProblem(source=WHOLE_SET, reason=BETWEEN_SPLITS, detail=sentence) for sentence in sentences)
+        for sentence in sentences:
+            logger.warning("%s", sentence)
+        if self.order_remark is not None:
+            yield self.order_remark
+        is_mirrored = self.taxonomy is not None and 2 * self.num_mirrored > self.num_rows
+        if self.taxonomy is not None and is_mirrored:
             detail = (
                 f"more than half of the rows have left and right the other way round than {self.taxonomy.name}: the "
                 "set follows the other convention, so give a --taxonomy file whose pairs say so"
             )
-            found.append(SampleProblem(source=WHOLE_SET, reason=OTHER_SIDES, detail=detail))
+            yield SampleProblem(source=WHOLE_SET, reason=OTHER_SIDES, detail=detail)
             logger.warning("%s", detail)
-        found += self._of_images()
-        return found if self.order_remark is None else [*found, self.order_remark]
-
-    def _of_images(self) -> list[SampleProblem]:
-        groups = self.images.groups()
-        sentences = leaks(groups)
-        for sentence in sentences:
-            logger.warning("%s", sentence)
-        found = [SampleProblem(source=WHOLE_SET, reason=BETWEEN_SPLITS, detail=sentence) for sentence in sentences]
-        return row_remarks(groups) + found
+        yield from (remark for remark in remarks() if not (is_mirrored and remark["reason"] == MIRRORED))
+        yield from row_remarks(groups)
 
     def _judge(self) -> None:
         self.is_judged = True
@@ -89,3 +104,8 @@ class SetChecks:
             detail += f"; with {use} only {violated} do not hold, so use that"
         self.order_remark = SampleProblem(source=WHOLE_SET, reason=OTHER_ORDER, detail=detail)
         logger.warning("%s", detail)
+
+
+def _add_agreements(sums: dict[str, Agreement], counts: Mapping[str, Sequence[int]]) -> None:
+    for name, values in counts.items():
+        sums[name] = sums.get(name, Agreement(0, 0)) + tuple(values)

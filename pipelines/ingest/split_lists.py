@@ -38,22 +38,27 @@ def folder_of(root: str, file: str) -> str:
     return top if top in SPLIT_NAMES else ""
 
 
-def read_lists(root: str, files: Sequence[str]) -> list[SplitList]:
-    """Reads the lists at the top of a source, of which `files` are all files."""
-    present = set(files)
-    lists = {name: uri for name in SPLIT_NAMES if (uri := storage.join(root, f"{name}_list.txt")) in present}
-    if not lists:
-        return []
+def list_uris(root: str) -> list[str]:
+    """The lists at the top of a source."""
+    candidates = [storage.join(root, f"{name}_list.txt") for name in SPLIT_NAMES]
+    with storage.prefetched(candidates):
+        return [uri for uri in candidates if storage.exists(uri)]
+
+
+def read_lists(root: str, files: Sequence[str], uris: Sequence[str]) -> list[SplitList]:
+    """Reads the lists `uris` of a source, of which `files` are all files."""
+    lists = {uri.removesuffix("_list.txt").rpartition("/")[2]: uri for uri in uris}
     folders = {folder_of(root, file) for file in files}
     known = {composed(file): file for file in files}
     found = []
     for split in SPLITS:
         names = [name for name in SPLIT_NAMES if SPLIT_NAMES[name] == split]
-        uris = {name: lists[name] for name in names if name in lists}
-        if uris:
-            folder = next((name for name in (*uris, *names) if name in folders), "")
+        of_split = {name: lists[name] for name in names if name in lists}
+        if of_split:
+            folder = next((name for name in (*of_split, *names) if name in folders), "")
             prefix = storage.join(root, folder) + "/" if folder else storage.join(root, "")
-            found.append(SplitList(*_read(list(uris.values()), prefix, split, known), list(uris.values()), folder))
+            read = _read(list(of_split.values()), prefix, split, known)
+            found.append(SplitList(*read, list(of_split.values()), folder))
     return found
 
 

@@ -1,16 +1,18 @@
-"""Assigns samples to splits: by folder, by published lists, by a split file, or by shares.
+"""The splits of samples by folders and by published lists, and the hashes by which they are shuffled and divided.
 
 An id that is not in a result has no split. Ids are in Unicode's composed form (NFC), whatever the form of a list.
 """
 
 import hashlib
+import io
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
 
 from pipelines import storage
 from pipelines.config.base import SPLITS, Split
-from pipelines.config.commands import SplitShares
+from pipelines.data.packing import printable
 from pipelines.errors import UserError
 
 SPLIT_NAMES: Mapping[str, Split] = {
@@ -42,6 +44,19 @@ def rank(name: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}/{name}".encode(errors="backslashreplace")).digest()
 
 
+def order(name: str, seed: int) -> int:
+    """The first 64 bits of `rank`."""
+    return int.from_bytes(rank(name, seed)[:8], "big")
+
+
+def id_prefixes(sources: Sequence[str]) -> list[str]:
+    """The start of all ids of each source: its base name, numbered if an earlier source has the same; one has none."""
+    if len(sources) == 1:
+        return [""]
+    names = [printable(composed(PurePosixPath(source).name or "root")) for source in sources]
+    return [f"{name}/" for name in storage.distinct_names(names)]
+
+
 def by_folders(ids: Iterable[str]) -> dict[str, Split]:
     """The split of each id: the name of its first folder."""
     return {name: split for name in ids for split in SPLITS if name.startswith(f"{split}/")}
@@ -53,32 +68,13 @@ def by_first_folder(ids: Iterable[str]) -> dict[str, Split]:
     return {name: SPLIT_NAMES[folder] for name, folder in folders.items() if folder in SPLIT_NAMES}
 
 
-def by_shares(ids: Iterable[str], shares: SplitShares, seed: int) -> dict[str, Split]:
-    """Splits the ids by exact shares, in an order by hash, so that the result depends only on ids, shares and seed."""
-    parts = [shares.get(split, 0.0) for split in SPLITS]
-    ordered = sorted(ids, key=lambda name: rank(name, seed + 1))
-    bounds = [round(len(ordered) * sum(parts[: i + 1]) / sum(parts)) for i in range(3)]
-    return {
-        name: next(split for split, bound in zip(SPLITS, bounds, strict=True) if position < bound)
-        for position, name in enumerate(ordered)
-    }
-
-
-def read_lines(uri: str) -> Iterable[tuple[int, str]]:
-    """Reads the lines that are not blank, in NFC, with their numbers from 1."""
-    text = composed(storage.read_bytes(uri).decode("utf-8-sig", errors="replace"))
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
-
-
-def from_file(uri: str) -> dict[str, Split]:
-    """Reads lines `<id> <train|val|test>`. Raises UserError if the file is missing or damaged."""
-    splits: dict[str, Split] = {}
-    for number, line in read_lines(uri):
-        name, _, split = line.rpartition(" ")
-        if split not in SPLIT_NAMES:
-            raise UserError(f"{uri}, line {number}: expected `<id> <train|val|test>`, got {line[:80]!r}")
-        splits[name.strip()] = SPLIT_NAMES[split]
-    return splits
+def read_lines(uri: str) -> Iterator[tuple[int, str]]:
+    """Yields the lines that are not blank, in NFC, with their numbers from 1."""
+    text = io.TextIOWrapper(io.BytesIO(storage.read_bytes(uri)), "utf-8-sig", "replace")
+    lines = (part for line in text for part in line.splitlines())
+    for number, line in enumerate(lines, start=1):
+        if shown := composed(line).strip():
+            yield number, shown
 
 
 def helen(source: str) -> dict[str, Split]:

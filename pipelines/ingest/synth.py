@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import cv2
 
 from dmlcsr.synthetic import corrupt_label, encode_image, face_id, is_corrupted, render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines import storage
-from pipelines.config.base import SPLITS, Split
+from pipelines.config.base import Split
 from pipelines.config.commands import SynthConfig
 from pipelines.data import dataset, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
 from pipelines.data.packing import PackedRows
+from pipelines.ingest.pack import make_shards, pack
 from pipelines.run import claims
 from pipelines.run.preflight import Needs
 from pipelines.run.session import ray_session
@@ -38,7 +39,7 @@ def run(config: SynthConfig) -> SynthResult:
             if not dataset.is_complete(config.out, _marker(config)):
                 lineage = {"command": "synth"} | config.model_dump(exclude={"out"})
                 (_write_packed if config.layout == "packed" else _write_pairs)(config, lineage)
-    return {"out": config.out, "num_rows": {split: len(items) for split, items in _by_split(config).items()}}
+    return {"out": config.out, "num_rows": Faces(config.num_images).num_rows()}
 
 
 def _marker(config: SynthConfig) -> str:
@@ -50,21 +51,23 @@ def summary(result: SynthResult) -> str:
     return f"wrote {counts} faces to {result['out']}"
 
 
-def split_of(index: int) -> Split:
-    """The split of face `index`: eight of every ten faces are train, one is val, one is test.
+class Faces(NamedTuple):
+    """The faces of a data set, as items (split, index): of every ten, eight are train, one is val, one is test.
 
-    It depends on the index alone, so a larger data set keeps every face in its split.
+    The split depends on the index alone, so a larger data set keeps every face in its split.
     """
-    if index % 10 < 8:
-        return "train"
-    return "val" if index % 10 == 8 else "test"
 
+    num_images: int
 
-def _by_split(config: SynthConfig) -> dict[Split, list[tuple[Split, int]]]:
-    items: dict[Split, list[tuple[Split, int]]] = {split: [] for split in SPLITS}
-    for index in range(config.num_images):
-        items[split_of(index)].append((split_of(index), index))
-    return items
+    def num_rows(self) -> dict[Split, int]:
+        tens, rest = divmod(self.num_images, 10)
+        return {"train": 8 * tens + min(rest, 8), "val": tens + (rest > 8), "test": tens}
+
+    def read(self, split: Split, start: int, stop: int) -> list[tuple[Split, int]]:
+        """Faces `start` to before `stop` of a split."""
+        first = {"train": 0, "val": 8, "test": 9}[split]
+        per_ten = 8 if split == "train" else 1
+        return [(split, 10 * (place // per_ten) + first + place % per_ten) for place in range(start, stop)]
 
 
 def make_row(config: SynthConfig, split: Split, index: int) -> Row:
@@ -91,18 +94,21 @@ def _write_packed(config: SynthConfig, lineage: dict[str, Any]) -> None:
     def make_rows(items: Sequence[tuple[Split, int]]) -> PackedRows:
         return PackedRows([make_row(config, split, index) for split, index in items], [], [])
 
+    mean_bytes = len(make_row(config, "train", 0)["image"])
     with ray_session(Needs(cpus=1), [config.out]):
-        packing.pack(config.out, _by_split(config), make_rows, CELEBAMASK_HQ, lineage)
+        pack(config.out, Faces(config.num_images), make_rows, mean_bytes, CELEBAMASK_HQ, lineage)
 
 
 def _write_pairs(config: SynthConfig, lineage: dict[str, Any]) -> None:
     """Writes `<out>/<split>/{images,labels}/<id>.{jpg,png}`, then `<out>/meta.jsonl`, and last `<out>/synth.json`."""
 
+    faces = Faces(config.num_images)
+
     def write(shard: packing.Shard) -> dict[str, Any]:
-        return {"meta": [_write_pair(config, split, index) for split, index in shard.work]}
+        return {"meta": [_write_pair(config, split, index) for split, index in faces.read(shard.split, *shard.work)]}
 
     with ray_session(Needs(cpus=1), [config.out]):
-        shards = packing.make_shards(_by_split(config), dataset.ROWS_PER_GROUP * dataset.GROUPS_PER_FILE)
+        shards = make_shards(faces.num_rows(), 0)
         lines = [line for answer in packing.map_shards(config.out, shards, write) for line in answer["meta"]]
     storage.write_bytes(storage.join(config.out, "meta.jsonl"), "\n".join(sorted(lines)).encode())
     dataset.finish_build(config.out, {"lineage": lineage}, PAIRS_MARKER)

@@ -12,15 +12,17 @@ from pipelines.storage.files import (
     find_bytes,
     find_json,
     is_empty,
-    list_files,
     list_names,
+    move_file,
     open_input,
     parse_json,
     read_bytes,
     read_json,
+    scratch_file,
     write_bytes,
     write_json,
 )
+from pipelines.storage.listing import list_files, list_pages
 from pipelines.storage.many import prefetched, read_many
 from pipelines.storage.outages import doubt_endpoint
 from pipelines.storage.uris import (
@@ -51,12 +53,15 @@ __all__ = [
     "join",
     "list_files",
     "list_names",
+    "list_pages",
+    "move_file",
     "open_input",
     "parse_json",
     "prefetched",
     "read_bytes",
     "read_json",
     "read_many",
+    "scratch_file",
     "user_errors",
     "write_bytes",
     "write_json",

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,22 +70,6 @@ def _read(uri: str) -> bytes:
     return bytes(data)
 
 
-def list_files(uri: str) -> list[str]:
-    """The sorted URIs of all objects below the folder `uri`; only `uri` itself if it is an object.
-
-    Follows symbolic links of local files and folders. Raises UserError if `uri` does not exist or a folder is
-    forbidden.
-    """
-    fs, path = filesystem(uri)
-    with user_errors("list", uri):
-        if not uri.startswith("s3://"):
-            return _local_files(Path(path))
-        names = fs.find(path)
-        if not names:
-            raise FileNotFoundError(uri)
-        return sorted(f"s3://{name}" for name in names)
-
-
 def list_names(uri: str) -> list[str]:
     """The sorted names in the folder `uri`, without those that begin with a dot; [] if there is no folder."""
     with user_errors("list", uri):
@@ -92,32 +77,6 @@ def list_names(uri: str) -> list[str]:
             return sorted(name for name in _names(uri) if not name.startswith("."))
         except FileNotFoundError:
             return []
-
-
-def _local_files(path: Path) -> list[str]:
-    """Lists names only. fsspec would also query the status of each file, which takes several times as long."""
-    if not path.is_dir():
-        path.stat()  # raises FileNotFoundError if there is no such file
-        return [str(path)]
-    files = []
-    for folder, subfolders, names in os.walk(path, onerror=_raise_if_forbidden, followlinks=True):
-        files += [f"{folder}/{name}" for name in names]
-        subfolders[:] = [name for name in subfolders if not _leads_back(Path(folder), name)]
-    return sorted(files)
-
-
-def _raise_if_forbidden(error: OSError) -> None:
-    """Folders may vanish while they are listed, but the files of a forbidden one would be missing in silence."""
-    if isinstance(error, PermissionError):
-        raise error
-
-
-def _leads_back(folder: Path, name: str) -> bool:
-    """True if the entry is a link to a folder on the way to it, which would be listed without an end."""
-    if not (folder / name).is_symlink():
-        return False
-    target = (folder / name).resolve()
-    return any(above.resolve() == target for above in (folder, *folder.parents))
 
 
 def is_empty(uri: str, ignored: str = "") -> bool:
@@ -184,6 +143,32 @@ def write_bytes(uri: str, data: bytes) -> None:
             return
         with _written_beside(Path(path), data) as scratch:
             scratch.replace(path)
+
+
+@contextmanager
+def scratch_file(folder: str) -> Iterator[Path]:
+    """The path of a new local file, for content that is too large for memory and that `move_file` puts into `folder`.
+
+    It is deleted after the `with` block if it was not moved. Below a local folder it is hidden there.
+    """
+    place = Path(tempfile.gettempdir()) if folder.startswith("s3://") else Path(filesystem(folder)[1])
+    with user_errors("write", folder):
+        place.mkdir(parents=True, exist_ok=True)
+    path = place / f".{uuid.uuid4().hex}"
+    try:
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def move_file(path: Path, uri: str) -> None:
+    """Puts a local file to `uri`, atomically."""
+    fs, target = filesystem(uri)
+    with user_errors("write", uri):
+        if uri.startswith("s3://"):
+            fs.put_file(str(path), target)
+        else:
+            path.replace(target)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from cluster.object_store import client, object_store
 from dmlcsr.synthetic import render_face
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines.config.commands import IngestConfig
-from pipelines.ingest import raw_files
+from pipelines.ingest.listing import list_source
 
 ROOT = Path(__file__).parent.parent
 NUM_FACES, SIDE = 64, 64
@@ -70,10 +70,10 @@ def measure(source: str, out: str) -> dict[str, Any]:
     """Seconds of the listing, and of the whole command."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     begin = time.perf_counter()
-    listing = raw_files.list_source(IngestConfig(format="celebamask_hq", source=(source,), out=out))
+    listing = list_source(IngestConfig(format="celebamask_hq", source=(source,), out=out), f"{out}-listing")
     listed = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    num_samples = sum(map(len, listing.samples.values()))
+    num_samples = sum(listing.samples.num_rows().values())
     begin = time.perf_counter()
     command = [sys.executable, str(ROOT / "ray_job.py"), "ingest", "--format", "celebamask_hq", "--json"]
     done = subprocess.run([*command, "--source", source, "--out", out], capture_output=True, text=True, check=True)

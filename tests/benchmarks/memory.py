@@ -57,8 +57,9 @@ def write_data(uri: str, rows: Mapping[Split, list[Row]], copies: int) -> None:
 def make_rows(num_images: int) -> dict[Split, list[Row]]:
     config = SynthConfig(out="/unused", image_size=IMAGE_SIZE)
     rows: dict[Split, list[Row]] = defaultdict(list)
-    for index in range(num_images):
-        rows[synth.split_of(index)].append(synth.make_row(config, synth.split_of(index), index))
+    faces = synth.Faces(num_images)
+    for split, count in faces.num_rows().items():
+        rows[split] = [synth.make_row(config, *item) for item in faces.read(split, 0, count)]
     return rows
 
 

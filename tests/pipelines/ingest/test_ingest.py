@@ -13,7 +13,7 @@ from pipelines.config.base import SPLITS
 from pipelines.config.commands import IngestConfig
 from pipelines.data import dataset
 from pipelines.errors import OutputTakenError, UserError
-from pipelines.ingest import ingest
+from pipelines.ingest import ingest, pack
 from tests.support.data_sets import pairs, rows_of
 
 
@@ -320,9 +320,10 @@ def test_names_that_no_table_can_show_are_quarantined_escaped(raw, tmp_path):
 
 def test_large_images_make_smaller_row_groups(raw, tmp_path, monkeypatch):
     size = np.mean([path.stat().st_size for path in raw.glob("*/images/*.jpg")])
-    monkeypatch.setattr(ingest, "_GROUP_BYTES", int(3.5 * size))
+    monkeypatch.setattr(pack, "_GROUP_BYTES", int(3.5 * size))
     ingest.run(pairs(raw, tmp_path / "out"))
     manifest = dataset.read_manifest(str(tmp_path / "out"))
     assert manifest.rows_per_group in (3, 4)
-    file = pq.ParquetFile(tmp_path / "out" / manifest.splits["train"][0].path)
-    assert [file.metadata.row_group(n).num_rows for n in range(3)] == [manifest.rows_per_group] * 3
+    files = [pq.ParquetFile(tmp_path / "out" / file.path) for file in manifest.splits["train"]]
+    sizes = [file.metadata.row_group(n).num_rows for file in files for n in range(file.num_row_groups)]
+    assert sizes[:3] == [manifest.rows_per_group] * 3 and sum(sizes) == 16

@@ -12,11 +12,12 @@ from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.commands import IngestConfig, RawFormatName
 from pipelines.data import images
 from pipelines.errors import UserError
-from pipelines.ingest import label_rules, raw_files, rows
+from pipelines.ingest import label_rules, rows
 from pipelines.ingest.checks import decode_ids
 from pipelines.ingest.formats import FORMATS, IMAGE, FileRole, RawFormat
 from pipelines.ingest.label_files import LABEL
 from tests.support.commands import ROOT
+from tests.support.raw_trees import list_all
 
 NAMES = get_args(RawFormatName)
 EYES = Taxonomy("eyes", ("background", "left", "right"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
@@ -45,6 +46,7 @@ TOY = RawFormat(
     all_parts_required=True,
     compose=compose,
     splits=odd_and_even,
+    shares_otherwise=False,
     list_files=(),
     has_split_lists=False,
 )
@@ -80,7 +82,7 @@ def test_a_sixth_format_is_listed_split_composed_and_packed(toy, tmp_path):
     save(tmp_path, "2.nose.png", np.zeros((16, 16), np.uint8))
     save(tmp_path, "cover.png", np.zeros((16, 16), np.uint8))
     config = toy_config(tmp_path)
-    listing = raw_files.list_source(config)
+    listing = list_all(config)
     found = {split: sorted(sample.id for sample in samples) for split, samples in listing.samples.items()}
     assert found == {"train": ["2"], "val": ["1", "3"], "test": []}
     reasons = {problem["source"].rsplit("/", 1)[-1]: problem["reason"] for problem in listing.rejected}
@@ -106,7 +108,7 @@ def test_what_a_format_composes_of_one_file_is_packed_not_the_file(toy, monkeypa
     )
     monkeypatch.setitem(FORMATS, "toy", one_file)
     config = toy_config(tmp_path)
-    samples = sorted(raw_files.list_source(config).samples["train"])
+    samples = sorted(list_all(config).samples["train"])
     first, second = rows.pack_samples(samples, label_rules.label_reader(config)).rows
     assert (images.decode_label(first["label"]) == 1).all() and (images.decode_label(second["label"]) == 1).all()
     assert second["label"] == (tmp_path / "2.left.png").read_bytes(), "what is as it should be stays byte for byte"
@@ -115,7 +117,7 @@ def test_what_a_format_composes_of_one_file_is_packed_not_the_file(toy, monkeypa
 def test_a_folder_without_a_sample_is_told_what_was_expected(toy, tmp_path):
     save(tmp_path, "cover.png", np.zeros((16, 16), np.uint8))
     with pytest.raises(UserError, match=r"no toy samples: expected <number>\.face\.png, .*; found 1 \.png"):
-        raw_files.list_source(toy_config(tmp_path))
+        list_all(toy_config(tmp_path))
 
 
 def test_a_format_without_a_taxonomy_asks_for_one(toy, monkeypatch, tmp_path):

@@ -1,6 +1,7 @@
 """Parquet data sets of other origin: which files, columns, splits and ids are found, and which rows are read."""
 
 import json
+import tempfile
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from pipelines.errors import UserError
 from pipelines.ingest import ingest, parquet_files
 from pipelines.ingest.parquet_columns import find_columns
 from pipelines.ingest.parquet_source import list_rows, split_of_file
+from tests.support.raw_trees import whole
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -53,9 +55,11 @@ def config(source, **more):
 
 def packed(settings):
     """The rows by split and the rejected sources with reasons, packed as tasks do, with items that were JSON."""
-    source = ingest.open_source(settings)
-    rows, rejected = {split: [] for split in SPLITS}, list(source.rejected)
-    for split, items in source.items.items():
+    with tempfile.TemporaryDirectory() as folder:
+        source = ingest.open_source(settings, folder)
+        listing = whole(source.listing)
+    rows, rejected = {split: [] for split in SPLITS}, list(listing.rejected)
+    for split, items in listing.samples.items():
         for start in range(0, len(items), 5):
             found = source.make_rows(json.loads(json.dumps(items[start : start + 5])))
             rows[split] += found.rows
@@ -64,7 +68,13 @@ def packed(settings):
 
 
 def ids(settings):
-    return {split: [item.id for item in items] for split, items in list_rows(settings).samples.items()}
+    return {split: [item.id for item in items] for split, items in list_all(settings).samples.items()}
+
+
+def list_all(settings):
+    """The rows of the sources, what is rejected, and what is ignored."""
+    with tempfile.TemporaryDirectory() as folder:
+        return whole(list_rows(settings, folder).listing)
 
 
 @given(compression=st.sampled_from(["none", "zstd", "gzip"]), dictionary=st.booleans(), size=st.integers(1, 9))
@@ -179,7 +189,7 @@ def test_a_source_whose_names_do_not_decide_is_split_by_shares_or_a_file(tmp_pat
     assert {split: len(names) for split, names in found.items()} == {"train": 16, "val": 2, "test": 2}
     assert all(names == sorted(names) for names in found.values()), "in the order of the source"
     (tmp_path / "splits.txt").write_text("0003 val\n0001 train\n")
-    listing = list_rows(config(tmp_path, split_file=f"{tmp_path}/splits.txt"))
+    listing = list_all(config(tmp_path, split_file=f"{tmp_path}/splits.txt"))
     assert [item.id for split in SPLITS for item in listing.samples[split]] == ["0001", "0003"]
     assert {problem["reason"] for problem in listing.rejected} == {"no_split"} and len(listing.rejected) == 18
 
@@ -260,14 +270,16 @@ def test_columns_that_are_not_clear_are_asked_for_with_the_list_of_all(names, gi
 def test_a_class_number_is_no_label_map_and_rows_without_one_take_no_taxonomy(tmp_path):
     write(tmp_path / "train.parquet", faces(range(3), label=pa.array([0, 1, 0])))
     with pytest.raises(UserError, match=r"--taxonomy: the faces of .* have no labels; omit it, or name their column"):
-        ingest.open_source(config(tmp_path, taxonomy="lapa"))
+        ingest.open_source(config(tmp_path, taxonomy="lapa"), f"{tmp_path}-listing")
     rows, rejected = packed(config(tmp_path))
     assert [row["label"] for row in rows["train"]] == [None] * 3 and not rejected
 
 
 def test_columns_belong_to_parquet(tmp_path):
     with pytest.raises(UserError, match="--columns: --format images has no columns; omit it"):
-        ingest.open_source(IngestConfig(format="images", source=str(tmp_path), out="/out", columns={"image": "image"}))
+        ingest.open_source(
+            IngestConfig(format="images", source=str(tmp_path), out="/out", columns={"image": "image"}), "/listing"
+        )
 
 
 # Sizes that a file states.
@@ -279,7 +291,7 @@ def test_a_small_file_whose_rows_are_huge_is_refused_before_they_are_read(tmp_pa
     write(path, pa.table({"image": pa.array([bytes(60 << 20)])}), compression="zstd")
     assert path.stat().st_size < 100_000
     with pytest.raises(UserError, match=r"row group 0 of .*train\.parquet states 62,\d+,\d+ bytes of image; at most"):
-        list_rows(config(tmp_path))
+        list_all(config(tmp_path))
 
 
 def test_a_large_value_that_a_dictionary_repeats_is_read_row_by_row(tmp_path, monkeypatch):
@@ -294,7 +306,7 @@ def test_a_large_value_that_a_dictionary_repeats_is_read_row_by_row(tmp_path, mo
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counted)
     path = tmp_path / "train.parquet"
     write(path, pa.table({"image": pa.array([bytes(1500)] * 1000)}), row_group_size=1000)
-    values = list(parquet_files.read_group(str(path), 0, list_rows(config(tmp_path)).columns))
+    values = list(parquet_files.read_group(str(path), 0, list_rows(config(tmp_path), f"{tmp_path}-listing").columns))
     assert [row for row, _ in values] == list(range(1000)) and sizes == [1]
 
 
@@ -302,14 +314,14 @@ def test_more_rows_than_a_file_may_hold_are_not_listed(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_files, "MAX_FILE_ROWS", 5)
     write(tmp_path / "train.parquet", faces(range(6)))
     write(tmp_path / "test.parquet", faces(range(3)))
-    listing = list_rows(config(tmp_path))
+    listing = list_all(config(tmp_path))
     assert len(listing.samples["test"]) == 3 and "it states 6 rows; at most 5" in listing.rejected[0]["detail"]
 
 
 def test_a_folder_without_parquet_files_is_refused(tmp_path):
     (tmp_path / "a.txt").touch()
     with pytest.raises(UserError, match=r"holds 0 \.parquet files, none of which can be read"):
-        list_rows(config(tmp_path))
+        list_all(config(tmp_path))
 
 
 def test_rows_of_several_sources_begin_with_their_names_and_other_files_are_counted(tmp_path):
@@ -320,7 +332,7 @@ def test_rows_of_several_sources_begin_with_their_names_and_other_files_are_coun
     both = f"{tmp_path}/a/faces,{tmp_path}/b/faces"
     first = [f"faces/{number:04d}" for number in range(4)]
     assert ids(config(both, taxonomy="lapa"))["train"] == [*first, "faces-2/0000", "faces-2/0001"]
-    assert list_rows(config(both, taxonomy="lapa")).ignored == {".md": 2}
+    assert list_all(config(both, taxonomy="lapa")).ignored == {".md": 2}
     (tmp_path / "splits.txt").write_text("0000 val\nfaces/0001 test\n0001 train\n")
     found = ids(config(both, taxonomy="lapa", split_file=str(tmp_path / "splits.txt")))
     assert found == {"train": ["faces-2/0001"], "val": ["faces/0000", "faces-2/0000"], "test": ["faces/0001"]}

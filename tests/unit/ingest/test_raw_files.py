@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.config.commands import IngestConfig
 from pipelines.errors import UserError
-from pipelines.ingest import ingest, raw_files, splits
+from pipelines.ingest import ingest, names, raw_files, splits
 from tests.support.raw_trees import listed, tree
 
 MAPPING = "idx     orig_idx  orig_file proj_md5\n0 119613 119614.jpg x\n1 162770 162771.jpg x\n2 182637 182638.jpg x\n"
@@ -124,8 +124,8 @@ def test_a_key_that_leads_out_of_its_folder_is_refused(monkeypatch):
     keys = [
         f"s3://bucket/raw/train/{kind}/{name}" for kind in ("images", "labels") for name in ("a.png", "../../b.png")
     ]
-    monkeypatch.setattr(raw_files.storage, "list_files", lambda uri: keys)  # SeaweedFS accepts no such key, S3 does
-    monkeypatch.setattr(raw_files.storage, "read_bytes", lambda uri: b"")
+    monkeypatch.setattr(names.storage, "list_pages", lambda uri: [keys])  # SeaweedFS accepts no such key, S3 does
+    monkeypatch.setattr(names, "list_uris", lambda uri: [])
     _, found, rejected = listed("s3://bucket/raw", "lapa")
     assert found["train"] == ["train/a"] and rejected == [("b.png", "bad_name")] * 2
 
@@ -219,4 +219,4 @@ def test_options_about_labels_are_refused_for_faces_without_labels(tmp_path, opt
     config = IngestConfig(format="images", source=str(tmp_path), out="/out", **{option: value})
     name = option.replace("_", "-")
     with pytest.raises(UserError, match=rf"^--{name}: the faces of .* have no labels; omit it$"):
-        ingest.open_source(config)
+        ingest.open_source(config, f"{tmp_path}/listing")

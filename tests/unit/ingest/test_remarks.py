@@ -14,6 +14,7 @@ from pipelines.ingest import label_rules, rows
 from pipelines.ingest.duplicates import image_hash
 from pipelines.ingest.raw_files import RawSample
 from pipelines.ingest.set_checks import SetChecks
+from tests.support.set_checks import remarks_of
 
 
 def encoded(image, suffix=".jpg", quality=95):
@@ -36,13 +37,14 @@ def packed(samples):
     config = IngestConfig(format="pairs", taxonomy="celebamask_hq", source="/nowhere", out="/nowhere")
     rules = label_rules.label_reader(config)
     checks = SetChecks(rules.taxonomy, None)
-    rejected, remarks = [], []
+    rejected, remarks, facts = [], [], []
     for split, some in samples.items():
         batch = rows.pack_samples(some, rules)
-        checks.add(split, batch.facts)
+        facts.append((split, batch.facts))
         rejected += [(bad["source"].rpartition("/")[2], bad["reason"]) for bad in batch.rejected]
         remarks += batch.remarks
-    return rejected, [(found["source"], found["reason"], found["detail"]) for found in checks.remarks(remarks)]
+    found = remarks_of(checks, facts, remarks)
+    return rejected, [(remark["source"], remark["reason"], remark["detail"]) for remark in found]
 
 
 def reasons(remarks):
@@ -105,10 +107,6 @@ def test_images_that_occur_twice_name_the_first_and_leaks_are_counted(tmp_path, 
     samples = {"train": rows("train", 0, 1, 2, 0), "val": rows("val", 3, 1), "test": rows("test", 0, 1, 4)}
     _, remarks = packed(samples)
     assert remarks == [
-        ("train-3", "duplicate_image", "the same image as train-0 in train"),
-        ("test-0", "duplicate_image", "the same image as train-0 in train"),
-        ("val-1", "duplicate_image", "the same image as train-1 in train"),
-        ("test-1", "duplicate_image", "the same image as train-1 in train"),
         (
             "(all rows)", "images_in_two_splits",
             "1 image is in train and in val, so scores on val say less about new faces",
@@ -121,6 +119,10 @@ def test_images_that_occur_twice_name_the_first_and_leaks_are_counted(tmp_path, 
             "(all rows)", "images_in_two_splits",
             "1 image is in val and in test, so scores on test say less about new faces",
         ),
+        ("train-3", "duplicate_image", "the same image as train-0 in train"),
+        ("test-0", "duplicate_image", "the same image as train-0 in train"),
+        ("val-1", "duplicate_image", "the same image as train-1 in train"),
+        ("test-1", "duplicate_image", "the same image as train-1 in train"),
     ]  # fmt: skip
     assert "2 images are in train and in test" in caplog.text
 
@@ -130,9 +132,11 @@ def test_duplicates_do_not_depend_on_the_order_in_which_files_are_finished():
     found = []
     for seed in range(4):
         checks = SetChecks(CELEBAMASK_HQ, None)
-        for split, name, value in random.Random(seed).sample(facts, len(facts)):
-            checks.add(split, [{"id": name, "hash": value, "agreements": {}}])
-        found.append(checks.remarks([]))
+        shards = [
+            (split, [{"id": name, "hash": value, "agreements": {}, "is_mirrored": False}])
+            for split, name, value in random.Random(seed).sample(facts, len(facts))
+        ]
+        found.append(remarks_of(checks, shards, []))
     assert len(found[0]) == 42 - 7 + 2 and all(other == found[0] for other in found)
 
 
@@ -154,7 +158,6 @@ def test_images_without_labels_that_occur_twice_are_found_too(tmp_path):
     face = render_face(0, 0, 64)
     samples = [write(tmp_path, name, face.image, face.label)._replace(label=()) for name in ("a", "b")]
     batch = rows.pack_samples(samples, None)
-    checks = SetChecks(None, None)
-    checks.add("train", batch.facts)
+    found = remarks_of(SetChecks(None, None), [("train", batch.facts)], batch.remarks)
     assert [row["label"] for row in batch.rows] == [None, None]
-    assert [(found["source"], found["reason"]) for found in checks.remarks(batch.remarks)] == [("b", "duplicate_image")]
+    assert [(remark["source"], remark["reason"]) for remark in found] == [("b", "duplicate_image")]

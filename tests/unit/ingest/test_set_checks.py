@@ -14,6 +14,7 @@ from pipelines.errors import UserError
 from pipelines.ingest import label_rules, rows
 from pipelines.ingest.raw_files import RawSample
 from pipelines.ingest.set_checks import SetChecks
+from tests.support.set_checks import remarks_of
 
 NUM_FACES = 24
 
@@ -49,8 +50,8 @@ def packed(samples, **options):
     rules = label_rules.label_reader(config)
     batch = rows.pack_samples(samples, rules)
     checks = SetChecks(rules.taxonomy, config.mapping)
-    checks.add("train", batch.facts)
-    return batch, [(remark["source"], remark["reason"], remark["detail"]) for remark in checks.remarks(batch.remarks)]
+    found = remarks_of(checks, [("train", batch.facts)], batch.remarks)
+    return batch, [(remark["source"], remark["reason"], remark["detail"]) for remark in found]
 
 
 def test_right_labels_have_no_remark(samples):

@@ -30,13 +30,15 @@ from pipelines.data.images import encode_png
 from pipelines.data.ordered import OrderedRows
 from pipelines.data.stream import ChunkPart, TrainStream
 from pipelines.errors import UserError
-from pipelines.ingest import checks, ingest, raw_files, splits
+from pipelines.ingest import checks, ingest, splits
 from pipelines.ingest.duplicates import image_hash
+from pipelines.ingest.split_file import SplitFile
 from pipelines.inspection import scan
 from pipelines.relabeling import suspects
 from tests.support.commands import DATA
 from tests.support.damage import as_file, changed, damaged
 from tests.support.label_versions import write_base, write_version
+from tests.support.raw_trees import list_all, whole
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (24, 20, 3), np.uint8)
 LABEL = encode_png(np.arange(480, dtype=np.uint8).reshape(24, 20) % 19)
@@ -341,10 +343,10 @@ def test_lists_of_raw_data_are_read_or_refused(tmp_path_factory, name, content):
         (folder / file).write_bytes(content)
     with suppress(UserError):
         if name == "split":
-            assert set(splits.from_file(f"{folder}/split.txt").values()) <= set(SPLITS)
+            assert set(SplitFile(f"{folder}/split.txt").numbers_of("", ["a", "b/c", ""])) <= {-1, 0, 1, 2}
         elif name == "list":
             config = IngestConfig(format="pairs", taxonomy="lapa", source=str(folder), out=f"{folder}/out")
-            found = raw_files.list_source(config)
+            found = list_all(config)
             uris = [uri for each in found.samples.values() for s in each for uri in (s.image, s.label[0][1])]
             assert all(uri.startswith(f"{folder}/train/") and ".." not in uri.split("/") for uri in uris)
         else:
@@ -377,8 +379,8 @@ def test_the_rows_of_any_parquet_file_are_packed_or_quarantined(tmp_path_factory
         format="parquet", taxonomy="celebamask_hq", source=str(source), out=f"{source}/out", columns=named
     )
     with suppress(UserError):
-        found = ingest.open_source(config)
-        for items in found.items.values():
+        found = ingest.open_source(config, f"{source}-listing")
+        for items in whole(found.listing).samples.values():
             packed = found.make_rows(items)
             assert len(packed.rows) + len(packed.rejected) == len(items)
             assert all(row["label"] is not None for row in packed.rows)
