@@ -6,6 +6,7 @@ run this path.
 
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -73,6 +74,15 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return worker.run(settings["started"])
 
 
+def num_threads(config: TrainConfig) -> int:
+    """The number of torch threads of a worker: the chosen one, and at most the cores of this machine.
+
+    A cluster may have more CPUs for Ray than cores. Threads that wait for a core at every barrier slow the others down.
+    """
+    wanted = 1 if config.workers.threads == "auto" else config.workers.threads
+    return min(wanted, os.cpu_count() or 1)
+
+
 def _sum_over_ranks(value: Tensor) -> None:
     """Sums a tensor over all ranks, in place; a rank that is slow, or gone, shows in the log."""
     with waiting("all ranks, to sum up the validation", RANKS_BOUND, logging.NOTSET):
@@ -86,9 +96,10 @@ class RankTrainer:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
+        _, self.num_decode_tasks = config.workers.at_least()
         self.taxonomy = manifest.taxonomy
         self.device = ray.train.torch.get_device()
-        torch.set_num_threads(config.workers.cpus_per_worker)
+        torch.set_num_threads(num_threads(config))
         torch.backends.cudnn.benchmark = True  # every batch has the same shape; no effect without a GPU
         network = build_network(config, self.taxonomy).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,9 +142,7 @@ class RankTrainer:
         elif self.rank == 0:
             self.check_bad_rows()  # those of an earlier attempt
             run_directory.write_metrics(self.config.out, self.history)  # a killed attempt may not have written them
-        batches = self._log_first_batch(
-            self.train_stream.batches(first, last, self.config.workers.decode_tasks), started
-        )
+        batches = self._log_first_batch(self.train_stream.batches(first, last, self.num_decode_tasks), started)
         for epoch in range(first, last):
             self.finish_cycle_if_due(epoch)
             if epoch == first:
@@ -175,7 +184,7 @@ class RankTrainer:
 
     def _pixels_of(self, epoch: int) -> Iterator[Tensor]:
         """Yields this worker's normalized training images of one epoch."""
-        for batch in self.train_stream.batches(epoch, epoch + 1, self.config.workers.decode_tasks):
+        for batch in self.train_stream.batches(epoch, epoch + 1, self.num_decode_tasks):
             yield normalize(batch["image"], self.card.preprocessing)
 
     def _log_first_batch(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
@@ -203,8 +212,7 @@ class RankTrainer:
 
     @property
     def _decode_bound(self) -> str:
-        workers = self.config.workers
-        return f"no limit; needs a free CPU, uses up to {workers.decode_tasks} for each worker (workers.decode_tasks)"
+        return f"no limit; needs a free CPU, uses up to {self.num_decode_tasks} for each worker (workers.decode_tasks)"
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
         """Trains one epoch. Returns its metrics and None, or {} and an error sentence if the loss is not finite.
@@ -296,7 +304,7 @@ class RankTrainer:
         rows = stream.ordered_rows(
             self.val_split,
             self.config.input.size,
-            self.config.workers.decode_tasks,
+            self.num_decode_tasks,
             self.rank,
             self.world_size,
             RunPaths(self.config.out).bad_rows("val"),
