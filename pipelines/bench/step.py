@@ -44,7 +44,7 @@ def measure(settings: dict[str, Any]) -> dict[str, list[float]]:
     """Seconds per step of whole epochs with their report, and of the bare network; runs in the worker."""
     config, manifest = TrainConfig.model_validate(settings["config"]), Manifest.model_validate(settings["manifest"])
     worker = RankTrainer(config, manifest, orchestrator.train_trial_ref(config.out))
-    batches = worker.train_stream.batches(0, settings["rounds"] + 1, config.workers.decode_tasks)
+    batches = worker.train_stream.batches(0, settings["rounds"] + 1, worker.num_decode_tasks)
     image = torch.zeros((config.optimizer.batch_size, config.input.size, config.input.size, 3), dtype=torch.uint8)
     pixels = normalize(image, worker.card.preprocessing)
     seconds: dict[str, list[float]] = {"step": [], "without_report": [], "bare": []}
@@ -72,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     preset = options.load_yaml(options.PRESETS / f"{arguments.preset}.yaml")
     preset["optimizer"] |= {"batch_size": arguments.batch_size}
-    preset["workers"] = {"num_workers": 1, "cpus_per_worker": arguments.threads, "decode_tasks": 1}
+    preset["workers"] = {"num_workers": 1, "cpus_per_worker": 1, "decode_tasks": 1, "threads": arguments.threads}
     preset["schedule"] = {"epochs": 100, "warmup_epochs": 1}
     with tempfile.TemporaryDirectory() as folder, ray_session(Needs(cpus=arguments.threads + 1)):
         # Eight of every ten faces are for training.

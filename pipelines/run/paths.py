@@ -35,6 +35,11 @@ class RunPaths:
         return storage.join(self.run, "environment.json")
 
     @property
+    def cores(self) -> str:
+        """The numbers of CPUs, decode tasks and threads of each worker that were chosen for the run."""
+        return storage.join(self.run, "cores.json")
+
+    @property
     def metrics(self) -> str:
         """One JSON object for each epoch."""
         return storage.join(self.run, "metrics.jsonl")

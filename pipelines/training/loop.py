@@ -6,6 +6,7 @@ run this path.
 
 import logging
 import math
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -53,8 +54,6 @@ from pipelines.run.run_directory import EpochMetrics
 from pipelines.run.waiting import told_waits, waiting
 
 logger = logging.getLogger(__name__)
-SANITY_BATCHES = 2
-"""Validation batches before the first epoch, so that an error in scoring shows now and not after an epoch."""
 RANKS_BOUND = "limit: the process group's time-out, 1800 s"
 """Text for log lines: the limit of a wait for other ranks in a collective operation of PyTorch."""
 
@@ -75,6 +74,15 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return worker.run(settings["started"])
 
 
+def num_threads(config: TrainConfig) -> int:
+    """The number of torch threads of a worker: the chosen one, and at most the cores of this machine.
+
+    A cluster may have more CPUs for Ray than cores. Threads that wait for a core at every barrier slow the others down.
+    """
+    wanted = 1 if config.workers.threads == "auto" else config.workers.threads
+    return min(wanted, os.cpu_count() or 1)
+
+
 def _sum_over_ranks(value: Tensor) -> None:
     """Sums a tensor over all ranks, in place; a rank that is slow, or gone, shows in the log."""
     with waiting("all ranks, to sum up the validation", RANKS_BOUND, logging.NOTSET):
@@ -88,9 +96,10 @@ class RankTrainer:
         context = ray.train.get_context()
         self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
         self.config = config
+        _, self.num_decode_tasks = config.workers.at_least()
         self.taxonomy = manifest.taxonomy
         self.device = ray.train.torch.get_device()
-        torch.set_num_threads(config.workers.cpus_per_worker)
+        torch.set_num_threads(num_threads(config))
         torch.backends.cudnn.benchmark = True  # every batch has the same shape; no effect without a GPU
         network = build_network(config, self.taxonomy).to(self.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -129,13 +138,11 @@ class RankTrainer:
         first, last = len(self.history), self.config.num_epochs
         self._enter("waiting for the first batch", self._cycle_of(first))
         if first == 0:
-            self.validate(max_batches=SANITY_BATCHES)
+            self.try_scoring()
         elif self.rank == 0:
             self.check_bad_rows()  # those of an earlier attempt
             run_directory.write_metrics(self.config.out, self.history)  # a killed attempt may not have written them
-        batches = self._log_first_batch(
-            self.train_stream.batches(first, last, self.config.workers.decode_tasks), started
-        )
+        batches = self._log_first_batch(self.train_stream.batches(first, last, self.num_decode_tasks), started)
         for epoch in range(first, last):
             self.finish_cycle_if_due(epoch)
             if epoch == first:
@@ -177,7 +184,7 @@ class RankTrainer:
 
     def _pixels_of(self, epoch: int) -> Iterator[Tensor]:
         """Yields this worker's normalized training images of one epoch."""
-        for batch in self.train_stream.batches(epoch, epoch + 1, self.config.workers.decode_tasks):
+        for batch in self.train_stream.batches(epoch, epoch + 1, self.num_decode_tasks):
             yield normalize(batch["image"], self.card.preprocessing)
 
     def _log_first_batch(self, batches: Iterator[dict[str, Tensor]], started: float) -> Iterator[dict[str, Tensor]]:
@@ -205,8 +212,7 @@ class RankTrainer:
 
     @property
     def _decode_bound(self) -> str:
-        workers = self.config.workers
-        return f"no limit; needs a free CPU, uses up to {workers.decode_tasks} for each worker (workers.decode_tasks)"
+        return f"no limit; needs a free CPU, uses up to {self.num_decode_tasks} for each worker (workers.decode_tasks)"
 
     def train_epoch(self, epoch: int, batches: Iterator[dict[str, Tensor]]) -> tuple[dict[str, float], str | None]:
         """Trains one epoch. Returns its metrics and None, or {} and an error sentence if the loss is not finite.
@@ -290,23 +296,36 @@ class RankTrainer:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
-    def validate(self, network: DMLCSR | None = None, max_batches: int | None = None) -> EpochMetrics:
+    def validate(self, network: DMLCSR | None = None) -> EpochMetrics:
         """The metrics of the student, or of `network`, on the validation split at label resolution.
 
-        Each row is counted on exactly one worker. `max_batches` limits the batches of each worker.
+        Each row is counted on exactly one worker.
         """
-        rows = OrderedRows(
+        batches = self._validation_rows().batches(self.train_stream.batch_size, self.num_decode_tasks)
+        batches = told_waits(batches, "the next validation batch", self._decode_bound, logging.DEBUG)
+        return self._scored(network or self.network, batches)
+
+    def try_scoring(self) -> None:
+        """Scores a batch before the first epoch, so that an error in scoring shows now and not after an epoch.
+
+        The rows are decoded in this process: to start and end tasks for them would delay the first training batch.
+        """
+        size = self.train_stream.batch_size
+        first = islice(self._validation_rows().chunks(), 1)
+        self._scored(self.network, ({name: values[:size] for name, values in chunk.items()} for chunk in first))
+
+    def _validation_rows(self) -> OrderedRows:
+        """The rows of the validation split that this worker scores."""
+        return OrderedRows(
             source=self.val_split,
             size=self.config.input.size,
             rank=self.rank,
             world_size=self.world_size,
             records=RunPaths(self.config.out).bad_rows("val"),
         )
-        decoded = rows.batches(self.train_stream.batch_size, self.config.workers.decode_tasks)
-        batches: Iterator[Columns] = islice(decoded, max_batches)
-        level = self._level if max_batches else logging.DEBUG
-        batches = told_waits(batches, "the next validation batch", self._decode_bound, level)
-        return scoring.validation_metrics(network or self.network, self.card, self.device, batches, _sum_over_ranks)
+
+    def _scored(self, network: DMLCSR, batches: Iterator[Columns]) -> EpochMetrics:
+        return scoring.validation_metrics(network, self.card, self.device, batches, _sum_over_ranks)
 
     def commit_epoch(self) -> None:
         """Commits the checkpoint and the metrics of the epoch. A committed epoch is never trained again."""

@@ -23,7 +23,7 @@ from pipelines.models import checkpoint, model_directory, setup, weight_files
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
-from pipelines.run import claims, phases, result_file, run_directory
+from pipelines.run import claims, phases, preflight, result_file, run_directory
 from pipelines.run.driver_log import driver_log
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths
@@ -39,7 +39,7 @@ from pipelines.run.ray_train import (
 )
 from pipelines.run.session import ray_session
 from pipelines.run.states import State
-from pipelines.training import loop
+from pipelines.training import cores, loop
 from pipelines.training.failures import EndOnUserError, user_error
 from pipelines.training.placement import placement_log
 
@@ -80,9 +80,19 @@ def run(config: TrainConfig) -> TrainResult:
         run_directory.describe(config, manifest.digest)
         wanted = needs(config, worker_bytes(config, manifest.taxonomy))
         stack.enter_context(ray_session(wanted, manifest.inputs(config.data)))
+        config = with_settled_workers(config)
         if config.averages_students:
             stack.enter_context(orchestrator.orchestrator_actor(config.out))
         return {**train_trial(config, manifest, orchestrator.train_trial_ref(config.out)), "resumed": resumed}
+
+
+def with_settled_workers(config: TrainConfig) -> TrainConfig:
+    """The configuration with all numbers of its workers chosen. Raises UserError if the cluster lacks the resources."""
+    present = preflight.capacity()
+    settled = config.model_copy(update={"workers": cores.settled(config, present)})
+    for problem in preflight.shortfalls(needs(settled), present):
+        raise UserError(problem)
+    return settled
 
 
 def summary(result: TrainResult) -> str:
@@ -116,15 +126,16 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
 
 
 def needs(config: TrainConfig, process_bytes: int = 0) -> Needs:
-    """The CPUs and GPUs that one training needs at the same time.
+    """The CPUs and GPUs that one training needs at the same time, at least where the numbers are to be chosen.
 
     `process_bytes`: the result of `worker_bytes`, or 0 if memory is not checked.
     """
     workers = config.workers
-    cpus = workers.num_workers * (workers.cpus_per_worker + workers.decode_tasks)
+    worker_cpus, decode_tasks = workers.at_least()
+    cpus = workers.num_workers * (worker_cpus + decode_tasks)
     gpu_option = "" if workers.use_gpu else "--workers.use-gpu"
     gpus = workers.num_workers * workers.use_gpu
-    return Needs(cpus, gpus, process_bytes, workers.num_workers, workers.cpus_per_worker, gpu_option)
+    return Needs(cpus, gpus, process_bytes, workers.num_workers, worker_cpus, gpu_option)
 
 
 def worker_bytes(config: TrainConfig, taxonomy: Taxonomy) -> int:

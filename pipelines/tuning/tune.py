@@ -34,7 +34,7 @@ from pipelines.run.preflight import Needs
 from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State, state_of
-from pipelines.training import train
+from pipelines.training import cores, train
 from pipelines.tuning import trials
 from pipelines.tuning.search import (
     TRIAL_NUMBER,
@@ -93,7 +93,8 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     needs = min_start_needs(config, limits, train.worker_bytes(config, manifest.taxonomy))
     session = ray_session(needs, manifest.inputs(config.data))
     with driver_log(config.out), session:
-        num_concurrent = max_concurrent(config, limits)
+        num_concurrent = min(config.num_trials, max_concurrent(config, limits))
+        config = with_settled_workers(config, num_concurrent)
         if soup:
             train_initial_run(config, manifest)
         with orchestrator.orchestrator_actor(config.out, soup):
@@ -146,6 +147,15 @@ def max_concurrent(config: TuneConfig, limits: ClusterConfig) -> int:
             raise UserError(f"a trial needs {needed:g} {name}s at once and the cluster has, or may get, {present:g}")
         fits = min(fits, (present - spare[name]) // needed if needed else math.inf)
     return max(1, int(fits))
+
+
+def with_settled_workers(config: TuneConfig, num_concurrent: int) -> TuneConfig:
+    """The configuration with the numbers of all workers chosen, so that `num_concurrent` trials run at once."""
+    present = preflight.capacity()
+    spare = SOUP_CPUS if config.soup else 0
+    nodes = tuple(node._replace(cpus=node.cpus - spare) for node in present.nodes)
+    present = present._replace(cpus=present.cpus - spare, nodes=nodes)
+    return config.model_copy(update={"workers": cores.settled(config, present, num_concurrent, DRIVER_CPUS)})
 
 
 def soup_settings(config: TuneConfig, manifest: Manifest) -> dict[str, Any] | None:
