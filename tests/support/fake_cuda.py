@@ -36,7 +36,19 @@ class _OnCuda(FakeTensorMode):
     ) -> object:
         if kwargs.get("device") == META:
             kwargs = {**kwargs, "device": CUDA}
+        if func is torch.ops.aten._fused_sgd_.default:
+            return None  # PyTorch lacks its fake kernel, which would do nothing: it works in place
         return super().dispatch(func, types, args, kwargs)
+
+
+class FakeEvent:
+    """An event of the fake device, which has no work to wait for."""
+
+    def record(self) -> None:
+        """Does nothing."""
+
+    def synchronize(self) -> None:
+        """Returns at once."""
 
 
 @contextmanager
@@ -51,13 +63,14 @@ def fake_cuda() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch, mode:
         patch.setattr(Tensor, "_make_subclass", staticmethod(seen_as_meta))
+        patch.setattr(torch.cuda, "Event", FakeEvent)
         patch.setattr(FakeTensor, "is_cuda", property(lambda tensor: tensor.fake_device.type == "cuda"), raising=False)
         yield
 
 
 @contextmanager
 def without_autograd() -> Iterator[None]:
-    """Like `fake_cuda`, the other way round: autocast works (with `cuda_autocast_works`), autograd does not."""
+    """Makes a fake CUDA device on which autocast works (with `cuda_autocast_works`), and autograd does not."""
     with FakeTensorMode(), torch.no_grad():
         yield
 
