@@ -29,7 +29,7 @@ def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
 
 
 def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
-    """(3, 1, 1) values in 0..255, given in 0..1. They are made on the device: a copy from the host would wait for it."""
+    """(3, 1, 1) values 255 * `values`, made on the device of `like`: a copy from the host would wait for it."""
     return torch.stack([like.new_full((1, 1), value) for value in values]) * 255
 
 

@@ -5,7 +5,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dmlcsr.losses import PAPER_WEIGHTS, dml_loss
 from tests.support.fake_cuda import HostSynchronization, Kernels, fake_cuda
+
+STRIDE_4, LABEL = 119, 473
+CLASSES = (19, 2, 19)
 
 
 def on_cuda(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -40,3 +44,18 @@ def test_what_makes_the_host_wait_is_an_error(waits) -> None:
         x = on_cuda(2)
         with pytest.raises(HostSynchronization), Kernels():
             waits(x)
+
+
+@pytest.mark.parametrize("is_taught", [False, True])
+@pytest.mark.parametrize("batch", [1, 7, 28])
+def test_the_loss_launches_few_kernels_for_any_batch_and_never_waits(batch: int, is_taught: bool) -> None:
+    with fake_cuda():
+        parsing, binary, category = (
+            on_cuda(batch, k, STRIDE_4, STRIDE_4, dtype=torch.bfloat16).requires_grad_() for k in CLASSES
+        )
+        targets = tuple(on_cuda(batch, k, LABEL, LABEL) for k in CLASSES) if is_taught else None
+        label = on_cuda(batch, LABEL, LABEL, dtype=torch.uint8)
+        with Kernels() as kernels:
+            dml_loss((parsing, binary, category), label, PAPER_WEIGHTS, targets=targets).total.backward()  # type: ignore[arg-type]
+    assert kernels.count <= 250, kernels.launched.most_common()
+    assert parsing.grad is not None and parsing.grad.dtype == torch.bfloat16
