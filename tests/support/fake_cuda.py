@@ -5,14 +5,17 @@ tensors on CUDA, because no CUDA device is registered. So here the engine (C++) 
 kernels see CUDA. One thing is lost: autocast decides in C++, so it does nothing. `without_autograd` is for tests of it.
 """
 
+import ctypes
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._C._autograd import DeviceType
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -24,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 CUDA, META = torch.device("cuda", 0), torch.device("meta")
+LIBC10 = Path(torch.__file__).parent / "lib" / "libc10.so"
 _FREE = ("empty", "lift", "device", "promote_types", "_unsafe_view")
 """Parts of the names of operations that launch no kernel and are not views either."""
 
@@ -71,8 +75,15 @@ def fake_cuda() -> Iterator[None]:
 @contextmanager
 def without_autograd() -> Iterator[None]:
     """Makes a fake CUDA device on which autocast works (with `cuda_autocast_works`), and autograd does not."""
-    with FakeTensorMode(), torch.no_grad():
-        yield
+    guards = (ctypes.c_void_p * 15).in_dll(ctypes.CDLL(str(LIBC10)), "_ZN3c104impl26device_guard_impl_registryE")
+    cuda, meta = (int(kind) for kind in (DeviceType.CUDA, DeviceType.Meta))
+    assert guards[meta] and not guards[cuda], "the guards of a build of torch for the CPU"
+    guards[cuda] = guards[meta]  # does nothing; without one, C++ refuses to make views
+    try:
+        with FakeTensorMode(), torch.no_grad():
+            yield
+    finally:
+        guards[cuda] = None
 
 
 class HostSynchronization(AssertionError):
