@@ -25,9 +25,12 @@ def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
     pixels = canvases.permute(0, 3, 1, 2).float()  # a permuted NHWC tensor is channels_last already
     if preprocessing.channel_order == "bgr":
         pixels = pixels.flip(1)
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1) * 255
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1) * 255
-    return (pixels - mean) / std
+    return (pixels - _per_channel(preprocessing.mean, pixels)) / _per_channel(preprocessing.std, pixels)
+
+
+def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
+    """(3, 1, 1) values 255 * `values`, made on the device of `like`: a copy from the host would wait for it."""
+    return torch.stack([like.new_full((1, 1), value) for value in values]) * 255
 
 
 def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice = slice(None)) -> Tensor:

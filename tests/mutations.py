@@ -38,7 +38,7 @@ class Mutation(NamedTuple):
 
 
 LOSSES, UNIT, PIPELINES = "dmlcsr/losses", "tests/unit", "tests/pipelines"
-TERMS, LOOP, REFINE = f"{LOSSES}/softmax_terms.py", "pipelines/training/loop.py", "dmlcsr/refine.py"
+TERMS, LOOP, REFINE = f"{LOSSES}/cpu_terms.py", "pipelines/training/loop.py", "dmlcsr/refine.py"
 PUBLISHED = f"{UNIT}/dmlcsr/test_taxonomy.py::"
 PARTS = f"{UNIT}/dmlcsr/test_softmax_terms.py::test_each_image_of_a_large_batch_has_its_own_weights_and_targets"
 STEP = f"{UNIT}/training/test_loop.py::test_each_step_follows_the_mean_gradient_of_its_micro_batches"
@@ -80,9 +80,15 @@ MUTATIONS = (
         f"{PUBLISHED}test_a_remap_to_lapa_keeps_ignore_and_the_sides_as_the_viewer_sees_them[celebamask_hq]",
     ),
     Mutation(
-        "weights-of-another-chunk", TERMS, "pixel_weights[:, c]", "pixel_weights[:, : len(label[c])]", f"{PARTS}[False]"
+        "weights-of-another-chunk",
+        TERMS,
+        "pixel_weights[:, c]",
+        "pixel_weights[:, : len(label[c])]",
+        f"{PARTS}[False-Tensor]",
     ),
-    Mutation("targets-of-another-chunk", TERMS, "else target[c]", "else target[: len(label[c])]", f"{PARTS}[True]"),
+    Mutation(
+        "targets-of-another-chunk", TERMS, "else target[c]", "else target[: len(label[c])]", f"{PARTS}[True-Tensor]"
+    ),
     Mutation(
         "edge-radius-ignored-by-the-losses",
         f"{LOSSES}/dml_loss.py",

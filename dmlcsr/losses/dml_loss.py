@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from dmlcsr.edges import edge_targets
-from dmlcsr.losses.softmax_terms import LOVASZ, CrossEntropyTerm, weighted_terms
+from dmlcsr.losses.softmax_terms import weighted_terms
+from dmlcsr.losses.terms import LOVASZ, CrossEntropyTerm
 from dmlcsr.taxonomy import IGNORE
 
 
@@ -39,6 +40,10 @@ PAPER_WEIGHTS = LossWeights(
 """The weights of the paper."""
 _CROSS_ENTROPY = "cross_entropy"
 """Name of the parsing cross-entropy, one half of the parsing term; Lovasz-softmax is the other half."""
+
+
+_TINY = torch.finfo(torch.float32).tiny
+"""Replaces a sum of weights that is zero, as a divisor of weights that are zero."""
 
 
 class LossTerms(NamedTuple):
@@ -139,8 +144,7 @@ def _edge_weights(edge: Tensor, class_weights: Tensor, target: Tensor | None) ->
     table = class_weights.new_zeros(256)
     table[: len(class_weights)] = class_weights
     plane = table.index_select(0, edge.flatten().int()).view(edge.shape)
-    total = plane.sum()
-    return plane / torch.where(total > 0, total, 1.0)
+    return plane / plane.sum().clamp(min=_TINY)
 
 
 def binary_weights(binary: Tensor) -> Tensor:

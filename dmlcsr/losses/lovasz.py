@@ -54,43 +54,40 @@ class _LovaszOfProbabilities(torch.autograd.Function):
         return ctx.saved_tensors[0] * grad_output, None, None
 
 
-def lovasz_and_gradient(
-    probs: Tensor, label: Tensor, ignore: int = IGNORE, out: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def lovasz_and_gradient(probs: Tensor, label: Tensor, ignore: int = IGNORE) -> tuple[Tensor, Tensor]:
     """(loss, d loss / d probs) for `probs` (B, C, H, W) in 0..1 and `label` (B, H, W), computed without autograd.
 
-    The loss is a scalar. The gradient has the shape of `probs` and is laid out class by class. It is a new tensor, or
-    on the CPU a view of `out`, contiguous (C, B, H, W), if that is given. On CUDA this never waits for the device; on
-    the CPU it uses as many threads as torch does.
+    The loss is a scalar. The gradient has the shape of `probs` and is laid out class by class. On CUDA this never waits
+    for the device; on the CPU it uses as many threads as torch does.
     """
-    probs = probs.detach()
-    if probs.is_cuda:
-        return lovasz_by_batched_sort(probs, label, ignore)
-    return lovasz_by_class(probs, label, ignore, out)
+    return (lovasz_by_batched_sort if probs.is_cuda else lovasz_by_class)(probs.detach(), label, ignore)
 
 
 def lovasz_by_batched_sort(probs: Tensor, label: Tensor, ignore: int) -> tuple[Tensor, Tensor]:
     """Sorts the (C, B*H*W) errors of all classes in one call, which is the fastest way on a GPU."""
     batch, num_classes, height, width = probs.shape
-    flat, ids = probs.transpose(0, 1).flatten(1), torch.arange(num_classes, device=probs.device)
+    flat, ids = probs.transpose(0, 1).flatten(1), torch.arange(num_classes, device=probs.device, dtype=label.dtype)
     foreground = label.flatten() == ids[:, None]
-    total = foreground.sum(1, keepdim=True)
+    total = foreground.sum(1, keepdim=True, dtype=torch.int32)
     errors = torch.where(foreground, 1 - flat, flat)
     errors, order = errors.masked_fill_((label == ignore).flatten(), -1.0).sort(dim=1, descending=True)
     hit = foreground.gather(1, order)
-    seen = hit.cumsum(1)
-    union = total + torch.arange(1, errors.shape[1] + 1, device=probs.device) - seen
-    increment = torch.where(hit, 1.0, (total - seen) / (union - 1).clamp(min=1)).to(probs) / union.clamp(min=1)
+    remaining = total - hit.cumsum(1, dtype=torch.int32)
+    union = torch.arange(1, errors.shape[1] + 1, device=probs.device, dtype=torch.int32) + remaining
     # Ignored pixels come last, where the increments are zero; so do all pixels of an absent class.
-    scale = 1 / (total > 0).sum().clamp(min=1)
-    loss = (errors.clamp(min=0) * increment).sum() * scale
-    increment = torch.where(hit, -increment, increment) * scale
+    increment = torch.where(hit, 1.0, remaining / (union - 1).clamp_(min=1)).to(probs).div_(union.clamp_(min=1))
+    increment /= (total > 0).sum().clamp(min=1)
+    loss = errors.mul_(increment).sum()
+    increment = torch.where(hit, -increment, increment)
     gradient = torch.empty_like(increment).scatter_(1, order, increment)
     return loss, gradient.view(num_classes, batch, height, width).transpose(0, 1)
 
 
 def lovasz_by_class(probs: Tensor, label: Tensor, ignore: int, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Sorts one class at a time with NumPy, whose vectorized sort of int64 is several times faster than torch's."""
+    """Sorts one class at a time with NumPy, whose vectorized sort of int64 is several times faster than torch's.
+
+    The gradient is a view of `out`, contiguous (C, B, H, W), or a new tensor if `out` is None.
+    """
     batch, num_classes, height, width = probs.shape
     values, labels = probs.numpy(), label.numpy()
     ignored = np.flatnonzero(labels == ignore)

@@ -26,7 +26,9 @@ class BilinearResize:
     @classmethod
     def between(cls, source: Sequence[int], target: Sequence[int], like: Tensor) -> "BilinearResize":
         """The map from size `source` (h, w) to `target` (H, W), with the dtype and device of `like`."""
-        return cls(_weights(source[0], target[0], like), _weights(source[1], target[1], like))
+        rows = _weights(source[0], target[0], like)
+        is_square = (source[0], target[0]) == (source[1], target[1])
+        return cls(rows, rows if is_square else _weights(source[1], target[1], like))
 
     def __call__(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         """(B, C, h, w) -> (B, C, H, W), in memory laid out (B, H, C, W).

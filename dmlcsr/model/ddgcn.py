@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dmlcsr.model.architecture import Architecture
-from dmlcsr.model.layers import BatchNorm, conv_norm, upsample
+from dmlcsr.model.layers import BatchNorm, conv_norm, upsample, widened, without_autocast
 
+# Under autocast the small matrices of the graphs are in float32: they are sums over all positions or channels.
 # `gamma[0]` below is a tensor without dimensions. Unlike `gamma`, it does not promote half-precision maps to float32.
 
 
@@ -37,7 +38,9 @@ class SpatialGraph(nn.Module):
     def reason(self, local: Tensor) -> Tensor:
         """(B, K, h, w) -> (B, K/2, h, w) by attention between channels and one graph convolution."""
         key, query, value = (node(local).flatten(2) for node in (self.key, self.query, self.value))
-        attention = torch.softmax(query @ value.transpose(1, 2), dim=-1)
+        query, value = widened(query), widened(value)
+        with without_autocast(query):
+            attention = torch.softmax(query @ value.transpose(1, 2), dim=-1)
         # The paper writes k A with positions as rows. The transpose A^T k^T needs no reordering of memory.
         nodes = attention.transpose(1, 2) @ key
         out: Tensor = self.mix_norm(self.mix(nodes))
@@ -65,9 +68,12 @@ class FeatureGraph(nn.Module):
     def reason(self, x: Tensor) -> Tensor:
         """(B, K, h, w) -> (B, K/2, h, w), through the (K/2, K/4) matrix Z = P B^T of each image."""
         nodes, basis = self.nodes(x).flatten(2), self.basis(x).flatten(2)
-        graph = nodes @ basis.transpose(1, 2)
-        graph = self.adjacency_norm(self.adjacency(graph.transpose(1, 2))).transpose(1, 2) + graph
-        out: Tensor = self.mix_norm(self.mix(graph)) @ basis
+        widened_nodes, widened_basis = widened(nodes), widened(basis)
+        with without_autocast(nodes):
+            graph = widened_nodes @ widened_basis.transpose(1, 2)
+            graph = self.adjacency_norm(self.adjacency(graph.transpose(1, 2))).transpose(1, 2) + graph
+            graph = self.mix_norm(self.mix(graph))
+        out: Tensor = graph @ basis
         return out.reshape(*out.shape[:2], *x.shape[2:])
 
 

@@ -1,5 +1,9 @@
 """The layers that all parts of the network share."""
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -46,9 +50,24 @@ def conv_norm(
     return nn.Sequential(conv, BatchNorm(out_channels), activation or leaky_relu())
 
 
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """A context without autocast on the device of `x`. Where there is none, it is empty, as exporters need it."""
+    return torch.autocast(x.device.type, enabled=False) if _is_autocast(x) else nullcontext()
+
+
+def widened(x: Tensor) -> Tensor:
+    """`x` in float32 under autocast, else unchanged."""
+    return x.float() if _is_autocast(x) else x
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def upsample(x: Tensor, like: Tensor) -> Tensor:
-    """Resizes (B, C, h, w) bilinearly, with aligned corners, to the height and width of `like`."""
-    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
+    """Resizes (B, C, h, w) bilinearly, with aligned corners, to the height and width of `like`; keeps the dtype."""
+    with without_autocast(x):  # autocast would make float32 of it, and of all that is concatenated with it
+        return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=True)
 
 
 def initialize(module: nn.Module) -> None:

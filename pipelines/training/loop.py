@@ -52,6 +52,7 @@ from pipelines.run.progress import Progress
 from pipelines.run.ray_calls import original_errors
 from pipelines.run.run_directory import EpochMetrics
 from pipelines.run.waiting import told_waits, waiting
+from pipelines.training.finite import FiniteSteps
 
 logger = logging.getLogger(__name__)
 RANKS_BOUND = "limit: the process group's time-out, 1800 s"
@@ -89,6 +90,10 @@ def _sum_over_ranks(value: Tensor) -> None:
         scoring.sum_over_workers(value)
 
 
+def _not_finite(epoch: int, step: int) -> str:
+    return f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}"
+
+
 class RankTrainer:
     """The network, the data and the training state of one rank."""
 
@@ -107,6 +112,7 @@ class RankTrainer:
             network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
         self.network = network
         self.optimizer = build_optimizer(network, config.optimizer)
+        self.finite_steps = FiniteSteps(self.optimizer, self.device)
         self.history: list[EpochMetrics] = []
         self._resume()
         self.ddp_network: nn.Module = ray.train.torch.prepare_model(network)
@@ -228,10 +234,12 @@ class RankTrainer:
         for step in range(num_steps):
             rate = self._set_rate(epoch + step / num_steps)
             terms = self.step(islice(batches, accumulate))
-            if terms is None:
-                return {}, f"the loss or its gradient is not finite in epoch {epoch + 1}, step {step + 1}"
+            if step and self.finite_steps.failed(steps_ago=1):
+                return {}, _not_finite(epoch, step - 1)
             sums += torch.stack(terms)
             progress.log(step + 1, images_per_step, terms.total)
+        if self.finite_steps.failed():
+            return {}, _not_finite(epoch, num_steps - 1)
         means = dict(zip(LossTerms._fields, (sums / num_steps).tolist(), strict=True))
         speed = num_steps * images_per_step / progress.seconds
         return {f"loss_{name}": value for name, value in means.items()} | {
@@ -240,11 +248,12 @@ class RankTrainer:
             "train_seconds": progress.seconds,
         }, None
 
-    def step(self, batches: Iterator[dict[str, Tensor]]) -> LossTerms | None:
+    def step(self, batches: Iterator[dict[str, Tensor]]) -> LossTerms:
         """Makes one optimizer step over its micro-batches. Returns the mean loss terms.
 
-        Returns None, without a step, if the gradient is not finite. After DDP's reduction every rank has the same
-        gradient, so all ranks return None together. Raises RuntimeError if there are too few micro-batches.
+        If the gradient is not finite, neither this step nor a later one changes the weights. After DDP's reduction
+        every rank has the same gradient, so all ranks decide alike. The host does not wait for the device. Raises
+        RuntimeError if there are too few micro-batches.
         """
         accumulate = self.config.optimizer.accumulation_steps
         summed = torch.zeros(len(LossTerms._fields), device=self.device)
@@ -258,9 +267,7 @@ class RankTrainer:
             raise RuntimeError("the stream ended in the middle of an epoch")
         limit = self.config.optimizer.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
-        if not torch.isfinite(norm):
-            return None
-        self.optimizer.step()
+        self.finite_steps.step(norm)
         self.optimizer.zero_grad(set_to_none=True)
         return LossTerms(*summed)
 

@@ -37,13 +37,17 @@ def test_classes_are_counted_without_waiting_for_the_device() -> None:
     np.testing.assert_allclose(weights, 1 - counts / counts.sum(), rtol=1e-6)
 
 
-def test_the_loss_and_its_gradients_are_those_of_the_cpu() -> None:
+@pytest.mark.parametrize("sharpness", [1.0, 100.0])
+@pytest.mark.parametrize("is_taught", [False, True])
+def test_the_loss_and_its_gradients_are_those_of_the_cpu(is_taught: bool, sharpness: float) -> None:
     generator = torch.Generator().manual_seed(1)
-    logits = [torch.randn(2, classes, 6, 5, generator=generator) for classes in (6, 2, 6)]
+    logits = [sharpness * torch.randn(2, classes, 6, 5, generator=generator) for classes in (6, 2, 6)]
+    soft = [torch.randn(2, classes, 24, 20, generator=generator).softmax(1) for classes in (6, 2, 6)]
     results = []
     for kind in (Tensor, PretendedCuda):
         tasks = tuple(task.clone().as_subclass(kind).requires_grad_() for task in logits)
-        parts = dml_loss(tasks, some_label().as_subclass(kind), PAPER_WEIGHTS)  # type: ignore[arg-type]
+        targets = tuple(target.as_subclass(kind) for target in soft) if is_taught else None
+        parts = dml_loss(tasks, some_label().as_subclass(kind), PAPER_WEIGHTS, targets=targets)  # type: ignore[arg-type]
         results.append([*parts, *torch.autograd.grad(parts.total, tasks)])
     for expected, got in zip(*results, strict=True):
         torch.testing.assert_close(got.as_subclass(Tensor), expected, rtol=1e-5, atol=1e-7)

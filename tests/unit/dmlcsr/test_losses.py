@@ -10,7 +10,8 @@ from torch import Tensor
 from dmlcsr.edges import edge_targets
 from dmlcsr.losses import PAPER_WEIGHTS, LossTerms, LossWeights, binary_weights, category_weights, dml_loss
 from dmlcsr.losses.lovasz import lovasz_and_gradient, lovasz_by_batched_sort, lovasz_by_class, lovasz_softmax
-from dmlcsr.losses.softmax_terms import LOVASZ, CrossEntropyTerm, weighted_terms
+from dmlcsr.losses.softmax_terms import weighted_terms
+from dmlcsr.losses.terms import LOVASZ, CrossEntropyTerm
 from dmlcsr.losses.upsample import BilinearResize
 from dmlcsr.regulation import distillation_targets
 from tests.support.commands import DATA

@@ -5,7 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dmlcsr.losses.softmax_terms import CrossEntropyTerm, weighted_terms
+from dmlcsr.losses.softmax_terms import weighted_terms
+from dmlcsr.losses.terms import CrossEntropyTerm
+from tests.support.cuda import PretendedCuda
 
 VALUES = 1 << 20
 """Above this many values at label size the images are evaluated in several parts."""
@@ -28,12 +30,13 @@ def value_and_gradient(total: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
     return total.detach(), torch.autograd.grad(total, logits)[0]
 
 
+@pytest.mark.parametrize("kind", [Tensor, PretendedCuda])
 @pytest.mark.parametrize("distilled", [False, True])
 def test_each_image_of_a_large_batch_has_its_own_weights_and_targets(
-    batch: tuple[Tensor, Tensor, Tensor, Tensor], distilled: bool
+    batch: tuple[Tensor, Tensor, Tensor, Tensor], distilled: bool, kind: type[Tensor]
 ) -> None:
     logits, label, weights, target = batch
-    logits = logits.clone().requires_grad_()
+    logits = logits.clone().as_subclass(kind).requires_grad_()
     terms = [CrossEntropyTerm("only", weights, 2.0, is_distilled=distilled)]
     total, _ = weighted_terms(logits, label, terms, target=target if distilled else None)
     scores = F.interpolate(logits, label.shape[1:], mode="bilinear", align_corners=True)
@@ -43,4 +46,4 @@ def test_each_image_of_a_large_batch_has_its_own_weights_and_targets(
         by_pixel = F.cross_entropy(scores, label.long(), ignore_index=255, reduction="none")
     expected = value_and_gradient(2 * (weights * by_pixel).sum(), logits)
     for got, wanted in zip(value_and_gradient(total, logits), expected, strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-8)
+        torch.testing.assert_close(got.as_subclass(Tensor), wanted.as_subclass(Tensor), rtol=1e-4, atol=1e-8)
