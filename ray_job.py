@@ -74,10 +74,13 @@ def usage() -> str:
 
 def plan_usage() -> str:
     """The text of `plan --help`."""
+    from pipelines.config import options
+
     example = "python ray_job.py plan train --preset cpu-small --data faces --out run"
     return (
         f"usage: ray_job.py {PLAN} COMMAND [options]\n\n{PLAN_HELP}\n\n"
-        f"Write `{PLAN}` before a command and its options, as in `{example}`."
+        f"Write `{PLAN}` before a command and its options, as in `{example}`.\n"
+        f"It takes one more option, `--images-per-second FLOAT`: {options.RATE_HELP}."
     )
 
 
@@ -99,7 +102,7 @@ def run(argv: Sequence[str]) -> None:
         print(plan_usage())
         return
     command = _command(name, is_plan)
-    flags = options.parse(name, command.config, arguments, command.with_presets)
+    flags = options.parse(name, command.config, arguments, command.with_presets, is_plan)
     if "print_config" in flags:
         print(options.resolved_yaml(command.config, flags), end="")
         return
@@ -108,7 +111,10 @@ def run(argv: Sequence[str]) -> None:
     if "log_level" in flags:
         os.environ[console.LOG_LEVEL] = flags.log_level
     with console.logging_to_console("verbose" in flags):
-        result, summary = planned(name, config) if is_plan else done(name, config)
+        if is_plan:
+            result, summary = planned(name, config, vars(flags).get("images_per_second"))
+        else:
+            result, summary = done(name, config)
     print(json.dumps(result) if "json" in flags else summary, flush=True)
 
 
@@ -137,11 +143,11 @@ def done(name: str, config: Config) -> tuple[Mapping[str, Any], str]:
     return result, module.summary(result)
 
 
-def planned(name: str, config: Config) -> tuple[Mapping[str, Any], str]:
-    """Plans a command. Returns its plan as a dict and as a text for a terminal."""
+def planned(name: str, config: Config, rate: str | None) -> tuple[Mapping[str, Any], str]:
+    """Plans a command of `rate` images per second. Returns its plan as a dict and as a text for a terminal."""
     from pipelines import plan
 
-    result = plan.run(name, config)
+    result = plan.run(name, config, plan.images_per_second(rate))
     return result, plan.summary(result)
 
 

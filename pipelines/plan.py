@@ -1,13 +1,14 @@
 """`plan COMMAND ...` shows what a command would need and do, and what is missing, without running it."""
 
 import logging
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypedDict
 
 from pipelines import storage
-from pipelines.config.base import SPLITS, Config, Split
+from pipelines.config.base import SPLITS, Config
 from pipelines.config.commands import (
     ActorsConfig,
     CopyConfig,
@@ -20,19 +21,20 @@ from pipelines.config.commands import (
     SynthConfig,
 )
 from pipelines.config.training import TrainConfig, TuneConfig
-from pipelines.data import dataset, merge, row_groups
+from pipelines.data import dataset, merge, traffic
+from pipelines.data.traffic import Traffic
 from pipelines.errors import UserError
 from pipelines.ingest import ingest, raw_files
 from pipelines.models import actors, model_directory, setup
 from pipelines.relabeling import relabel
-from pipelines.run import preflight, ray_settings
+from pipelines.run import preflight, ray_settings, run_directory
 from pipelines.run.preflight import Capacity, Needs
 from pipelines.run.session import ray_session
 from pipelines.training import train
 from pipelines.tuning import tune
 
 logger = logging.getLogger(__name__)
-Work = dict[str, int]
+Work = Mapping[str, float]
 
 
 class Plan(NamedTuple):
@@ -44,6 +46,10 @@ class Plan(NamedTuple):
     """Amounts by name, for example `{"rows": 600, "bytes_read": 12000000}`."""
     actors: ActorsConfig | None = None
     """The actor pool of the command; None if it has none."""
+    num_images: int = 0
+    """Number of images that the command takes one after the other; 0 if its time does not follow from them."""
+    measured: float | None = None
+    """Images per second that an earlier attempt has reached; None if unknown."""
 
 
 class PlanResult(TypedDict):
@@ -56,8 +62,19 @@ class PlanResult(TypedDict):
     """A sentence for each thing that is missing."""
 
 
-def run(command: str, config: Config) -> PlanResult:
-    """Plans the command. Raises UserError if it has no plan."""
+def images_per_second(text: str | None) -> float | None:
+    """The value of `--images-per-second`. Raises UserError if it is no number above 0."""
+    try:
+        rate = None if text is None else float(text)
+    except ValueError:
+        rate = math.nan
+    if rate is None or 0 < rate < math.inf:
+        return rate
+    raise UserError(f"--images-per-second: expected a number above 0 (got {text!r})")
+
+
+def run(command: str, config: Config, rate: float | None = None) -> PlanResult:
+    """Plans the command, with `rate` images per second if it is given. Raises UserError if it has no plan."""
     if type(config) not in PLANS:
         names = ", ".join(kind.__name__.removesuffix("Config").lower() for kind in PLANS)
         raise UserError(f"`{command}` has no plan; these commands have one: {names}")
@@ -72,7 +89,9 @@ def run(command: str, config: Config) -> PlanResult:
         if (remark := preflight.idle_gpus(plan.needs, cluster)) is not None:
             logger.info(remark)
         if plan.actors is not None:
-            work = work | {"actors_at_most": actors.max_actors(plan.actors, cluster)}
+            work = {**work, "actors_at_most": actors.max_actors(plan.actors, cluster)}
+    if plan is not None and plan.num_images and (speed := rate or plan.measured) is not None:
+        work = {**work, "images_per_second": speed, "hours": plan.num_images / speed / 3600}
     return {
         "command": command,
         "needs": {name: value for name, value in plan.needs._asdict().items() if name != "gpu_option"} if plan else {},
@@ -95,7 +114,9 @@ def _facts(result: PlanResult) -> dict[str, float]:
 
 
 def _text(name: str, value: float) -> str:
-    return f"{value / 1e6:,.1f} MB" if "bytes" in name else f"{value:,g}"
+    if "bytes" in name:
+        return f"{value / 1e6:,.1f} MB"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.3g}"
 
 
 def _checked(step: Callable[[], Plan | None], problems: list[str]) -> Plan | None:
@@ -128,18 +149,28 @@ def _train(config: TrainConfig) -> Plan:
     steps = setup.train_stream(config, manifest, 0, workers).num_batches // config.optimizer.accumulation_steps
     process_bytes = train.worker_bytes(config, manifest.taxonomy)
     at_once = train.needs(config, process_bytes)
-    work = {
+    read = traffic.reading(manifest, ("train", "val"), workers * config.workers.at_least()[1])
+    work: Work = {
         "training_rows": rows.get("train", 0),
         "validation_rows": rows.get("val", 0),
         "steps_of_an_epoch": steps,
         "epochs": config.num_epochs,
         "steps": steps * config.num_epochs,
-        "bytes_read_in_an_epoch": _bytes_of(manifest, "train", "val"),
+        "bytes_read_in_an_epoch": read.num_bytes,
+        "requests_in_an_epoch": read.requests,
     }
+    num_images = config.num_epochs * rows.get("train", 0)
     if isinstance(config, TuneConfig):
-        work |= {"trials": config.num_trials, "epochs_of_all_trials_at_most": config.num_trials * config.max_epochs}
+        work = {
+            **work,
+            "trials": config.num_trials,
+            "epochs_of_all_trials_at_most": config.num_trials * config.max_epochs,
+        }
         at_once = tune.min_start_needs(config, tune.autoscaler_limits(config), process_bytes)
-    return Plan(at_once, work)
+        num_images = config.num_trials * config.max_epochs * rows.get("train", 0)
+    epochs = run_directory.read_metrics(config.out)
+    measured = epochs[-1].get("images_per_second") if epochs else None
+    return Plan(at_once, work, num_images=num_images, measured=measured)
 
 
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
@@ -148,17 +179,20 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     if manifest.label_taxonomy is not None or isinstance(config, EvaluateConfig):
         model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     splits = relabel.splits_of(config, manifest) if isinstance(config, RelabelConfig) else (config.split,)
-    sources_ = [row_groups.open_split(config.data, manifest, split) for split in splits]
-    work = {"rows": sum(source.num_rows for source in sources_), "bytes_read": _bytes_of(manifest, *splits)}
-    if not work["rows"]:
+    num_rows = sum(file.num_rows for split in splits for file in manifest.splits.get(split, ()))
+    if not num_rows:
         raise UserError(f"{config.data} has no {' or '.join(splits)} rows")
-    return Plan(actors.needs(config.actors), work, config.actors)
+    read = traffic.reading(manifest, splits)
+    written = Traffic(0, 0)
+    if isinstance(config, RelabelConfig):
+        written = traffic.writing_labels(config.data, manifest, splits)
+    return Plan(actors.needs(config.actors), {"rows": num_rows, **_amounts(read, written)}, config.actors, num_rows)
 
 
 def _predict(config: PredictConfig) -> Plan:
     model_directory.read_model(config.model)
-    work = {"images": len(raw_files.list_images(config.images))}
-    return Plan(actors.needs(config.actors), work, config.actors)
+    num_images = len(raw_files.list_images(config.images))
+    return Plan(actors.needs(config.actors), {"images": num_images}, config.actors, num_images)
 
 
 def _ingest(config: IngestConfig) -> Plan:
@@ -166,7 +200,7 @@ def _ingest(config: IngestConfig) -> Plan:
         listing = ingest.open_source(config, folder).listing
     samples = {f"{split}_samples": count for split, count in listing.samples.num_rows().items()}
     rest = {"rejected_samples": listing.num_rejected, "ignored_files": sum(listing.ignored.counts().values())}
-    return Plan(Needs(1), samples | rest)
+    return Plan(Needs(1), {**samples, **rest}, num_images=sum(samples.values()))
 
 
 def _inspect(config: InspectConfig) -> Plan:
@@ -177,21 +211,30 @@ def _merge(config: MergeConfig) -> Plan:
     manifests = dataset.read_manifests(config.data, config.base)
     merge.common_taxonomy(config.data, manifests)
     rows = sum(sum(manifest.num_rows().values()) for manifest in manifests)
-    return Plan(Needs(1), {"rows": rows, "bytes_read": sum(_bytes_of(manifest, *SPLITS) for manifest in manifests)})
+    read, written = (
+        sum((of(manifest, SPLITS) for manifest in manifests), Traffic(0, 0))
+        for of in (traffic.reading, traffic.writing_copy)
+    )
+    return Plan(Needs(1), {"rows": rows, **_amounts(read, written)}, num_images=rows)
 
 
 def _copy(config: CopyConfig) -> Plan:
     manifest = dataset.read_manifest(config.data, config.base)
-    return Plan(Needs(1), {"rows": sum(manifest.num_rows().values()), "bytes_read": _bytes_of(manifest, *SPLITS)})
+    rows = sum(manifest.num_rows().values())
+    amounts = _amounts(traffic.reading(manifest, SPLITS), traffic.writing_copy(manifest, SPLITS))
+    return Plan(Needs(1), {"rows": rows, **amounts}, num_images=rows)
 
 
 def _synth(config: SynthConfig) -> Plan:
-    return Plan(Needs(1), {"images": config.num_images})
+    return Plan(Needs(1), {"images": config.num_images}, num_images=config.num_images)
 
 
-def _bytes_of(manifest: dataset.Manifest, *splits: Split) -> int:
-    files = [file for split in splits for file in manifest.splits.get(split, ())]
-    return sum(file.num_bytes + (file.images.num_bytes if file.images else 0) for file in files)
+def _amounts(read: Traffic, written: Traffic) -> Work:
+    return {
+        "bytes_read": read.num_bytes,
+        "bytes_written": written.num_bytes,
+        "requests": read.requests + written.requests,
+    }
 
 
 PLANS: Mapping[type[Config], Callable[[Any], Plan]] = {

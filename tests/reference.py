@@ -23,7 +23,8 @@ PLAN = f"""## plan
 
 `python ray_job.py plan COMMAND [--config FILE.yaml] [--preset NAME] [--section.key VALUE ...] [--json] [--verbose]`
 
-It stands before another command and takes that command's options."""
+It stands before another command and takes that command's options, and one of its own, `--images-per-second FLOAT`:
+{options.RATE_HELP}."""
 
 
 def reference() -> str:

@@ -18,6 +18,11 @@ from pipelines.errors import UserError
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 PRESETS = Path(__file__).parent / "presets"
+RATE_HELP = (
+    "speed of the whole command, from which the plan says its hours (default: that of the last epoch, if --out holds a "
+    "run)"
+)
+"""The text of the one option that only `plan` has."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,8 +43,10 @@ def leaves(config: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Fie
             yield prefix + name, info, (config.__doc__ or "").strip() if prefix else ""
 
 
-def build_parser(command: str, config: type[Config], with_presets: bool) -> argparse.ArgumentParser:
-    """Builds the parser of one command. Every value of `config` becomes a flag with its dotted name."""
+def build_parser(
+    command: str, config: type[Config], with_presets: bool, is_plan: bool = False
+) -> argparse.ArgumentParser:
+    """Builds the parser of one command, or of its plan. Every value of `config` becomes a flag with its dotted name."""
     options = list(leaves(config))
     required = "".join(f"--{_dashed(name)} {metavar(info)} " for name, info, _ in options if info.is_required())
     parser = _Parser(
@@ -58,6 +65,8 @@ def build_parser(command: str, config: type[Config], with_presets: bool) -> argp
             groups[title] = parser.add_argument_group(title, section_help)
         _add(groups[title], name, info)
     _add_common(parser.add_argument_group("of every command"), with_presets)
+    if is_plan:
+        parser.add_argument_group("of plan").add_argument("--images-per-second", metavar="FLOAT", help=RATE_HELP)
     return parser
 
 
@@ -120,12 +129,14 @@ def plain(value: Any) -> str:
     return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
-def parse(command: str, config: type[ConfigT], argv: Sequence[str], with_presets: bool) -> argparse.Namespace:
-    """Parses flags into {dotted name: text}; `-` and `_` in names mean the same.
+def parse(
+    command: str, config: type[ConfigT], argv: Sequence[str], with_presets: bool, is_plan: bool = False
+) -> argparse.Namespace:
+    """Parses flags of a command, or of its plan, into {dotted name: text}; `-` and `_` in names mean the same.
 
     Raises UserError for an unknown flag; the message names the nearest known one.
     """
-    parser = build_parser(command, config, with_presets)
+    parser = build_parser(command, config, with_presets, is_plan)
     normalized = [_normalize(argument) for argument in argv]
     flags, unknown = parser.parse_known_args(normalized)
     if unknown:

@@ -227,3 +227,12 @@ def columns_of_file(source: SplitFiles, file: int) -> list[str]:
         with storage.user_errors("read", place.uri), closing(_open(place)) as opened:
             names += opened.schema_arrow.names
     return list(dict.fromkeys(names))
+
+
+def column_bytes(source: SplitFiles, file: int, name: str) -> int:
+    """The number of bytes of a column in the file of the labels. Raises UserError if the file cannot be read."""
+    place = _labels_of(source, file)
+    with storage.user_errors("read", place.uri), closing(_open(place)) as opened:
+        column = opened.schema_arrow.get_field_index(name)
+        groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
+    return sum(group.column(column).total_compressed_size for group in groups)
