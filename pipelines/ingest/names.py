@@ -17,7 +17,7 @@ from pipelines import storage
 from pipelines.config.commands import IngestConfig
 from pipelines.ingest import pairing, splits
 from pipelines.ingest.formats import FORMATS, IMAGE_SUFFIXES, FileRole, RawFormat
-from pipelines.ingest.kinds import Kinds, in_words
+from pipelines.ingest.kinds import Kinds, in_words, suffix_of
 from pipelines.ingest.label_files import LABEL
 from pipelines.ingest.split_lists import is_bad, list_uris
 from pipelines.ingest.tables import read_table, write_table
@@ -108,12 +108,12 @@ def write_names(config: IngestConfig, folder: str) -> Names:
 
 def locate(raw_format: RawFormat, name: str) -> FileRole | None:
     """Returns sample and role of a path below a source; None if the file is ignored."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if suffix_of(name).lower() not in IMAGE_SUFFIXES:
         return None
+    path = PurePosixPath(name)
     if is_bad(path):
         return FileRole("", BAD_NAME)
-    return raw_format.locate(PurePosixPath(splits.composed(str(path))))
+    return raw_format.locate(path if name.isascii() else PurePosixPath(splits.composed(str(path))))
 
 
 class Order:
