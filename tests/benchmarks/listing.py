@@ -3,10 +3,10 @@
 python -m tests.benchmarks.listing                   10,000 to 10,000,000 names: about 12 minutes on two cores
 python -m tests.benchmarks.listing --names 1000000   one size
 
-Simulated: the storage that lists the names (pairs of `images/<n>.jpg` and `labels/<n>.png`, made up page by page, without
-requests), the mean size of an image, and the facts about packed rows (random image hashes, some of them equal). Real: the
-runs and tables of names on a local disk, the Ray tasks that join them, splits, shards, and the checks of the whole set.
-Nothing is packed. Each size runs in a process of its own; the memory of the tasks is not part of the peak.
+Simulated: the storage that lists the names (pairs of `images/<n>.jpg` and `labels/<n>.png`, made up in pages, without
+requests), the mean size of an image, and the facts about packed rows (random image hashes, some of them equal). Real:
+the tables of names on a local disk, the Ray tasks that join them, splits, shards, and the checks of the whole set. Nothing
+is packed. Each size runs in a process of its own; the memory of the tasks is not part of the peak.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import numpy as np
 
+from pipelines import storage
 from pipelines.config.commands import IngestConfig
 from pipelines.ingest import ingest, names, pack
 from pipelines.ingest.listing import list_source
@@ -71,7 +72,7 @@ def measure(num_names: int) -> dict[str, Any]:
         with (
             patch("pipelines.ingest.listing.write_names", timed),
             patch.object(names, "list_uris", lambda _: []),
-            patch.object(names.storage, "list_pages", lambda _: made_up_pages(num_names)),
+            patch.object(storage, "list_pages", lambda _: made_up_pages(num_names)),
         ):
             listing = list_source(config, folder, ingest.in_tasks)
         done("join")
