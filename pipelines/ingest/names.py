@@ -68,20 +68,16 @@ class Names(NamedTuple):
     """The names of all sources on storage."""
 
     runs: list[str]
-    num_names: int
+    num_buckets: int
     sources: list[SourceFiles]
     ignored: Kinds
     """Files that are no images, of sources without lists."""
-
-    @property
-    def num_buckets(self) -> int:
-        return max(1, -(-self.num_names // BUCKET_NAMES))
 
 
 def write_names(config: IngestConfig, folder: str) -> Names:
     """Lists the sources and writes their names below `folder`. Raises UserError if a source does not exist."""
     raw_format = FORMATS[config.format]
-    found = Names([], 0, [], Kinds())
+    found = Names([], 1, [], Kinds())
     run = _Run(folder, found.runs)
     for number, (prefix, uri) in enumerate(zip(splits.id_prefixes(config.source), config.source, strict=True)):
         lists = list_uris(uri) if raw_format.has_split_lists else ()
@@ -103,7 +99,7 @@ def write_names(config: IngestConfig, folder: str) -> Names:
                     run.add(order_of(path, located), number, path, located)
             run.flush(RUN_NAMES)
     run.flush(0)
-    return found._replace(num_names=run.num_names)
+    return found._replace(num_buckets=max(1, -(-run.num_names // BUCKET_NAMES)))
 
 
 def locate(raw_format: RawFormat, name: str) -> FileRole | None:

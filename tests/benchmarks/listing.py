@@ -5,8 +5,8 @@ python -m tests.benchmarks.listing --names 1000000   one size
 
 Simulated: the storage that lists the names (pairs of `images/<n>.jpg` and `labels/<n>.png`, made up in pages, without
 requests), the mean size of an image, and the facts about packed rows (random image hashes, some of them equal). Real:
-the tables of names on a local disk, the Ray tasks that join them, splits, shards, and the checks of the whole set. Nothing
-is packed. Each size runs in a process of its own; the memory of the tasks is not part of the peak.
+the tables of names on a local disk, the Ray tasks that join them, splits, shards, and the checks of the whole set.
+Nothing is packed. Each size runs in a process of its own; the memory of the tasks is not part of the peak.
 """
 
 import argparse
