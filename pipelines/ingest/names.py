@@ -17,7 +17,7 @@ from pipelines import storage
 from pipelines.config.commands import IngestConfig
 from pipelines.ingest import pairing, splits
 from pipelines.ingest.formats import FORMATS, IMAGE_SUFFIXES, FileRole, RawFormat
-from pipelines.ingest.kinds import Kinds, in_words
+from pipelines.ingest.kinds import Kinds, in_words, suffix_of
 from pipelines.ingest.label_files import LABEL
 from pipelines.ingest.split_lists import is_bad, list_uris
 from pipelines.ingest.tables import read_table, write_table
@@ -68,20 +68,16 @@ class Names(NamedTuple):
     """The names of all sources on storage."""
 
     runs: list[str]
-    num_names: int
+    num_buckets: int
     sources: list[SourceFiles]
     ignored: Kinds
     """Files that are no images, of sources without lists."""
-
-    @property
-    def num_buckets(self) -> int:
-        return max(1, -(-self.num_names // BUCKET_NAMES))
 
 
 def write_names(config: IngestConfig, folder: str) -> Names:
     """Lists the sources and writes their names below `folder`. Raises UserError if a source does not exist."""
     raw_format = FORMATS[config.format]
-    found = Names([], 0, [], Kinds())
+    found = Names([], 1, [], Kinds())
     run = _Run(folder, found.runs)
     for number, (prefix, uri) in enumerate(zip(splits.id_prefixes(config.source), config.source, strict=True)):
         lists = list_uris(uri) if raw_format.has_split_lists else ()
@@ -103,17 +99,17 @@ def write_names(config: IngestConfig, folder: str) -> Names:
                     run.add(order_of(path, located), number, path, located)
             run.flush(RUN_NAMES)
     run.flush(0)
-    return found._replace(num_names=run.num_names)
+    return found._replace(num_buckets=max(1, -(-run.num_names // BUCKET_NAMES)))
 
 
 def locate(raw_format: RawFormat, name: str) -> FileRole | None:
     """Returns sample and role of a path below a source; None if the file is ignored."""
-    path = PurePosixPath(name)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if suffix_of(name).lower() not in IMAGE_SUFFIXES:
         return None
+    path = PurePosixPath(name)
     if is_bad(path):
         return FileRole("", BAD_NAME)
-    return raw_format.locate(PurePosixPath(splits.composed(str(path))))
+    return raw_format.locate(path if name.isascii() else PurePosixPath(splits.composed(str(path))))
 
 
 class Order:

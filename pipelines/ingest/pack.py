@@ -57,7 +57,7 @@ def groups_per_file(num_rows: int, mean_bytes: float) -> int:
     size = rows_per_group(mean_bytes)
     num_groups = -(-num_rows // size)
     of_size = int(FILE_BYTES // max(size * mean_bytes, 1))
-    return max(1, min(MAX_GROUPS, of_size, -(-num_groups // _MIN_FILES)))
+    return max(1, min(MAX_GROUPS, of_size, num_groups // _MIN_FILES))
 
 
 def make_shards(num_rows: Mapping[Split, int], mean_bytes: float) -> list[Shard]:

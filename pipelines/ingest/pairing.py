@@ -44,8 +44,8 @@ def group_of(name: str, suffixes: Sequence[str]) -> str:
 
 
 def _stripped(name: str, suffixes: Sequence[str]) -> str:
-    while suffix := next((suffix for suffix in suffixes if name.endswith(suffix)), ""):
-        name = name.removesuffix(suffix)
+    while name.endswith(tuple(suffixes)):
+        name = name.removesuffix(next(suffix for suffix in suffixes if name.endswith(suffix)))
     return name
 
 

@@ -45,9 +45,9 @@ def list_images(uri: str) -> list[str]:
 
 
 def group_files(config: IngestConfig, root: str, names: Sequence[Name], lists: Sequence[str]) -> Files:
-    """Groups the files of a bucket, all of one source. If the source has lists, they decide, and the bucket is all."""
+    """Groups the files of a bucket, all of one source. Lists decide in a source that has some: it is in one bucket."""
     found = _match(root, FORMATS[config.format], names, pairing.suffixes_of(config.label_suffix))
-    if not lists:
+    if not lists or not names:
         return found
     rejected = [unclear.problem for unclear in found.unclear if unclear.folder in found.mixed_folders]
     ignored = [unclear.problem["source"] for unclear in found.unclear if unclear.folder not in found.mixed_folders]

@@ -11,7 +11,7 @@ PAIRS = ("ingest", "--format", "pairs", "--taxonomy", "celebamask_hq", "--json")
 
 @pytest.fixture(scope="module")
 def raw(run_on_head, tmp_path_factory):
-    """Paired folders of 600 faces: four files of a data set."""
+    """Paired folders of 600 faces: 38 files of a data set."""
     out = tmp_path_factory.mktemp("raw") / "pairs"
     done = run_on_head("synth", "--out", out, "--num-images", 600, "--image-size", 32, "--layout", "pairs")
     assert done.code == 0, done.stderr
@@ -43,6 +43,22 @@ def test_an_ingest_killed_with_9_continues_without_doing_finished_files_again(
     assert f"{len(receipts)} of them by an earlier attempt" in done.stderr or len(receipts) == num_files(undisturbed)
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert dataset.read_manifest(str(out)).digest == undisturbed.digest
+
+
+@pytest.mark.faults
+def test_an_ingest_killed_with_9_after_listing_leaves_a_hidden_folder_and_continues(
+    raw, undisturbed, head, run_on_head, tmp_path
+):
+    out, log = tmp_path / "data", tmp_path / "log"
+    process = started(log, *PAIRS, "--source", raw, "--out", out, **head.driver_environment)
+    wait_for(lambda: list(out.glob(".listing/*/names-*.parquet")), process, log)
+    process.kill()
+    process.wait()
+    assert list(out.glob(".listing/*/names-*.parquet"))
+    done = run_on_head(*PAIRS, "--source", raw, "--out", out)
+    assert done.code == 0, done.stderr
+    assert dataset.read_manifest(str(out)).digest == undisturbed.digest
+    assert not (out / ".listing").exists()
 
 
 def num_files(manifest):
