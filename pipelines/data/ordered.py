@@ -76,7 +76,7 @@ class OrderedRows:
     def _window(self, first: int, number: int, tasks_at_once: int) -> ray.data.Dataset:
         chunk_bytes = _CHUNK_ROWS * self.size**2 * 4
         return decode_tasks.decoded_in_order(
-            number, lambda chunk: self.decode(first + chunk), tasks_at_once, chunk_bytes
+            number, lambda chunk: [self.decode(first + chunk)], tasks_at_once, chunk_bytes
         )
 
     def ray_dataset(self) -> ray.data.Dataset:

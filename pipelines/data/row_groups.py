@@ -96,6 +96,10 @@ class _Footers:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
     def keep(self, key: tuple[str, str], footer: pq.FileMetaData) -> None:
         with self._lock:
             self._kept[key] = footer
@@ -104,6 +108,11 @@ class _Footers:
 
 
 _footers = _Footers()
+
+
+def forget_footers() -> None:
+    """Makes the next read of each file ask for its footer, as the first one does."""
+    _footers.clear()
 
 
 def _open(source: SplitFiles, number: int) -> pq.ParquetFile:
