@@ -10,7 +10,7 @@ A row that cannot be used changes neither the number of batches nor any other ro
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -30,6 +30,7 @@ from pipelines.data.packing import SampleProblem
 from pipelines.data.row_groups import SplitFiles
 from pipelines.data.shares import Share
 
+Batch = dict[str, Tensor]
 PlacedRow = tuple[int, dict[str, Any]]
 """The place of a row in its part of a chunk, and the row."""
 _PARTS_PER_TASK = 2
@@ -88,7 +89,9 @@ class TrainStream:
     def num_batches(self) -> int:
         return self.share.num_taken // self.batch_size
 
-    def batches(self, first_epoch: int, last_epoch: int, tasks_at_once: int) -> Iterator[dict[str, Tensor]]:
+    def batches(
+        self, first_epoch: int, last_epoch: int, tasks_at_once: int
+    ) -> Generator[Batch, None, None]:
         """Yields the batches of the epochs `first_epoch` to before `last_epoch`: `image` and `label`, on the worker's
         device."""
         rows = self.share.num_taken
