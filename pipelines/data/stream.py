@@ -89,9 +89,7 @@ class TrainStream:
     def num_batches(self) -> int:
         return self.share.num_taken // self.batch_size
 
-    def batches(
-        self, first_epoch: int, last_epoch: int, tasks_at_once: int
-    ) -> Generator[Batch, None, None]:
+    def batches(self, first_epoch: int, last_epoch: int, tasks_at_once: int) -> Generator[Batch, None, None]:
         """Yields the batches of the epochs `first_epoch` to before `last_epoch`: `image` and `label`, on the worker's
         device."""
         rows = self.share.num_taken
