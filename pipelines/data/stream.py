@@ -94,10 +94,9 @@ class TrainStream:
         device."""
         rows = self.share.num_taken
         first, last = first_epoch * rows, last_epoch * rows
-        longest = decode_tasks.MAX_TASKS * min(self.chunk_rows, rows)
-        for start in range(first, last, max(1, longest // self.batch_size) * self.batch_size):
-            stop = min(start + max(1, longest // self.batch_size) * self.batch_size, last)
-            data = self.ray_dataset(list(self.parts(start, stop)), tasks_at_once)
+        window = max(1, decode_tasks.MAX_TASKS * min(self.chunk_rows, rows) // self.batch_size) * self.batch_size
+        for start in range(first, last, window):
+            data = self.ray_dataset(list(self.parts(start, min(start + window, last))), tasks_at_once)
             yield from data.iter_torch_batches(batch_size=self.batch_size, prefetch_batches=2)
 
     def batches_here(self, first_epoch: int, last_epoch: int) -> Iterator[Columns]:
@@ -150,9 +149,9 @@ class TrainStream:
     def decode(self, part: ChunkPart, rows: Iterable[PlacedRow] | None = None) -> Columns:
         """Decodes and augments the N rows of a part of a chunk: `image` (N, S, S, 3) and `label` (N, S, S), uint8.
 
-        `rows` are those of the part, if they are read already.
         A row that cannot be used is replaced by the nearest usable one of its chunk, the earlier of two, as it was
-        augmented. If the chunk has none, by an empty image whose label is ignored.
+        augmented. If the chunk has none, by an empty image whose label is ignored. `rows` are those of the part, if
+        they are read already.
         """
         start, stop = EpochOrder(self.source.groups, self.seed, part.epoch, self.chunk_rows).chunk_of(part.start)
         images = np.full((part.stop - part.start, self.size, self.size, 3), BORDER_COLOR, np.uint8)
