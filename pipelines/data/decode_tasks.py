@@ -34,19 +34,20 @@ def decoded_in_tasks(num_tasks: int, decode: Callable[[int], Iterable[Columns]])
 
 
 def decoded_in_order(
-    num_chunks: int, decode: Callable[[int], Columns], tasks_at_once: int, chunk_bytes: int
+    num_tasks: int, decode: Callable[[int], Iterable[Columns]], tasks_at_once: int, chunk_bytes: int
 ) -> ray.data.Dataset:
-    """A Ray Data set of the chunks 0, 1, ... in order. Each chunk is decoded by a task of its own.
+    """A Ray Data set of what `decode` yields for the numbers 0, 1, ..., in order: one chunk or a few for each task.
 
     At most `tasks_at_once` run at once, and decoding runs at most a few chunks per task ahead of the consumer. Ray's
     default would fill the object store.
     """
-    chunks = decoded_in_tasks(num_chunks, lambda number: [decode(number)])
+    chunks = decoded_in_tasks(num_tasks, decode)
     ahead = _CHUNKS_AHEAD * (tasks_at_once + 1) * chunk_bytes
     options = chunks.context.execution_options
     options.preserve_order = True
     # `TaskPoolStrategy(size=...)` would limit the tasks too, but keep Ray from fusing the two steps into one task.
     options.resource_limits = ExecutionResources(cpu=tasks_at_once, object_store_memory=ahead)
-    chunks.context.target_max_block_size = 2 * chunk_bytes  # the output that Ray expects of a task that is running
+    # A chunk is a block: it is handed on as soon as it is decoded, and not cut below one and a half times this size.
+    chunks.context.target_max_block_size = 3 * chunk_bytes // 4
     ray_internals.rest_between_steps(chunks.context, _REST_SECONDS)
     return chunks

@@ -117,9 +117,13 @@ class Groups:
         """The numbers of rows of the short row groups that are read."""
         return self.file_rows[self._short_files] % self.rows_per_group
 
+    def first_of_file(self, file: int) -> int:
+        """The number of the first row group of a file, held-out ones included. The number of files gives their end."""
+        return int(self._before[file])
+
     def of_file(self, file: int) -> range:
         """The numbers of the row groups of a file, held-out ones included."""
-        return range(int(self._before[file]), int(self._before[file + 1]))
+        return range(self.first_of_file(file), self.first_of_file(file + 1))
 
     def whole(self, number: int) -> RowRange:
         """All rows of the row group `number`."""

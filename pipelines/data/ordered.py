@@ -1,7 +1,7 @@
 """All rows of a split once, in order and without augmentation: what validations and evaluations read."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,7 @@ class OrderedRows:
         """Yields the chunks, decoded in this process."""
         return map(self.decode, range(self.num_chunks))
 
-    def batches(self, batch_size: int, tasks_at_once: int) -> Iterator[Columns]:
+    def batches(self, batch_size: int, tasks_at_once: int) -> Generator[Columns, None, None]:
         """Yields the rows in batches, decoded in tasks on the cluster.
 
         The last one of every `MAX_TASKS` chunks may be smaller.
@@ -76,7 +76,7 @@ class OrderedRows:
     def _window(self, first: int, number: int, tasks_at_once: int) -> ray.data.Dataset:
         chunk_bytes = _CHUNK_ROWS * self.size**2 * 4
         return decode_tasks.decoded_in_order(
-            number, lambda chunk: self.decode(first + chunk), tasks_at_once, chunk_bytes
+            number, lambda chunk: [self.decode(first + chunk)], tasks_at_once, chunk_bytes
         )
 
     def ray_dataset(self) -> ray.data.Dataset:

@@ -108,6 +108,10 @@ class _Footers:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+
     def keep(self, key: tuple[str, int, str], footer: pq.FileMetaData) -> None:
         with self._lock:
             self._kept[key] = footer
@@ -135,6 +139,11 @@ def _labels_of(source: SplitFiles, file: int) -> _Place:
 
 def _images_of(source: SplitFiles, file: int) -> _Place:
     return _Place(source.image_files[file], int(source.image_bytes[file]), source.digest)
+
+
+def forget_footers() -> None:
+    """Makes the next read of each file ask for its footer, as the first one does."""
+    _footers.clear()
 
 
 def _open(place: _Place) -> pq.ParquetFile:

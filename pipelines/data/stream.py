@@ -1,16 +1,19 @@
 """Streams the rows of a packed data set, decoded on Ray Data's workers. Only seed and epoch decide their order.
 
 An epoch is one sequence of rows (see `order`), cut into chunks that the training workers take in turns (see `shares`).
-One Ray Data task decodes one chunk, or a part of one, and needs only its number, so the stream does not depend on the
-number of tasks and is the same after a restart. Batches are cut across chunks. All epochs form one stream: the first
-batch of the next epoch is decoded while the last batch of this epoch is trained on. A long stream is cut between two
-batches, because Ray plans it before it begins (`decode_tasks.MAX_TASKS`).
+One Ray Data task decodes one or two chunks, or parts of them, and needs only its number, so the stream does not depend
+on the number of tasks and is the same after a restart. Batches are cut across chunks. All epochs form one stream: the
+first batch of the next epoch is decoded while the last batch of this epoch is trained on. A long stream is cut between
+two batches, because Ray plans it before it begins (`decode_tasks.MAX_TASKS`).
 
 A row that cannot be used changes neither the number of batches nor any other row: see `TrainStream.decode`.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import math
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +29,12 @@ from pipelines.data.order import EpochOrder
 from pipelines.data.packing import SampleProblem
 from pipelines.data.row_groups import SplitFiles
 from pipelines.data.shares import Share
+
+Batch = dict[str, Tensor]
+PlacedRow = tuple[int, dict[str, Any]]
+"""The place of a row in its part of a chunk, and the row."""
+_PARTS_PER_TASK = 2
+"""Number of chunks, or parts of one, that a task decodes if there are many. While one is decoded, the next is read."""
 
 
 class ChunkPart(NamedTuple):
@@ -80,15 +89,14 @@ class TrainStream:
     def num_batches(self) -> int:
         return self.share.num_taken // self.batch_size
 
-    def batches(self, first_epoch: int, last_epoch: int, tasks_at_once: int) -> Iterator[dict[str, Tensor]]:
+    def batches(self, first_epoch: int, last_epoch: int, tasks_at_once: int) -> Generator[Batch, None, None]:
         """Yields the batches of the epochs `first_epoch` to before `last_epoch`: `image` and `label`, on the worker's
         device."""
         rows = self.share.num_taken
         first, last = first_epoch * rows, last_epoch * rows
-        longest = decode_tasks.MAX_TASKS * min(self.chunk_rows, rows)
-        for start in range(first, last, max(1, longest // self.batch_size) * self.batch_size):
-            stop = min(start + max(1, longest // self.batch_size) * self.batch_size, last)
-            data = self.ray_dataset(list(self.parts(start, stop)), tasks_at_once)
+        window = max(1, decode_tasks.MAX_TASKS * min(self.chunk_rows, rows) // self.batch_size) * self.batch_size
+        for start in range(first, last, window):
+            data = self.ray_dataset(list(self.parts(start, min(start + window, last))), tasks_at_once)
             yield from data.iter_torch_batches(batch_size=self.batch_size, prefetch_batches=2)
 
     def batches_here(self, first_epoch: int, last_epoch: int) -> Iterator[Columns]:
@@ -99,9 +107,21 @@ class TrainStream:
     def ray_dataset(self, parts: Sequence[ChunkPart], tasks_at_once: int) -> ray.data.Dataset:
         """The rows of the parts. Columns: `image` (S, S, 3) and `label` (S, S), uint8."""
         chunk_bytes = self.chunk_rows * self.size**2 * 4
-        return decode_tasks.decoded_in_order(
-            len(parts), lambda number: self.decode(parts[number]), tasks_at_once, chunk_bytes
-        )
+        each = _PARTS_PER_TASK if len(parts) > 2 * _PARTS_PER_TASK * tasks_at_once else 1
+
+        def decode(task: int) -> Iterator[Columns]:
+            return self._decode_all(parts[task * each : (task + 1) * each])
+
+        return decode_tasks.decoded_in_order(math.ceil(len(parts) / each), decode, tasks_at_once, chunk_bytes)
+
+    def _decode_all(self, parts: Sequence[ChunkPart]) -> Iterator[Columns]:
+        """Yields the decoded parts. While one is decoded, the next one is read."""
+        rows = self.rows(parts[0], bad_rows.COLUMNS)
+        with ThreadPoolExecutor(1) as thread:
+            for part, following in zip_longest(parts, parts[1:]):
+                ahead = following and thread.submit(lambda of: list(self.rows(of, bad_rows.COLUMNS)), following)
+                yield self.decode(part, rows)
+                rows = iter(ahead.result()) if ahead else iter(())
 
     def parts(self, first: int, last: int) -> Iterator[ChunkPart]:
         """Yields the parts of chunks that hold the rows `first` to before `last` of this worker.
@@ -116,7 +136,7 @@ class TrainStream:
             yield from (ChunkPart(epoch, *positions) for positions in share.taken(self.rank, begin, stop))
             first += stop - begin
 
-    def rows(self, part: ChunkPart, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    def rows(self, part: ChunkPart, columns: Sequence[str]) -> Iterator[PlacedRow]:
         """Yields (place in the part, row) for each row, in the order in which they are read."""
         order = EpochOrder(self.source.groups, self.seed, part.epoch, self.chunk_rows)
         pieces = list(order.pieces(part.start, part.stop))
@@ -126,18 +146,19 @@ class TrainStream:
                 if part.start <= position < part.stop:
                     yield position - part.start, row
 
-    def decode(self, part: ChunkPart) -> Columns:
+    def decode(self, part: ChunkPart, rows: Iterable[PlacedRow] | None = None) -> Columns:
         """Decodes and augments the N rows of a part of a chunk: `image` (N, S, S, 3) and `label` (N, S, S), uint8.
 
         A row that cannot be used is replaced by the nearest usable one of its chunk, the earlier of two, as it was
-        augmented. If the chunk has none, by an empty image whose label is ignored.
+        augmented. If the chunk has none, by an empty image whose label is ignored. `rows` are those of the part, if
+        they are read already.
         """
         start, stop = EpochOrder(self.source.groups, self.seed, part.epoch, self.chunk_rows).chunk_of(part.start)
         images = np.full((part.stop - part.start, self.size, self.size, 3), BORDER_COLOR, np.uint8)
         labels = np.full((part.stop - part.start, self.size, self.size), IGNORE, np.uint8)
         bad: dict[int, SampleProblem] = {}
         taxonomy = self.source.labels_taxonomy
-        for place, row in self.rows(part, bad_rows.COLUMNS):
+        for place, row in self.rows(part, bad_rows.COLUMNS) if rows is None else rows:
             pose = draw_pose(self.augmentation, self.seed, part.epoch, row["id"])
             factor = decode_factor(row["height"], row["width"], self.size, pose)
             try:

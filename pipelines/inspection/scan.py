@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import cv2
@@ -11,7 +12,7 @@ import ray.data
 from dmlcsr.image_files import BadSampleError
 from dmlcsr.taxonomy import Taxonomy
 from pipelines.config.base import SPLITS, Split
-from pipelines.data import packing, row_groups
+from pipelines.data import decode_tasks, packing, row_groups
 from pipelines.data.dataset import Manifest
 from pipelines.data.images import check_label, decode_image, decode_label, encode_png
 from pipelines.data.packing import SampleProblem, Shard
@@ -56,11 +57,13 @@ def count_rows(sources: Sources) -> SetCounts:
 
 
 def _files(sources: Sources) -> list[Shard]:
-    """A shard for each file; the work of a shard is (start, stop, step) of row groups of its split."""
+    """A shard for each file, or for several; the work of a shard is (start, stop, step) of row groups of its split."""
+    each = -(-sum(len(source.files) for source in sources.values()) // decode_tasks.MAX_TASKS)
     shards = []
     for split, source in sources.items():
-        groups = map(source.groups.of_file, range(len(source.files)))
-        shards += [Shard(split, file, (found.start, found.stop, 1)) for file, found in enumerate(groups)]
+        ends = [*range(0, len(source.files), each), len(source.files)]
+        firsts = [source.groups.first_of_file(file) for file in ends]
+        shards += [Shard(split, number, (*bounds, 1)) for number, bounds in enumerate(pairwise(firsts))]
     return shards
 
 
@@ -84,7 +87,7 @@ def _count(sources: Sources, shards: Sequence[Shard], class_map: ClassMap | None
     total = SetCounts.zeros(_num_classes(next(iter(sources.values()))))
     for done, row in enumerate(packing.shard_rows(shards).map(count).iter_rows(), start=1):
         total += SetCounts.from_dict(json.loads(row["answer"]))
-        log_count(f"{verb} {done} of {len(shards)} files", done, len(shards))
+        log_count(f"{verb} {done} of {len(shards)} parts", done, len(shards))
     return total
 
 

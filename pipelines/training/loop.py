@@ -308,8 +308,8 @@ class RankTrainer:
 
         Each row is counted on exactly one worker.
         """
-        batches = self._validation_rows().batches(self.train_stream.batch_size, self.num_decode_tasks)
-        batches = told_waits(batches, "the next validation batch", self._decode_bound, logging.DEBUG)
+        decoded = self._validation_rows().batches(self.train_stream.batch_size, self.num_decode_tasks)
+        batches = told_waits(decoded, "the next validation batch", self._decode_bound, logging.DEBUG)
         return self._scored(network or self.network, batches)
 
     def try_scoring(self) -> None:

@@ -6,23 +6,14 @@ from hypothesis import strategies as st
 
 from pipelines.data.order import Groups
 from pipelines.data.ordered import OrderedRows
-from pipelines.data.row_groups import Names, SplitFiles
+from tests.support.data_sets import split_files
 
 FILES = st.lists(st.integers(1, 60), max_size=8)
 
 
 def make_rows(files, rows_per_group, **share):
     counts = np.array(files, np.int64)
-    names = Names(map(str, files))
-    source = SplitFiles(
-        files=names,
-        file_bytes=counts,
-        image_files=names,
-        image_bytes=counts,
-        groups=Groups(counts, rows_per_group),
-        taxonomy=None,
-        digest="",
-    )
+    source = split_files(map(str, files), counts, Groups(counts, rows_per_group), None, "")
     return OrderedRows(source=source, size=32, **share)
 
 

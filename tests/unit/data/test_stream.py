@@ -15,22 +15,14 @@ from dmlcsr.taxonomy import LAPA
 from pipelines.data import dataset, decode_tasks, images, row_groups
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.data.order import Groups
-from pipelines.data.row_groups import Names, SplitFiles
 from pipelines.data.stream import ChunkPart, TrainStream
+from tests.support.data_sets import split_files
 
 
 def make_source(num_rows, rows_per_file=256, rows_per_group=16):
     counts = np.array([min(rows_per_file, num_rows - start) for start in range(0, num_rows, rows_per_file)])
-    names = Names(f"part-{file}" for file in range(len(counts)))
-    return SplitFiles(
-        files=names,
-        file_bytes=counts,
-        image_files=names,
-        image_bytes=counts,
-        groups=Groups(counts, rows_per_group),
-        taxonomy=LAPA,
-        digest="digest",
-    )
+    names = [f"part-{file}" for file in range(len(counts))]
+    return split_files(names, counts, Groups(counts, rows_per_group), LAPA, "digest")
 
 
 def make_stream(source, rank=0, world_size=1, **changes):

@@ -8,13 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmlcsr.taxonomy import IGNORE, Taxonomy
-from pipelines.data import dataset, packing
+from pipelines.data import dataset, decode_tasks, packing
 from pipelines.data.dataset import Row
 from pipelines.data.images import encode_png
+from pipelines.data.order import Groups
 from pipelines.data.packing import SampleProblem
 from pipelines.inspection import scan, sections
 from pipelines.inspection.counts import GRID, SetCounts, Unusual, ratio_bins, side_bins
 from pipelines.report import page
+from tests.support.data_sets import split_files
 
 HOSTILE = '"><script>alert(1)</script>'
 TAXONOMY = Taxonomy("own", ("background", HOSTILE, "absent"), ((0, 0, 0), (255, 0, 0), (0, 255, 0)))
@@ -144,3 +146,14 @@ def test_counts_of_parts_add_up_to_those_of_the_whole(rows, cut):
     total = counted(rows[:cut])
     total += SetCounts.from_dict(json.loads(json.dumps(counted(rows[cut:]).to_dict())))
     assert json.dumps(total.to_dict()) == json.dumps(counted(rows).to_dict())
+
+
+def test_every_row_group_is_counted_in_one_of_a_bounded_number_of_tasks(monkeypatch):
+    monkeypatch.setattr(decode_tasks, "MAX_TASKS", 4)
+    rows = {"train": [5, 2, 9, 1, 1, 4, 7], "val": [3, 3]}
+    sources = {split: split_files(map(str, found), found, Groups(np.array(found), 2)) for split, found in rows.items()}
+    shards = scan._files(sources)
+    assert len(shards) <= 4 + len(sources)
+    for split, source in sources.items():
+        groups = [number for shard in shards if shard.split == split for number in range(*shard.work)]
+        assert groups == list(range(source.groups.num_groups))
