@@ -61,13 +61,17 @@ def fold_of(group: Any, num_folds: int) -> Any:
 
 def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, int] | None = None) -> SplitFiles:
     files = manifest.splits.get(split, ())
+    labels = tuple(manifest.locate(uri, file) for file in files)
+    images = (
+        manifest.locate(uri, file.images) if file.images else label for file, label in zip(files, labels, strict=True)
+    )
     return SplitFiles(
-        files=tuple(manifest.locate(uri, file) for file in files),
+        files=labels,
         file_rows=tuple(file.num_rows for file in files),
         rows_per_group=manifest.rows_per_group,
         taxonomy=manifest.label_taxonomy,
         digest=manifest.digest,
-        image_files=tuple(manifest.locate(uri, file.images or file) for file in files),
+        image_files=tuple(images),
         held_out=held_out,
     )
 
