@@ -98,7 +98,7 @@ def speed(num_rows: int, image_size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         model, data, out = (str(Path(folder, name)) for name in ("model", "data", "out"))
         write_model(model, width=0.25, size=128)
-        write_data(data, faces(image_size), num_rows, 256)
+        write_data(data, faces(image_size), num_rows, 128)
         ratios = []
         for turn in (1, 2):
             with multiprocessing.get_context("spawn").Pool(ACTORS) as pool:

@@ -31,7 +31,7 @@ def moved(mixed, replaced, model, tmp_path_factory):
 def test_a_version_of_a_version_whose_base_has_moved_has_all_rows(moved, mixed, replaced):
     config, present = moved
     manifest = dataset.read_manifest(config.out)
-    assert {base.uri for base in manifest.bases} == {present}
+    assert {base.uri for base in manifest.bases} == {config.data, present}
     assert rows_of(config.out) == rows_of(replaced[0].out), "the training rows are those of the version before"
     before, after = rows_of(mixed, "val"), rows_of(config.out, "val")
     assert [(row["id"], row["image"]) for row in after] == [(row["id"], row["image"]) for row in before]

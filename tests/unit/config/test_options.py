@@ -271,6 +271,15 @@ def test_the_overview_has_every_command_in_a_group(capsys):
     assert set(re.findall(r"^  \S+ +(\S+)", text, re.MULTILINE)) == set(verbs.split())
 
 
+def test_every_command_that_reads_a_data_set_takes_bases_that_have_moved():
+    configs = {name: command.config.model_fields for name, command in ray_job.COMMANDS.items()}
+    assert {name for name, fields in configs.items() if "base" in fields} == {"report"} | {
+        name for name, fields in configs.items() if "data" in fields
+    }
+    argv = ("--model", "/m", "--data", "/d", "--out", "/o", "--base", "/a,s3://b/c")
+    assert resolve("relabel", *argv).base == ("/a", "s3://b/c")
+
+
 def test_relabel_mends_labels_unless_told_otherwise():
     config = resolve("relabel", "--model", "/m", "--data", "/d", "--out", "/o")
     assert (config.policy, config.actors.max_actors) == ("blend", None)

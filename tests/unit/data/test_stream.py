@@ -15,6 +15,7 @@ from dmlcsr.taxonomy import LAPA
 from pipelines.data import dataset, decode_tasks, images, row_groups
 from pipelines.data.dataset import DataFile, Manifest, Row
 from pipelines.data.order import Groups
+from pipelines.data.row_groups import Names
 from pipelines.data.stream import ChunkPart, TrainStream
 from tests.support.data_sets import split_files
 

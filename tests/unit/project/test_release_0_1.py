@@ -95,6 +95,14 @@ def test_a_relabelled_version_says_how_good_its_labels_were(release, capsys):
     assert "What changed" in page.read_text()
 
 
+def test_the_labels_before_that_a_relabelled_version_holds_are_exported(release, tmp_path):
+    uri = str(shutil.copytree(release / "relabelled", tmp_path / "relabelled"))
+    suspects.write(uri, 3, dataset.read_manifest(uri))
+    tasks = storage.read_bytes(f"{uri}/suspects/label_studio-00000.json")
+    versions = [prediction["model_version"] for task in json.loads(tasks) for prediction in task["predictions"]]
+    assert versions == ["label after", "label before"] * 3
+
+
 def test_a_model_labels_an_image_as_it_did(release):
     image = images.decode_image(next(rows(release))["image"])
     for folder in ("model", "run", "sweep"):
