@@ -6,7 +6,7 @@ The functions work on bytes, so that any storage can hold the files. Nothing is 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,9 +93,9 @@ class ModelCard:
             raise ValueError(f"model.json has format version {version!r}, this program reads 1 and {FORMAT_VERSION}")
         metrics = _mapping(_get(content, "metrics"), "metrics")
         return cls(
-            architecture=Architecture(**_fields(content, "architecture", _ARCHITECTURE)),
+            architecture=Architecture(**_fields(content, "architecture", _ARCHITECTURE, _LATER)),
             taxonomy=_taxonomy(_get(content, "taxonomy"), version),
-            preprocessing=Preprocessing(**_fields(content, "preprocessing", _PREPROCESSING)),
+            preprocessing=Preprocessing(**_fields(content, "preprocessing", _PREPROCESSING, _LATER)),
             metrics={name: _score(value, f"metrics.{name}") for name, value in metrics.items()},
             lineage=_mapping(_get(content, "lineage"), "lineage"),
         )
@@ -186,7 +186,11 @@ def load_model(folder: Path) -> tuple[FaceParser, ModelCard]:
     return unpack_model({path.name: path.read_bytes() for path in found})
 
 
-_ARCHITECTURE = {"num_classes": int, "depth": int, "width": float, "residual_activation": bool, "ddgcn": bool}
+_ARCHITECTURE = {
+    "num_classes": int, "depth": int, "width": float, "residual_activation": bool, "ddgcn": bool, "stem": str,
+}  # fmt: skip
+_LATER = ("stem",)
+"""Fields that cards of earlier programs lack; their defaults are what those programs did."""
 _PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str}
 
 
@@ -197,13 +201,16 @@ def _parse(data: bytes) -> Mapping[str, Any]:
         raise ValueError(f"model.json is not JSON: {error}") from error
 
 
-def _fields(content: Mapping[str, Any], name: str, types: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(
+    content: Mapping[str, Any], name: str, types: Mapping[str, Any], optional: Collection[str]
+) -> dict[str, Any]:
     """The keyword arguments of one dataclass of the card. Raises ValueError for missing, unknown or mistyped fields."""
     section = _mapping(_get(content, name), name)
     unknown = sorted(set(section) - set(types))
     if unknown:
         raise ValueError(f"model.json has an unknown key {name}.{unknown[0]}")
-    return {key: _typed(_get(section, key, name + "."), f"{name}.{key}", kind) for key, kind in types.items()}
+    wanted = [key for key in types if key in section or key not in optional]
+    return {key: _typed(_get(section, key, name + "."), f"{name}.{key}", types[key]) for key in wanted}
 
 
 def _get(content: Mapping[str, Any], key: str, where: str = "") -> Any:

@@ -44,13 +44,14 @@ def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
 def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
     """The card of the exported model, without metrics and lineage.
 
-    With `--init`, residual activation and preprocessing, except the size, are taken from that model.
+    With `--init`, stem, residual activation and preprocessing, except the size, are taken from that model.
     """
     architecture = Architecture(num_classes=taxonomy.num_classes, **config.model.model_dump())
     preprocessing = Preprocessing(size=config.input.size)
     if config.init is not None:
         given = model_directory.read_card(config.init)
-        architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
+        stem, activation = given.architecture.stem, given.architecture.residual_activation
+        architecture = replace(architecture, stem=stem, residual_activation=activation)
         preprocessing = replace(given.preprocessing, size=config.input.size)
     return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=preprocessing)
 

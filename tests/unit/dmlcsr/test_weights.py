@@ -119,6 +119,7 @@ def test_lineage_that_json_cannot_hold_is_refused() -> None:
         (lambda c: c["architecture"].update(depth=True), "architecture.depth must be of type int"),
         (lambda c: c["architecture"].update(width="1"), "architecture.width must be of type float"),
         (lambda c: c["architecture"].update(width=10**400), "architecture.width must be"),
+        (lambda c: c["architecture"].update(stem="conv9"), "stem must be one of deep, deep32, conv7"),
         (lambda c: c["architecture"].update(heads=2), "unknown key architecture.heads"),
         (lambda c: c["architecture"].update(width=0.2), "do not fit"),
         (lambda c: c.update(architecture=[]), "architecture must be of type dict"),
@@ -135,6 +136,11 @@ def test_lineage_that_json_cannot_hold_is_refused() -> None:
 def test_a_wrong_card_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         unpack_model(with_card(change))
+
+
+def test_a_card_written_before_there_were_other_stems_has_the_papers() -> None:
+    _, card = unpack_model(with_card(lambda c: c["architecture"].pop("stem")))
+    assert card == CARD and card.architecture.stem == "deep"
 
 
 def test_missing_and_foreign_files_are_refused() -> None:
