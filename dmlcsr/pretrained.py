@@ -193,14 +193,15 @@ def import_checkpoint(
     """
     if is_official(state):
         architecture, ours = official_architecture(state), official_to_ours(state)
-        source, channel_order = "authors", "bgr"
+        source = "authors"
+        preprocessing = Preprocessing(size=size, channel_order="bgr", border_color=(0, 0, 0))
     else:
         architecture = imagenet_architecture(state, taxonomy.num_classes)
-        ours, source, channel_order = imagenet_to_ours(state), "imagenet", "rgb"
+        ours, source, preprocessing = imagenet_to_ours(state), "imagenet", Preprocessing(size=size)
     card = ModelCard(
         architecture=architecture,
         taxonomy=taxonomy,
-        preprocessing=Preprocessing(size=size, channel_order=channel_order),
+        preprocessing=preprocessing,
         lineage={"imported_from": source},
     )
     has_edges = any(key.startswith("edge_head.") for key in ours)

@@ -20,9 +20,11 @@ import ray.data
 from ray.data import ExecutionResources
 from torch import Tensor
 
-from dmlcsr.augment import BORDER_COLOR, Augmentation, Pose, augment, decode_factor, draw_pose, warp_image
+from dmlcsr.augment import BORDER_COLOR, Augmentation, Color, augment, decode_factor, draw_pose
 from dmlcsr.image_files import BadSampleError
+from dmlcsr.predict import to_canvas
 from dmlcsr.taxonomy import IGNORE, Taxonomy
+from dmlcsr.weights import Preprocessing
 from pipelines.data import bad_rows, row_groups
 from pipelines.data.packing import SampleProblem
 from pipelines.data.row_groups import SplitFiles
@@ -63,6 +65,8 @@ class TrainStream:
     object store."""
     records: str | None = None
     """Folder for records of the rows that cannot be used; None: there are no records."""
+    border_color: Color = BORDER_COLOR
+    """RGB of the canvas outside the image."""
 
     @property
     def num_batches(self) -> int:
@@ -125,7 +129,7 @@ class TrainStream:
         """
         rows = self.read_chunk(epoch, chunk, bad_rows.COLUMNS)
         taxonomy = _taxonomy(self.source)
-        images = np.full((len(rows), self.size, self.size, 3), BORDER_COLOR, np.uint8)
+        images = np.full((len(rows), self.size, self.size, 3), self.border_color, np.uint8)
         labels = np.full((len(rows), self.size, self.size), IGNORE, np.uint8)
         bad: dict[int, SampleProblem] = {}
         for index, row in enumerate(rows):
@@ -136,7 +140,7 @@ class TrainStream:
             except BadSampleError as error:
                 bad[index] = bad_rows.problem_of(row, error)
             else:
-                images[index], labels[index] = augment(*decoded, taxonomy, self.size, pose)
+                images[index], labels[index] = augment(*decoded, taxonomy, self.size, pose, self.border_color)
         for index, usable in _nearest_usable(len(rows), bad):
             images[index], labels[index] = images[usable], labels[usable]
         if self.records is not None:
@@ -158,7 +162,7 @@ def _nearest_usable(num_rows: int, bad: Collection[int]) -> Iterator[tuple[int, 
 
 def ordered_rows(
     source: SplitFiles,
-    size: int,
+    preprocessing: Preprocessing,
     num_tasks: int | None,
     rank: int = 0,
     world_size: int = 1,
@@ -176,25 +180,28 @@ def ordered_rows(
 
     def decode(chunk: int) -> Columns:
         first = start + chunk * _ORDERED_CHUNK
-        return _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, stop), records)
+        return _ordered_chunk(source, preprocessing, first, min(first + _ORDERED_CHUNK, stop), records)
 
     num_chunks = math.ceil((stop - start) / _ORDERED_CHUNK)
-    return _one_task_per_chunk(num_chunks, decode, num_tasks, _ORDERED_CHUNK * size**2 * 4)
+    return _one_task_per_chunk(num_chunks, decode, num_tasks, _ORDERED_CHUNK * preprocessing.size**2 * 4)
 
 
-def ordered_chunks(source: SplitFiles, size: int) -> Iterator[Columns]:
+def ordered_chunks(source: SplitFiles, preprocessing: Preprocessing) -> Iterator[Columns]:
     """Yields the chunks of `ordered_rows`, decoded in this process."""
     for first in range(0, source.num_rows, _ORDERED_CHUNK):
-        yield _ordered_chunk(source, size, first, min(first + _ORDERED_CHUNK, source.num_rows))
+        yield _ordered_chunk(source, preprocessing, first, min(first + _ORDERED_CHUNK, source.num_rows))
 
 
-def _ordered_chunk(source: SplitFiles, size: int, first: int, last: int, records: str | None = None) -> Columns:
+def _ordered_chunk(
+    source: SplitFiles, preprocessing: Preprocessing, first: int, last: int, records: str | None = None
+) -> Columns:
     rows = row_groups.read_rows(source, row_groups.locate_rows(source, None, 0, first, last), bad_rows.COLUMNS)
-    canvases = np.full((len(rows), size, size, 3), BORDER_COLOR, np.uint8)
+    size = preprocessing.size
+    canvases = np.full((len(rows), size, size, 3), preprocessing.border_color, np.uint8)
     bad: dict[int, SampleProblem] = {}
     for index, row in enumerate(rows):
         try:
-            canvases[index] = warp_image(bad_rows.decode_row(row, _taxonomy(source))[0], size, Pose())
+            canvases[index] = to_canvas(bad_rows.decode_row(row, _taxonomy(source))[0], preprocessing)
         except BadSampleError as error:
             bad[index] = bad_rows.problem_of(row, error)
     if records is not None:

@@ -128,7 +128,7 @@ def score_split(
     config: EvaluateConfig, source: SplitFiles, card: ModelCard
 ) -> tuple[Counts, list[ImageScore], list[SampleProblem]]:
     """Returns the counts of the whole split, the score of each image, best first, and the rows that were left out."""
-    rows = stream.ordered_rows(source, card.preprocessing.size, num_tasks=None)
+    rows = stream.ordered_rows(source, card.preprocessing, num_tasks=None)
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
     counts = Counts(card.architecture.num_classes)

@@ -42,7 +42,7 @@ class SoupScorer:
         network.load_state_dict(dict(average))
         network.to(self.device)
         scoring.reestimate_batch_norm(network, self._images(), BATCH_NORM_BATCHES)
-        rows = stream.ordered_chunks(self.validation, self.card.preprocessing.size)
+        rows = stream.ordered_chunks(self.validation, self.card.preprocessing)
         metrics = scoring.validation_metrics(network, self.card, self.device, rows)
         return network.state_dict(), metrics[VAL_MEAN_F1]
 

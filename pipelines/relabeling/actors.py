@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from ray.util import metrics
 
-from dmlcsr.augment import Pose, warp_image
 from dmlcsr.image_files import BadSampleError
-from dmlcsr.predict import Prediction
+from dmlcsr.predict import Prediction, to_canvas
 from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy, Refined, refine
 from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.weights import Preprocessing
 from pipelines.config.base import Split
 from pipelines.data import dataset, packing, row_groups
 from pipelines.data.dataset import RelabelledRow, Row
@@ -96,7 +96,7 @@ class _ShardActor:
         groups = row_groups.list_groups(source)
         piece = RowRange(int(groups.file[group]), int(groups.group[group]), 0, int(groups.num_rows[group]))
         rows = row_groups.read_rows(source, [piece], dataset.SCHEMA.names)
-        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]  # type: ignore[arg-type]
+        return [_decoded(row, self.predictors[0].preprocessing, source.taxonomy) for row in rows]  # type: ignore[arg-type]
 
     def _predict(self, fold: int, batch: Sequence[Sample]) -> Iterator[Predicted]:
         if batch:
@@ -104,7 +104,7 @@ class _ShardActor:
             yield from map(Predicted, batch, self.predictors[fold].predict(canvases, [sample.size for sample in batch]))
 
 
-def _decoded(row: Row, size: int, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
+def _decoded(row: Row, preprocessing: Preprocessing, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
     """The row with its image and label decoded, or the reason why the row is bad."""
     try:
         image = decode_image(row["image"])
@@ -116,7 +116,7 @@ def _decoded(row: Row, size: int, taxonomy: Taxonomy | None) -> Sample | SampleP
     except ValueError as error:
         return SampleProblem(source=row["id"], reason="undecodable", detail=str(error))
     wanted = image.shape[:2] if label is None else label.shape
-    return Sample(row, warp_image(image, size, Pose()), label, (wanted[0], wanted[1]))
+    return Sample(row, to_canvas(image, preprocessing), label, (wanted[0], wanted[1]))
 
 
 def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

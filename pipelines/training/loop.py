@@ -295,7 +295,7 @@ class RankTrainer:
         """
         rows = stream.ordered_rows(
             self.val_split,
-            self.config.input.size,
+            self.card.preprocessing,
             self.config.workers.decode_tasks,
             self.rank,
             self.world_size,

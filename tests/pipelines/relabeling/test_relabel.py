@@ -16,6 +16,7 @@ from ray.util.state import list_actors
 from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy
 from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.weights import Preprocessing
 from pipelines import storage
 from pipelines.config.commands import RelabelConfig
 from pipelines.data import dataset, images, row_groups, stream
@@ -90,7 +91,8 @@ def test_training_takes_the_new_version_as_it_is(replaced):
     config = smoke(Path(replaced[0].out), "/unused")
     source = setup.train_stream(config, manifest, 0, 1)
     assert source.decode_chunk(0, 0)["label"].shape[1:] == (64, 64)
-    labels = [label for batch in stream.ordered_chunks(source.source, 64) for label in batch["label"]]
+    chunks = stream.ordered_chunks(source.source, Preprocessing(size=64))
+    labels = [label for batch in chunks for label in batch["label"]]
     assert labels == [row["label"] for row in read_split(replaced[0].out)]
 
 

@@ -11,6 +11,7 @@ import yaml
 from ray.util.state import list_actors
 
 from dmlcsr.model import DMLCSR
+from dmlcsr.weights import Preprocessing
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
 from pipelines.config.training import TrainConfig
@@ -150,7 +151,7 @@ def test_validation_rows_of_all_workers_are_each_row_once(faces):
     rows = [
         int(number)
         for rank in range(4)
-        for batch in stream.ordered_rows(source, 32, 1, rank, 4).iter_batches(batch_size=3)
+        for batch in stream.ordered_rows(source, Preprocessing(size=32), 1, rank, 4).iter_batches(batch_size=3)
         for number in batch["row"]
     ]
     assert sorted(rows) == list(np.arange(source.num_rows))

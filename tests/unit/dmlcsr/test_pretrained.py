@@ -66,7 +66,7 @@ def test_importing_an_official_checkpoint_uses_every_key() -> None:
     assert isinstance(network, DMLCSR) and not network.training
     assert report.missing == report.unexpected == ()
     assert set(report.loaded) == set(network.state_dict())
-    assert card.preprocessing == Preprocessing(size=473, channel_order="bgr")
+    assert card.preprocessing == Preprocessing(size=473, channel_order="bgr", border_color=(0, 0, 0))
     assert card.architecture.residual_activation and card.taxonomy == LAPA
 
 
