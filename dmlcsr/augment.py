@@ -17,8 +17,12 @@ import numpy.typing as npt
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 
 Pixels = npt.NDArray[np.uint8]
+Color = tuple[int, int, int]
 BORDER_COLOR = (124, 116, 104)
-"""RGB of canvas pixels outside the image: the ImageNet mean, which normalization maps to zero."""
+"""RGB of canvas pixels outside the image, if the model's card names no other one.
+
+It is the ImageNet mean, which normalization maps to zero.
+"""
 _TIE = 1 / 256
 """Offset in pixels of nearest-neighbor sampling, so that all ties are rounded in the same direction.
 
@@ -92,8 +96,8 @@ def decode_factor(height: int, width: int, size: int, pose: Pose) -> int:
     return next((factor for factor in (8, 4, 2) if shrink and not any(n % factor for n in (shrink, height, width))), 1)
 
 
-def warp_image(image: Pixels, size: int, pose: Pose) -> Pixels:
-    """(H, W, 3) uint8 RGB -> (size, size, 3) uint8, bilinear.
+def warp_image(image: Pixels, size: int, pose: Pose, border_color: Color = BORDER_COLOR) -> Pixels:
+    """(H, W, 3) uint8 RGB -> (size, size, 3) uint8, bilinear; `border_color` outside the image.
 
     An image that is shrunk to half or less is averaged first, to avoid aliasing.
     """
@@ -101,7 +105,7 @@ def warp_image(image: Pixels, size: int, pose: Pose) -> Pixels:
     if shrink >= 2:
         reduced = (max(1, image.shape[1] // shrink), max(1, image.shape[0] // shrink))
         image = np.asarray(cv2.resize(image, reduced, interpolation=cv2.INTER_AREA), np.uint8)
-    return _warp(image, size, pose, cv2.INTER_LINEAR, BORDER_COLOR)
+    return _warp(image, size, pose, cv2.INTER_LINEAR, border_color)
 
 
 def warp_label(label: Pixels, size: int, pose: Pose, taxonomy: Taxonomy) -> Pixels:
@@ -126,9 +130,11 @@ def _warp(array: Pixels, size: int, pose: Pose, interpolation: int, border: int 
     return np.asarray(warped, np.uint8)
 
 
-def augment(image: Pixels, label: Pixels, taxonomy: Taxonomy, size: int, pose: Pose) -> tuple[Pixels, Pixels]:
+def augment(
+    image: Pixels, label: Pixels, taxonomy: Taxonomy, size: int, pose: Pose, border_color: Color = BORDER_COLOR
+) -> tuple[Pixels, Pixels]:
     """The training sample of an image (H, W, 3) and its label: (size, size, 3) RGB and (size, size) ids, both uint8.
 
     The label map may have a lower resolution than the image.
     """
-    return warp_image(image, size, pose), warp_label(label, size, pose, taxonomy)
+    return warp_image(image, size, pose, border_color), warp_label(label, size, pose, taxonomy)

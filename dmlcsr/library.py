@@ -4,17 +4,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dmlcsr import weights
 from dmlcsr.image_files import BadSampleError, read_image
 from dmlcsr.predict import Predictor
 
 
-def load_model(path: str | Path, device: str = "cpu", tta: bool = False) -> Predictor:
+def load_model(path: str | Path, device: str | torch.device = "cpu", tta: bool = False) -> Predictor:
     """Loads the model of a local model directory, or of a run directory that holds one.
 
-    `device` is a torch device. `tta` averages six views: the image and its mirror image at three scales. Raises
-    ValueError if the folder holds no model or a damaged one.
+    `device` is a torch device or its name. `tta` averages six views: the image and its mirror image at three scales.
+    Raises ValueError if the folder holds no model or a damaged one, or if the device cannot be used.
     """
     folder = Path(path)
     inner = folder / "model"
@@ -30,8 +31,8 @@ def parse(model: Predictor, image: npt.NDArray[np.uint8] | str | Path) -> npt.ND
     """
     if isinstance(image, str | Path):
         image = _read(Path(image))
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"an image must be (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise ValueError(f"an image must be (H, W, 3) uint8 RGB, H and W at least 1, got {image.dtype} {image.shape}")
     return model.label_map(image)
 
 

@@ -20,6 +20,11 @@ TTA_SCALES = (0.75, 1.0, 1.25)
 """Factors on the canvas size; each is used with the image and with its mirror image."""
 
 
+def to_canvas(image: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB -> (S, S, 3) uint8 RGB: the whole image at the size of the network's input."""
+    return warp_image(image, preprocessing.size, Pose(), preprocessing.border_color)
+
+
 def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
     """(B, S, S, 3) uint8 RGB -> (B, 3, S, S) float32, normalized as in the network's training, on the same device."""
     pixels = canvases.permute(0, 3, 1, 2).float()  # a permuted NHWC tensor is channels_last already
@@ -50,7 +55,7 @@ def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice =
     return F.grid_sample(logits[None], grid, padding_mode="border", align_corners=True)[0]
 
 
-_STRIP_PIXELS = {"cpu": 1 << 16, "cuda": 1 << 22}
+_CPU_STRIP_PIXELS, _GPU_STRIP_PIXELS = 1 << 16, 1 << 22
 """Number of pixels that are resampled in one step, to bound memory: 5 MB for 19 classes on a CPU, 300 MB on a GPU."""
 
 
@@ -80,7 +85,8 @@ class Prediction:
         With one view they are the logits, since the argmax needs no softmax. With several views they are the sum of
         the views' probabilities.
         """
-        step = max(1, _STRIP_PIXELS[self.views[0][0].device.type] // self.width)
+        pixels = _CPU_STRIP_PIXELS if self.views[0][0].device.type == "cpu" else _GPU_STRIP_PIXELS
+        step = max(1, pixels // self.width)
         for start in range(0, self.height, step):
             rows = slice(start, min(start + step, self.height))
             scores = (resample(logits, canvas, self.height, self.width, rows) for logits, canvas in self.views)
@@ -94,13 +100,21 @@ class Prediction:
 
 
 class Predictor:
-    """A model that predicts label maps. `parser` maps (B, 3, S, S) to logits (B, C, h, w); `tta` averages six views."""
+    """A model that predicts label maps. `parser` maps (B, 3, S, S) to logits (B, C, h, w); `tta` averages six views.
 
-    def __init__(self, parser: nn.Module, card: ModelCard, device: str = "cpu", tta: bool = False) -> None:
-        self.parser = parser.to(device).eval()
+    Raises ValueError for a device that torch does not know or cannot use.
+    """
+
+    def __init__(
+        self, parser: nn.Module, card: ModelCard, device: str | torch.device = "cpu", tta: bool = False
+    ) -> None:
+        try:
+            self.device = torch.device(device)
+            self.parser = parser.to(self.device).eval()
+        except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises each of them
+            raise ValueError(f"the device {device} cannot be used: {str(error).partition(chr(10))[0]}") from error
         self.preprocessing = card.preprocessing
         self.taxonomy: Taxonomy = card.taxonomy
-        self.device = device
         self.tta = tta
 
     @property
@@ -125,7 +139,7 @@ class Predictor:
 
     def label_map(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB image of any size and aspect ratio -> (H, W) uint8 ids."""
-        canvas = warp_image(image, self.size, Pose())
+        canvas = to_canvas(image, self.preprocessing)
         return self.label_maps(canvas[None], [(image.shape[0], image.shape[1])])[0]
 
     def _views(self, canvases: Tensor) -> list[tuple[Tensor, int]]:
@@ -143,6 +157,6 @@ class Predictor:
         return views
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.startswith("cuda")):
+        with torch.autocast("cuda", torch.bfloat16, enabled=self.device.type == "cuda"):
             logits: Tensor = self.parser(pixels)
         return logits.float()

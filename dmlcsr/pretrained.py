@@ -1,4 +1,4 @@
-"""Import of published weights: the authors' checkpoints, and ImageNet ResNets for the encoder.
+"""Import of published weights: the authors' checkpoints, and ImageNet ResNets for the encoder (docs/weights.md).
 
 The keys of the source are renamed to ours. A key without a counterpart keeps its name, so that the report lists it.
 """
@@ -6,7 +6,7 @@ The keys of the source are renamed to ours. A key without a counterpart keeps it
 import io
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -42,6 +42,7 @@ _STEM_IN_SEQUENCE = {
     "conv1.6.": "encoder.stem.2.0.",
     "bn1.": "encoder.stem.2.1.",
 }
+_STEM_OF_ONE = {"conv1.": "encoder.stem.0.0.", "bn1.": "encoder.stem.0.1."}
 _STAGES = {f"layer{stage}.": f"encoder.layer{stage}." for stage in (1, 2, 3, 4)}
 
 _OFFICIAL = {
@@ -161,11 +162,24 @@ def _plain_norm_weight(key: str, value: Tensor) -> Tensor:
 def imagenet_to_ours(state: State) -> dict[str, Tensor]:
     """The state dict of an ImageNet ResNet under the keys of our encoder.
 
-    Two ways of naming the stem of three convolutions are supported: conv1.0 ... conv1.6 with bn1, and conv1/bn1 ...
-    conv3/bn3. A stem of one 7x7 convolution and the classifier `fc` have no counterpart and keep their names.
+    A stem of three convolutions is named conv1.0 ... conv1.6 with bn1, or conv1/bn1 ... conv3/bn3; one of a single
+    convolution conv1/bn1. The classifier `fc` has no counterpart and keeps its name.
     """
-    stem = _STEM_IN_SEQUENCE if "conv1.0.weight" in state else _STEM_OF_SIX if "conv3.weight" in state else {}
-    return _translate(state, {**stem, **_STAGES})
+    several = _STEM_IN_SEQUENCE if "conv1.0.weight" in state else _STEM_OF_SIX
+    return _translate(state, {**(_STEM_OF_ONE if _stem(state) == "conv7" else several), **_STAGES})
+
+
+def imagenet_architecture(state: State, num_classes: int) -> Architecture:
+    """The architecture around an ImageNet ResNet. Raises ValueError if the state dict is not one of a known depth."""
+    return Architecture(num_classes=num_classes, depth=_depth(state), stem=_stem(state))
+
+
+def _stem(state: State) -> str:
+    """The stem of an ImageNet ResNet, by the names and shapes of its first convolutions."""
+    if "conv1.0.weight" not in state and "conv3.weight" not in state:
+        return "conv7"
+    first = state.get("conv1.0.weight", state.get("conv1.weight"))
+    return "deep32" if first is not None and first.shape[:1] == (32,) else "deep"
 
 
 def import_checkpoint(
@@ -175,25 +189,51 @@ def import_checkpoint(
 
     An authors' checkpoint with edge heads gives the training network, so that every key is used. Tensors that the
     source lacks are initialized from `seed` and reported as missing. Raises ValueError if the state dict is of
-    neither kind, or if its number of classes is not the taxonomy's.
+    neither kind, if it lacks weights of the encoder, or if its number of classes is not the taxonomy's.
     """
     if is_official(state):
         architecture, ours = official_architecture(state), official_to_ours(state)
-        source, channel_order = "authors", "bgr"
+        source = "authors"
+        preprocessing = Preprocessing(size=size, channel_order="bgr", border_color=(0, 0, 0))
     else:
-        architecture = Architecture(num_classes=taxonomy.num_classes, depth=_depth(state))
-        ours, source, channel_order = imagenet_to_ours(state), "imagenet", "rgb"
+        architecture = imagenet_architecture(state, taxonomy.num_classes)
+        ours, source, preprocessing = imagenet_to_ours(state), "imagenet", Preprocessing(size=size)
     card = ModelCard(
         architecture=architecture,
         taxonomy=taxonomy,
-        preprocessing=Preprocessing(size=size, channel_order=channel_order),
+        preprocessing=preprocessing,
         lineage={"imported_from": source},
     )
     has_edges = any(key.startswith("edge_head.") for key in ours)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DMLCSR(architecture) if has_edges else FaceParser(architecture)
-    return network.eval(), card, load_matching(network, ours)
+    report = load_matching(network, ours)
+    _require_encoder(architecture, report)
+    return network.eval(), card, report
+
+
+def _require_encoder(architecture: Architecture, report: KeyReport) -> None:
+    """Raises ValueError if a weight of the encoder was not in the checkpoint: it would stay random.
+
+    Also if the checkpoint has more than a ResNet, such as squeeze-and-excitation: without it the others are useless.
+    """
+    absent, extra = (
+        [key.removeprefix("encoder.") for key in keys if key.startswith("encoder.")]
+        for keys in (report.missing, report.unexpected)
+    )
+    kind, hint = f"ResNet-{architecture.depth}", "docs/weights.md lists files that fit"
+    if absent:
+        raise ValueError(
+            f"the checkpoint lacks {len(absent)} weights of a {kind} with the stem {architecture.stem}, or has them in "
+            f"another shape: {_names(absent)}; {hint}"
+        )
+    if extra:
+        raise ValueError(f"the checkpoint holds {len(extra)} weights that a {kind} has not: {_names(extra)}; {hint}")
+
+
+def _names(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:6]) + (" ..." if len(keys) > 6 else "")
 
 
 def _translate(state: State, prefixes: Mapping[str, str]) -> dict[str, Tensor]:

@@ -1,12 +1,13 @@
 """Model directories: `model.safetensors` holds the weights, `model.json` describes them (the model card).
 
+A directory may hold `edge_head.safetensors` too: the heads that only a training needs.
 The functions work on bytes, so that any storage can hold the files. Nothing is unpickled.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.augment import BORDER_COLOR, Color
+from dmlcsr.model import DMLCSR, Architecture, FaceParser
 from dmlcsr.model.dmlcsr import parser_of_state
 from dmlcsr.taxonomy import Taxonomy, get_taxonomy, parse_taxonomy
 
 MODEL_FILES = ("model.safetensors", "model.json")
+EDGE_HEAD = "edge_head.safetensors"
 FORMAT_VERSION = 2
 """Version of the card; version 1, of release 0.1, holds the name of a published taxonomy instead of all of it."""
 _MAX_SIZE = 8192
@@ -34,7 +37,7 @@ class Preprocessing:
     """The preprocessing of pixels before the network: resize, x / 255, channel order, (x - mean) / std."""
 
     size: int
-    """Height and width of the network input in pixels."""
+    """Height and width of the network input in pixels, at least 2."""
 
     mean: _Triple = (0.485, 0.456, 0.406)
     std: _Triple = (0.229, 0.224, 0.225)
@@ -43,9 +46,14 @@ class Preprocessing:
     channel_order: str = "rgb"
     """"rgb" or "bgr". The authors' network gets BGR pixels with the mean and std of RGB."""
 
+    border_color: Color = BORDER_COLOR
+    """RGB of the input outside the image; that of the authors' network is black."""
+
     def __post_init__(self) -> None:
-        if not 1 <= self.size <= _MAX_SIZE:
-            raise ValueError(f"preprocessing.size must be from 1 to {_MAX_SIZE} pixels, got {self.size}")
+        if not 2 <= self.size <= _MAX_SIZE:
+            raise ValueError(f"preprocessing.size must be from 2 to {_MAX_SIZE} pixels, got {self.size}")
+        if not all(0 <= value <= 255 for value in self.border_color):
+            raise ValueError(f"preprocessing.border_color must be from 0 to 255, got {self.border_color}")
         if self.channel_order not in ("rgb", "bgr"):
             raise ValueError(f"preprocessing.channel_order must be rgb or bgr, got {self.channel_order!r}")
         if not all(math.isfinite(value) for value in self.mean + self.std) or min(self.std) <= 0:
@@ -93,9 +101,9 @@ class ModelCard:
             raise ValueError(f"model.json has format version {version!r}, this program reads 1 and {FORMAT_VERSION}")
         metrics = _mapping(_get(content, "metrics"), "metrics")
         return cls(
-            architecture=Architecture(**_fields(content, "architecture", _ARCHITECTURE)),
+            architecture=Architecture(**_fields(content, "architecture", _ARCHITECTURE, _LATER)),
             taxonomy=_taxonomy(_get(content, "taxonomy"), version),
-            preprocessing=Preprocessing(**_fields(content, "preprocessing", _PREPROCESSING)),
+            preprocessing=Preprocessing(**_fields(content, "preprocessing", _PREPROCESSING, _LATER)),
             metrics={name: _score(value, f"metrics.{name}") for name, value in metrics.items()},
             lineage=_mapping(_get(content, "lineage"), "lineage"),
         )
@@ -140,22 +148,30 @@ def _why_unused(key: str, value: Tensor, own: Tensor | None) -> str:
     return f"{key} (shape mismatch: {tuple(value.shape)} in the source, {tuple(own.shape)} in the network)"
 
 
-def pack_model(parser: FaceParser, card: ModelCard) -> dict[str, bytes]:
-    """The files of a model directory, by name. Raises ValueError if the card does not describe this network."""
-    if parser.architecture != card.architecture:
-        raise ValueError(f"the card describes {card.architecture}, but the network is {parser.architecture}")
-    state = {key: value.cpu().contiguous() for key, value in parser.state_dict().items()}
+def pack_model(network: FaceParser | DMLCSR, card: ModelCard) -> dict[str, bytes]:
+    """The files of a model directory, by name. A training network keeps its edge heads in a file of their own.
+
+    Raises ValueError if the card does not describe this network.
+    """
+    if network.architecture != card.architecture:
+        raise ValueError(f"the card describes {card.architecture}, but the network is {network.architecture}")
+    state = {key: value.cpu().contiguous() for key, value in network.state_dict().items()}
+    edges = {key: state.pop(key) for key in list(state) if key.startswith("edge_head.")}
     weights = safetensors.torch.save(state)
     content = card.to_json() | {"weights_sha256": hashlib.sha256(weights).hexdigest()}
+    files = {"model.safetensors": weights}
+    if edges:
+        files[EDGE_HEAD] = safetensors.torch.save(edges)
+        content["edge_head_sha256"] = hashlib.sha256(files[EDGE_HEAD]).hexdigest()
     try:
         text = json.dumps(content, indent=2, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"metrics or lineage hold values that JSON cannot represent: {error}") from error
-    return {"model.safetensors": weights, "model.json": text.encode() + b"\n"}
+    return files | {"model.json": text.encode() + b"\n"}
 
 
 def unpack_model(files: Mapping[str, bytes]) -> tuple[FaceParser, ModelCard]:
-    """The face parser of a model directory, in eval mode on the CPU, and its card.
+    """The face parser of a model directory, in eval mode and float32 on the CPU, and its card.
 
     Raises ValueError if a file is missing or damaged, or if the two do not belong together.
     """
@@ -168,15 +184,30 @@ def unpack_model(files: Mapping[str, bytes]) -> tuple[FaceParser, ModelCard]:
     if hashlib.sha256(weights).hexdigest() != content.get("weights_sha256"):
         raise ValueError("model.safetensors does not belong to model.json: its SHA-256 differs")
     try:
-        return parser_of_state(card.architecture, safetensors.torch.load(weights)), card
+        # Half-precision weights are read too: inputs are float32, and layers do not take a mixture.
+        state = {key: v.float() if v.is_floating_point() else v for key, v in safetensors.torch.load(weights).items()}
+        return parser_of_state(card.architecture, state), card
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"model.safetensors does not hold the network of model.json: {error}") from error
 
 
-def save_model(folder: Path, parser: FaceParser, card: ModelCard) -> None:
+def unpack_edge_head(card: bytes, data: bytes) -> dict[str, Tensor]:
+    """The weights of `edge_head.safetensors`, of a model directory with this `model.json`.
+
+    Raises ValueError if the file is damaged or belongs to another card.
+    """
+    if hashlib.sha256(data).hexdigest() != _parse(card).get("edge_head_sha256"):
+        raise ValueError(f"{EDGE_HEAD} does not belong to model.json: its SHA-256 differs")
+    try:
+        return {key: value.float() for key, value in safetensors.torch.load(data).items()}
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{EDGE_HEAD} is damaged: {error}") from error
+
+
+def save_model(folder: Path, network: FaceParser | DMLCSR, card: ModelCard) -> None:
     """Writes a model directory to a local folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, data in pack_model(parser, card).items():
+    for name, data in pack_model(network, card).items():
         (folder / name).write_bytes(data)
 
 
@@ -186,8 +217,12 @@ def load_model(folder: Path) -> tuple[FaceParser, ModelCard]:
     return unpack_model({path.name: path.read_bytes() for path in found})
 
 
-_ARCHITECTURE = {"num_classes": int, "depth": int, "width": float, "residual_activation": bool, "ddgcn": bool}
-_PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str}
+_ARCHITECTURE = {
+    "num_classes": int, "depth": int, "width": float, "residual_activation": bool, "ddgcn": bool, "stem": str,
+}  # fmt: skip
+_LATER = ("stem", "border_color")
+"""Fields that cards of earlier programs lack; their defaults are what those programs did."""
+_PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str, "border_color": Color}
 
 
 def _parse(data: bytes) -> Mapping[str, Any]:
@@ -197,13 +232,16 @@ def _parse(data: bytes) -> Mapping[str, Any]:
         raise ValueError(f"model.json is not JSON: {error}") from error
 
 
-def _fields(content: Mapping[str, Any], name: str, types: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(
+    content: Mapping[str, Any], name: str, types: Mapping[str, Any], optional: Collection[str]
+) -> dict[str, Any]:
     """The keyword arguments of one dataclass of the card. Raises ValueError for missing, unknown or mistyped fields."""
     section = _mapping(_get(content, name), name)
     unknown = sorted(set(section) - set(types))
     if unknown:
         raise ValueError(f"model.json has an unknown key {name}.{unknown[0]}")
-    return {key: _typed(_get(section, key, name + "."), f"{name}.{key}", kind) for key, kind in types.items()}
+    wanted = [key for key in types if key in section or key not in optional]
+    return {key: _typed(_get(section, key, name + "."), f"{name}.{key}", types[key]) for key in wanted}
 
 
 def _get(content: Mapping[str, Any], key: str, where: str = "") -> Any:
@@ -226,9 +264,9 @@ def _typed(value: Any, what: str, kind: Any) -> Any:
 
     An integer is accepted as float; True and False are not accepted as numbers.
     """
-    if kind is _Triple:
+    if kind in (_Triple, Color):
         if isinstance(value, list | tuple) and len(value) == 3:
-            return tuple(_typed(item, what, float) for item in value)
+            return tuple(_typed(item, what, float if kind is _Triple else int) for item in value)
         raise ValueError(f"model.json: {what} must be three numbers, got {value!r}")
     if kind is float and type(value) is int and abs(value) < 2**53:
         return float(value)

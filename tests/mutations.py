@@ -148,7 +148,7 @@ MUTATIONS = (
     Mutation(
         "no-bf16-in-prediction",
         "dmlcsr/predict.py",
-        'enabled=self.device.startswith("cuda")',
+        'enabled=self.device.type == "cuda"',
         "enabled=False",
         f"{UNIT}/dmlcsr/test_cuda_branches.py::test_a_parser_runs_in_bf16_on_cuda_only_and_answers_in_float32",
     ),

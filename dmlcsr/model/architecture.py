@@ -1,4 +1,4 @@
-"""The values that determine a network: its classes, depth, width and two options."""
+"""The values that determine a network: its classes, depth, width, stem and two options."""
 
 import math
 from dataclasses import dataclass
@@ -18,6 +18,8 @@ _DEPTHS = {
     50: _Depth((3, 4, 6, 3), 4),
     101: _Depth((3, 4, 23, 3), 4),
 }
+_STEMS = {"deep": (64, 64, 128), "deep32": (32, 32, 64), "conv7": (64,)}
+"""Output channels of the convolutions of each stem."""
 _MAX_WIDTH = 4.0
 """Largest accepted width: at 4 a ResNet-101 has about a billion weights, and no recipe needs more."""
 
@@ -47,11 +49,20 @@ class Architecture:
     ddgcn: bool = True
     """Put the paper's dual graph head between encoder and parsing head; False puts one convolution there instead."""
 
+    stem: str = "deep"
+    """First layers of the ResNet: `deep`, `deep32` or `conv7`.
+
+    `deep` is the paper's three 3x3 convolutions with 64, 64 and 128 channels. `deep32` has 32, 32 and 64, and its
+    shortcuts of stride 2 average 2x2 pixels (ResNet-D). `conv7` is the one 7x7 convolution of the original ResNet.
+    """
+
     def __post_init__(self) -> None:
         if not 2 <= self.num_classes <= IGNORE:
             raise ValueError(f"num_classes must be from 2 to {IGNORE}, got {self.num_classes}")
         if self.depth not in _DEPTHS:
             raise ValueError(f"depth must be one of {', '.join(map(str, _DEPTHS))}, got {self.depth}")
+        if self.stem not in _STEMS:
+            raise ValueError(f"stem must be one of {', '.join(_STEMS)}, got {self.stem!r}")
         if not (math.isfinite(self.width) and 0 < self.width <= _MAX_WIDTH):
             raise ValueError(f"width must be above 0 and at most {_MAX_WIDTH:g}, got {self.width}")
 
@@ -59,6 +70,16 @@ class Architecture:
     def blocks(self) -> tuple[int, int, int, int]:
         """Numbers of residual blocks in layer1..4."""
         return _DEPTHS[self.depth].blocks
+
+    @property
+    def stem_channels(self) -> tuple[int, ...]:
+        """The output channels of the convolutions of the stem, scaled by the width."""
+        return tuple(self.channels(count) for count in _STEMS[self.stem])
+
+    @property
+    def pools_shortcuts(self) -> bool:
+        """True if a shortcut of stride 2 averages 2x2 pixels; False if its convolution skips pixels."""
+        return self.stem == "deep32"
 
     @property
     def expansion(self) -> int:

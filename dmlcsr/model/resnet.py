@@ -1,5 +1,6 @@
-"""The encoder: a ResNet with a three-conv stem and output stride 8."""
+"""The encoder: a ResNet of output stride 8, with one of three stems."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -27,13 +28,19 @@ class _Residual(nn.Module):
 
     downsample: nn.Sequential | None
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int, activate: bool) -> None:
+    def __init__(self, architecture: Architecture, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.activate = activate
+        self.activate = architecture.residual_activation
         self.downsample = None
-        if stride != 1 or in_channels != out_channels:
-            conv = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
-            self.downsample = nn.Sequential(conv, BatchNorm(out_channels))
+        if stride == 1 and in_channels == out_channels:
+            return
+        if architecture.pools_shortcuts:
+            # `ceil_mode` gives odd sides the size that a convolution with this stride gives them.
+            pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
+            layers: list[nn.Module] = [pool, nn.Conv2d(in_channels, out_channels, 1, bias=False)]
+        else:
+            layers = [nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)]
+        self.downsample = nn.Sequential(*layers, BatchNorm(out_channels))
 
     def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
         """Returns ReLU(branch + shortcut(x)). With `activate`, outputs of a norm first pass through LeakyReLU."""
@@ -48,8 +55,8 @@ class _Residual(nn.Module):
 class BasicBlock(_Residual):
     """A block of two 3x3 convolutions (depths 18 and 34)."""
 
-    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, activate: bool) -> None:
-        super().__init__(in_channels, planes, stride, activate)
+    def __init__(self, architecture: Architecture, in_channels: int, planes: int, stride: int, dilation: int) -> None:
+        super().__init__(architecture, in_channels, planes, stride)
         self.conv1 = _conv3x3(in_channels, planes, stride, dilation)
         self.bn1 = BatchNorm(planes)
         self.conv2 = _conv3x3(planes, planes, 1, dilation)
@@ -63,8 +70,8 @@ class BasicBlock(_Residual):
 class Bottleneck(_Residual):
     """A block of 1x1, 3x3 and 1x1 convolutions; the last one has 4 times as many channels (depths 50 and 101)."""
 
-    def __init__(self, in_channels: int, planes: int, stride: int, dilation: int, activate: bool) -> None:
-        super().__init__(in_channels, 4 * planes, stride, activate)
+    def __init__(self, architecture: Architecture, in_channels: int, planes: int, stride: int, dilation: int) -> None:
+        super().__init__(architecture, in_channels, 4 * planes, stride)
         self.conv1 = nn.Conv2d(in_channels, planes, 1, bias=False)
         self.bn1 = BatchNorm(planes)
         self.conv2 = _conv3x3(planes, planes, stride, dilation)
@@ -86,16 +93,10 @@ class ResNet(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        stem = [architecture.channels(count) for count in (64, 64, 128)]
-        self.stem = nn.Sequential(
-            conv_norm(3, stem[0], 3, stride=2, activation=nn.ReLU(inplace=True)),
-            conv_norm(stem[0], stem[1], 3, activation=nn.ReLU(inplace=True)),
-            conv_norm(stem[1], stem[2], 3, activation=nn.ReLU(inplace=True)),
-            nn.MaxPool2d(3, stride=2, padding=1),
-        )
+        self.stem = _stem(architecture)
         planes = [architecture.channels(count) for count in PLANES]
         self.channels = [architecture.expansion * count for count in planes]
-        inputs = [stem[2], *self.channels]
+        inputs = [architecture.stem_channels[-1], *self.channels]
         stages = [_stage(architecture, stage, inputs[stage], planes[stage]) for stage in range(4)]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
 
@@ -106,13 +107,24 @@ class ResNet(nn.Module):
         return Features(layer1, layer2, layer3, self.layer4(layer3))
 
 
+def _stem(architecture: Architecture) -> nn.Sequential:
+    """Images -> maps of stride 4."""
+    channels = (3, *architecture.stem_channels)
+    kernel_size = 7 if architecture.stem == "conv7" else 3
+    convs = [
+        conv_norm(before, after, kernel_size, stride=1 if number else 2, activation=nn.ReLU(inplace=True))
+        for number, (before, after) in enumerate(pairwise(channels))
+    ]
+    return nn.Sequential(*convs, nn.MaxPool2d(3, stride=2, padding=1))
+
+
 def _stage(architecture: Architecture, stage: int, in_channels: int, planes: int) -> nn.Sequential:
     """The residual blocks of one stage. Only the first one has a stride and changes the number of channels."""
     block = BasicBlock if architecture.expansion == 1 else Bottleneck
-    dilation, activate = DILATIONS[stage], architecture.residual_activation
-    blocks = [block(in_channels, planes, STRIDES[stage], dilation, activate)]
+    dilation = DILATIONS[stage]
+    blocks = [block(architecture, in_channels, planes, STRIDES[stage], dilation)]
     for _ in range(1, architecture.blocks[stage]):
-        blocks.append(block(architecture.expansion * planes, planes, 1, dilation, activate))
+        blocks.append(block(architecture, architecture.expansion * planes, planes, 1, dilation))
     return nn.Sequential(*blocks)
 
 

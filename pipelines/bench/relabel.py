@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dmlcsr.augment import Pose, warp_image
 from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.predict import to_canvas
 from dmlcsr.refine import Policy, refine
 from dmlcsr.synthetic import face_id
 from dmlcsr.taxonomy import CELEBAMASK_HQ
@@ -78,7 +78,7 @@ def seconds_of_parts(model: str, image_size: int, repeats: int = 4) -> dict[str,
             batch, clock = rows[start : start + BATCH], [time.perf_counter()]
             images = [decode_image(row["image"]) for row in batch]
             labels = [decode_label(row["label"]) for row in batch]
-            canvases = np.stack([warp_image(image, predictor.size, Pose()) for image in images])
+            canvases = np.stack([to_canvas(image, predictor.preprocessing) for image in images])
             clock.append(time.perf_counter())
             predictions = predictor.predict(canvases, [(label.shape[0], label.shape[1]) for label in labels])
             clock.append(time.perf_counter())

@@ -287,7 +287,7 @@ class StatusConfig(Config):
 
 
 class ImportWeightsConfig(Config):
-    """Make a model directory from a checkpoint of the paper's authors or from an ImageNet ResNet with a 3-conv stem."""
+    """Make a model directory from a checkpoint of the paper's authors or from an ImageNet ResNet (docs/weights.md)."""
 
     checkpoint: Uri
     """File with the weights, .pth or .safetensors."""

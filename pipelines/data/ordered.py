@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import ray.data
 
-from dmlcsr.augment import BORDER_COLOR, Pose, warp_image
 from dmlcsr.image_files import BadSampleError
+from dmlcsr.predict import to_canvas
+from dmlcsr.weights import Preprocessing
 from pipelines.data import bad_rows, decode_tasks, row_groups
 from pipelines.data.decode_tasks import Columns
 from pipelines.data.packing import SampleProblem
@@ -28,7 +29,8 @@ class OrderedRows:
     """
 
     source: SplitFiles
-    size: int
+    preprocessing: Preprocessing
+    """The size S of the canvas, and its color outside the image."""
     rank: int = 0
     world_size: int = 1
     records: str | None = None
@@ -74,7 +76,7 @@ class OrderedRows:
             yield from self._window(first, number, tasks_at_once).iter_batches(batch_size=batch_size)
 
     def _window(self, first: int, number: int, tasks_at_once: int) -> ray.data.Dataset:
-        chunk_bytes = _CHUNK_ROWS * self.size**2 * 4
+        chunk_bytes = _CHUNK_ROWS * self.preprocessing.size**2 * 4
         return decode_tasks.decoded_in_order(
             number, lambda chunk: [self.decode(first + chunk)], tasks_at_once, chunk_bytes
         )
@@ -92,12 +94,13 @@ class OrderedRows:
         """Reads and decodes the rows of a chunk."""
         start, stop = self.chunk_bounds(chunk)
         rows = row_groups.read_rows(self.source, self.source.groups.locate(start, stop), bad_rows.COLUMNS)
-        canvases = np.full((len(rows), self.size, self.size, 3), BORDER_COLOR, np.uint8)
+        size = self.preprocessing.size
+        canvases = np.full((len(rows), size, size, 3), self.preprocessing.border_color, np.uint8)
         bad: dict[int, SampleProblem] = {}
         for index, row in enumerate(rows):
             try:
                 image, _ = bad_rows.decode_row(row, self.source.labels_taxonomy)
-                canvases[index] = warp_image(image, self.size, Pose())
+                canvases[index] = to_canvas(image, self.preprocessing)
             except BadSampleError as error:
                 bad[index] = bad_rows.problem_of(row, error)
         if self.records is not None:

@@ -20,7 +20,7 @@ import numpy as np
 import ray.data
 from torch import Tensor
 
-from dmlcsr.augment import BORDER_COLOR, Augmentation, augment, decode_factor, draw_pose
+from dmlcsr.augment import BORDER_COLOR, Augmentation, Color, augment, decode_factor, draw_pose
 from dmlcsr.image_files import BadSampleError
 from dmlcsr.taxonomy import IGNORE
 from pipelines.data import bad_rows, decode_tasks, row_groups
@@ -67,6 +67,8 @@ class TrainStream:
     object store."""
     records: str | None = None
     """Folder for records of the rows that cannot be used; None: there are no records."""
+    border_color: Color = BORDER_COLOR
+    """RGB of the canvas outside the image."""
 
     @property
     def chunk_rows(self) -> int:
@@ -154,7 +156,7 @@ class TrainStream:
         they are read already.
         """
         start, stop = EpochOrder(self.source.groups, self.seed, part.epoch, self.chunk_rows).chunk_of(part.start)
-        images = np.full((part.stop - part.start, self.size, self.size, 3), BORDER_COLOR, np.uint8)
+        images = np.full((part.stop - part.start, self.size, self.size, 3), self.border_color, np.uint8)
         labels = np.full((part.stop - part.start, self.size, self.size), IGNORE, np.uint8)
         bad: dict[int, SampleProblem] = {}
         taxonomy = self.source.labels_taxonomy
@@ -166,7 +168,7 @@ class TrainStream:
             except BadSampleError as error:
                 bad[place] = bad_rows.problem_of(row, error)
             else:
-                images[place], labels[place] = augment(*decoded, taxonomy, self.size, pose)
+                images[place], labels[place] = augment(*decoded, taxonomy, self.size, pose, self.border_color)
         if bad and (start, stop) != (part.start, part.stop):  # the nearest usable row may lie outside of the part
             whole = self.decode(ChunkPart(part.epoch, start, stop))
             return {name: column[part.start - start : part.stop - start] for name, column in whole.items()}

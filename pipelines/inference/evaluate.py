@@ -142,7 +142,7 @@ def default_out(config: EvaluateConfig, manifest: Manifest) -> str:
 
 def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard, parts: PartWriter) -> SplitTally:
     """Scores the whole split, and writes the scores of its images as they come."""
-    rows = OrderedRows(source=source, size=card.preprocessing.size).ray_dataset()
+    rows = OrderedRows(source=source, preprocessing=card.preprocessing).ray_dataset()
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
     tally = SplitTally(card.architecture.num_classes, config.num_overlays)

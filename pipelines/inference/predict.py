@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from dmlcsr.augment import Pose, warp_image
+from dmlcsr.predict import to_canvas
 from dmlcsr.taxonomy import Taxonomy
 from pipelines import storage
 from pipelines.config.base import Split
@@ -66,7 +66,7 @@ class LabelActor(ModelActor):
 
     def _write(self, photos: Sequence[Photo]) -> None:
         taxonomy = self.predictor.taxonomy
-        canvases = np.stack([warp_image(photo.pixels, self.predictor.size, Pose()) for photo in photos])
+        canvases = np.stack([to_canvas(photo.pixels, self.predictor.preprocessing) for photo in photos])
         labels = self.predictor.label_maps(canvases, [photo.pixels.shape[:2] for photo in photos])
         for (name, image), label in zip(photos, labels, strict=True):
             pictures = {

@@ -3,7 +3,6 @@
 import logging
 from typing import TypedDict
 
-from dmlcsr.model import DMLCSR
 from dmlcsr.pretrained import import_checkpoint, read_checkpoint
 from pipelines import storage
 from pipelines.config.commands import ImportWeightsConfig
@@ -35,9 +34,8 @@ def run(config: ImportWeightsConfig) -> ImportResult:
         network, card, report = import_checkpoint(state, taxonomy)
     except ValueError as error:
         raise UserError(f"{config.checkpoint}: {error}") from error
-    parser = network.decoupled() if isinstance(network, DMLCSR) else network
     with claims.claim_anew("import-weights", config, config.out):
-        model_directory.write_model(config.out, parser, card)
+        model_directory.write_model(config.out, network, card)
     return {
         "out": config.out,
         "loaded": len(report.loaded),

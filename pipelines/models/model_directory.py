@@ -1,11 +1,14 @@
 """Reads and writes model directories on storage."""
 
+import json
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
-from dmlcsr.model import FaceParser
+from torch import Tensor
+
+from dmlcsr.model import DMLCSR, FaceParser
 from dmlcsr.taxonomy import Taxonomy, match
-from dmlcsr.weights import MODEL_FILES, ModelCard, pack_model, unpack_model
+from dmlcsr.weights import EDGE_HEAD, MODEL_FILES, ModelCard, pack_model, unpack_edge_head, unpack_model
 from pipelines import storage
 from pipelines.errors import UserError
 from pipelines.run.paths import RunPaths
@@ -31,6 +34,18 @@ def read_model(uri: str) -> tuple[FaceParser, ModelCard]:
         raise UserError(f"{folder}: {error}") from error
 
 
+def read_edge_head(uri: str) -> dict[str, Tensor]:
+    """Reads the weights of the edge heads, or {} if the model has none. Raises UserError if they are damaged."""
+    folder = locate(uri)
+    card = storage.read_bytes(storage.join(folder, CARD))
+    if "edge_head_sha256" not in json.loads(card):
+        return {}
+    try:
+        return unpack_edge_head(card, storage.read_bytes(storage.join(folder, EDGE_HEAD)))
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}") from error
+
+
 def read_card(uri: str) -> ModelCard:
     """Reads the card alone. Raises UserError if it is missing or damaged."""
     card_uri = storage.join(locate(uri), CARD)
@@ -46,11 +61,10 @@ def weights_digest(uri: str) -> str:
     return str(storage.read_json(storage.join(locate(uri), CARD)).get("weights_sha256"))
 
 
-def write_model(folder: str, parser: FaceParser, card: ModelCard) -> None:
-    """Writes a model directory. The card, which holds the digest of the weights, is written last."""
-    files: Mapping[str, bytes] = pack_model(parser, card)
-    storage.write_bytes(storage.join(folder, WEIGHTS), files[WEIGHTS])
-    storage.write_bytes(storage.join(folder, CARD), files[CARD])
+def write_model(folder: str, network: FaceParser | DMLCSR, card: ModelCard) -> None:
+    """Writes a model directory. The card, which holds the digests of the weights, is written last."""
+    for name, data in pack_model(network, card).items():
+        storage.write_bytes(storage.join(folder, name), data)
 
 
 def has_seen(card: ModelCard, data_origins: Iterable[str]) -> bool | None:

@@ -22,6 +22,9 @@ from pipelines.run import run_directory
 from pipelines.run.paths import RunPaths
 from pipelines.run.ray_train import Result
 
+_OF_CLASSES = ("parsing_head.classifier.", "edge_head.shared.", "edge_head.binary.", "edge_head.category.")
+"""Prefixes of the weights whose channels are classes."""
+
 
 def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
     """The training network with its first weights, which are equal on all workers."""
@@ -33,26 +36,34 @@ def build_network(config: TrainConfig, taxonomy: Taxonomy) -> DMLCSR:
 
 
 def starting_weights(uri: str, taxonomy: Taxonomy) -> dict[str, Tensor]:
-    """Weights of a model directory. If it was trained on another taxonomy, the classifier is left out."""
+    """Weights of a model directory, with its edge heads if it has them.
+
+    If it was trained on another taxonomy, the layers whose channels are classes are left out.
+    """
     parser, card = model_directory.read_model(uri)
-    state = parser.state_dict()
+    state = parser.state_dict() | model_directory.read_edge_head(uri)
     if match(card.taxonomy, taxonomy) in ("same", "sides unknown"):
         return state
-    return {name: value for name, value in state.items() if not name.startswith("parsing_head.classifier.")}
+    return {name: value for name, value in state.items() if not name.startswith(_OF_CLASSES)}
 
 
 def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
     """The card of the exported model, without metrics and lineage.
 
-    With `--init`, residual activation and preprocessing, except the size, are taken from that model.
+    With `--init`, stem, residual activation and preprocessing, except the size, are taken from that model.
     """
     architecture = Architecture(num_classes=taxonomy.num_classes, **config.model.model_dump())
-    preprocessing = Preprocessing(size=config.input.size)
     if config.init is not None:
         given = model_directory.read_card(config.init)
-        architecture = replace(architecture, residual_activation=given.architecture.residual_activation)
-        preprocessing = replace(given.preprocessing, size=config.input.size)
-    return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=preprocessing)
+        stem, activation = given.architecture.stem, given.architecture.residual_activation
+        architecture = replace(architecture, stem=stem, residual_activation=activation)
+    return ModelCard(architecture=architecture, taxonomy=taxonomy, preprocessing=preprocessing(config))
+
+
+def preprocessing(config: TrainConfig) -> Preprocessing:
+    """The preprocessing of the network that is trained: that of `--init`, except its size, or the default."""
+    given = None if config.init is None else model_directory.read_card(config.init).preprocessing
+    return replace(given or Preprocessing(size=config.input.size), size=config.input.size)
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
@@ -73,6 +84,7 @@ def train_stream(config: TrainConfig, manifest: Manifest, rank: int, world_size:
         source=row_groups.open_split(config.data, manifest, "train", config.fold_numbers),
         augmentation=Augmentation(**config.augmentation.model_dump()),
         size=config.input.size,
+        border_color=preprocessing(config).border_color,
         batch_size=config.optimizer.batch_size,
         seed=config.seed,
         rank=rank,

@@ -43,7 +43,7 @@ class SoupScorer:
         network.load_state_dict(dict(average))
         network.to(self.device)
         scoring.reestimate_batch_norm(network, self._images(), BATCH_NORM_BATCHES)
-        rows = OrderedRows(source=self.validation, size=self.card.preprocessing.size)
+        rows = OrderedRows(source=self.validation, preprocessing=self.card.preprocessing)
         metrics = scoring.validation_metrics(network, self.card, self.device, rows.chunks())
         return network.state_dict(), metrics[VAL_MEAN_F1]
 

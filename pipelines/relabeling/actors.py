@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from ray.util import metrics
 
-from dmlcsr.augment import Pose, warp_image
 from dmlcsr.image_files import BadSampleError
-from dmlcsr.predict import Prediction
+from dmlcsr.predict import Prediction, to_canvas
 from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy, Refined, refine
 from dmlcsr.taxonomy import Taxonomy
+from dmlcsr.weights import Preprocessing
 from pipelines.config.base import Split
 from pipelines.data import dataset, packing, row_groups, versions
 from pipelines.data.images import Pixels, check_label, decode_image, decode_label, encode_png
@@ -94,7 +94,7 @@ class _ShardActor:
 
     def _load(self, source: SplitFiles, group: int) -> list[Sample | SampleProblem]:
         rows = row_groups.read_rows(source, [source.groups.whole(group)], ("id", "image", "label"))
-        return [_decoded(row, self.predictors[0].size, source.taxonomy) for row in rows]
+        return [_decoded(row, self.predictors[0].preprocessing, source.taxonomy) for row in rows]
 
     def _predict(self, fold: int, items: Sequence[Sample | SampleProblem]) -> Iterator[Predicted | SampleProblem]:
         """Predicts the samples in one batch. Yields all items in order."""
@@ -114,7 +114,7 @@ def _end_of_batch(items: Sequence[Sample | SampleProblem], size: int) -> int:
     return ends[size - 1] if len(ends) >= size else 0
 
 
-def _decoded(row: Mapping[str, Any], size: int, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
+def _decoded(row: Mapping[str, Any], preprocessing: Preprocessing, taxonomy: Taxonomy | None) -> Sample | SampleProblem:
     """The row with its image and label decoded, or the reason why the row is bad."""
     try:
         image = decode_image(row["image"])
@@ -126,7 +126,7 @@ def _decoded(row: Mapping[str, Any], size: int, taxonomy: Taxonomy | None) -> Sa
     except ValueError as error:
         return SampleProblem(source=row["id"], reason="undecodable", detail=str(error))
     wanted = image.shape[:2] if label is None else label.shape
-    return Sample(row["id"], row["label"], warp_image(image, size, Pose()), label, (wanted[0], wanted[1]))
+    return Sample(row["id"], row["label"], to_canvas(image, preprocessing), label, (wanted[0], wanted[1]))
 
 
 def _one_ahead(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -325,7 +325,7 @@ class RankTrainer:
         """The rows of the validation split that this worker scores."""
         return OrderedRows(
             source=self.val_split,
-            size=self.config.input.size,
+            preprocessing=self.card.preprocessing,
             rank=self.rank,
             world_size=self.world_size,
             records=RunPaths(self.config.out).bad_rows("val"),

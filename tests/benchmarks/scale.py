@@ -32,6 +32,7 @@ import numpy as np
 from cluster.object_store import object_store
 from dmlcsr.augment import Augmentation
 from dmlcsr.taxonomy import LAPA
+from dmlcsr.weights import Preprocessing
 from pipelines import storage
 from pipelines.data import dataset, row_groups
 from pipelines.data.bad_rows import COLUMNS
@@ -159,7 +160,9 @@ def measure_stream(rows_per_file: int, num_rows: int) -> dict[str, float]:
                 for _ in islice(batches, min(60, stream.num_batches - 1)):
                     pass
             begin = time.perf_counter()
-            with closing(OrderedRows(source=source, size=CANVAS).batches(28, TASKS)) as ordered:
+            with closing(
+                OrderedRows(source=source, preprocessing=Preprocessing(size=CANVAS)).batches(28, TASKS)
+            ) as ordered:
                 next(ordered)
                 found["ordered"] = time.perf_counter() - begin
         found["memory"] = max(int(path.read_text()) for path in (folder / "notes").iterdir()) / 1e6

@@ -18,6 +18,7 @@ from ray.util.state import list_actors
 from dmlcsr.quality import ConfidenceSums, given_probabilities
 from dmlcsr.refine import Policy
 from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.weights import Preprocessing
 from pipelines import storage
 from pipelines.config.commands import RelabelConfig
 from pipelines.data import dataset, images, row_groups
@@ -115,7 +116,7 @@ def test_training_takes_the_new_version_as_it_is(replaced):
     config = smoke(Path(replaced[0].out), "/unused")
     source = setup.train_stream(config, manifest, 0, 1)
     assert next(source.batches_here(0, 1))["label"].shape[1:] == (64, 64)
-    batches = list(OrderedRows(source=source.source, size=64).chunks())
+    batches = list(OrderedRows(source=source.source, preprocessing=Preprocessing(size=64)).chunks())
     labels = [label for batch in batches for label in batch["label"]]
     assert labels == [row["label"] for row in rows_of(replaced[0].out)]
     assert [reason for batch in batches for reason in batch["reason"] if reason] == [QUARANTINED] * 2

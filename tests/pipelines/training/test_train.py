@@ -11,6 +11,7 @@ import yaml
 from ray.util.state import list_actors
 
 from dmlcsr.model import DMLCSR
+from dmlcsr.weights import Preprocessing
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
 from pipelines.config.training import TrainConfig
@@ -151,10 +152,9 @@ def test_validation_rows_of_all_workers_are_each_row_once(faces, monkeypatch, ma
     monkeypatch.setattr(decode_tasks, "MAX_TASKS", max_tasks)
     monkeypatch.setattr(ordered, "_CHUNK_ROWS", 1)
     source = row_groups.open_split(str(faces), dataset.read_manifest(str(faces)), "val")
-    rows = [
-        int(number)
+    shares = [
+        OrderedRows(source=source, preprocessing=Preprocessing(size=32), rank=rank, world_size=num_workers)
         for rank in range(num_workers)
-        for batch in OrderedRows(source=source, size=32, rank=rank, world_size=num_workers).batches(3, 1)
-        for number in batch["row"]
     ]
+    rows = [int(number) for share in shares for batch in share.batches(3, 1) for number in batch["row"]]
     assert sorted(rows) == list(np.arange(source.num_rows))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dmlcsr.augment import BORDER_COLOR, Augmentation
 from dmlcsr.taxonomy import LAPA
+from dmlcsr.weights import Preprocessing
 from pipelines import storage
 from pipelines.data import bad_rows, dataset, packing, row_groups
 from pipelines.data.bad_rows import BadRowLimit
@@ -127,7 +128,7 @@ def test_a_row_is_recorded_once_whatever_the_epochs_and_ranks(tmp_path):
 def test_rows_in_order_have_a_reason_where_they_cannot_be_used(tmp_path):
     damage = dict(zip((0, 4, 5, 17, 23), sorted(DAMAGE), strict=True))
     source = make_source(tmp_path, damage)
-    chunks = list(OrderedRows(source=source, size=SIZE).chunks())
+    chunks = list(OrderedRows(source=source, preprocessing=Preprocessing(size=SIZE)).chunks())
     ids, reasons, details = (
         [value for chunk in chunks for value in chunk[name]] for name in ("id", "reason", "detail")
     )

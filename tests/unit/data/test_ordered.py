@@ -4,6 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmlcsr.weights import Preprocessing
 from pipelines.data.order import Groups
 from pipelines.data.ordered import OrderedRows
 from tests.support.data_sets import split_files
@@ -14,7 +15,7 @@ FILES = st.lists(st.integers(1, 60), max_size=8)
 def make_rows(files, rows_per_group, **share):
     counts = np.array(files, np.int64)
     source = split_files(map(str, files), counts, Groups(counts, rows_per_group), None, "")
-    return OrderedRows(source=source, size=32, **share)
+    return OrderedRows(source=source, preprocessing=Preprocessing(size=32), **share)
 
 
 @given(FILES, st.integers(1, 20), st.integers(1, 9))

@@ -134,6 +134,19 @@ def test_every_depth_and_width_trains(depth: int, width: float, residual_activat
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("stem", ["deep32", "conv7"])
+@pytest.mark.parametrize("depth", [18, 50])
+def test_every_stem_keeps_the_sizes_of_the_maps_and_trains(stem: str, depth: int) -> None:
+    torch.manual_seed(0)
+    network, paper = (DMLCSR(replace(TINY, stem=name, depth=depth)) for name in (stem, "deep"))
+    images = torch.randn(2, 3, 57, 91)
+    with torch.no_grad():
+        sizes, wanted = ([x.shape for x in each.eval().encoder(images)] for each in (network, paper))
+    assert sizes == wanted
+    torch.stack([x.square().mean() for x in network.train()(images)]).sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def test_graph_parameters_get_gradients_once_gamma_is_not_zero() -> None:
     torch.manual_seed(0)
     network = DMLCSR(TINY)
@@ -232,9 +245,10 @@ def test_the_parser_exports() -> None:
         ({"width": 0.0}, "width"),
         ({"width": float("nan")}, "width"),
         ({"width": 100.0}, "width"),
+        ({"stem": "conv9"}, "stem"),
     ],
 )
-def test_impossible_architectures_are_refused(changes: dict[str, float], name: str) -> None:
+def test_impossible_architectures_are_refused(changes: dict[str, float | str], name: str) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
         Architecture(**({"num_classes": 11} | changes))  # type: ignore[arg-type]
 

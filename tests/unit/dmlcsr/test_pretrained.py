@@ -2,6 +2,8 @@
 
 import io
 import json
+import lzma
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from dmlcsr.weights import (
     Preprocessing,
 )
+from tests.imagenet import REFUSED
 from tests.support.commands import DATA
 from tests.support.networks import imagenet_like
 
@@ -63,7 +66,7 @@ def test_importing_an_official_checkpoint_uses_every_key() -> None:
     assert isinstance(network, DMLCSR) and not network.training
     assert report.missing == report.unexpected == ()
     assert set(report.loaded) == set(network.state_dict())
-    assert card.preprocessing == Preprocessing(size=473, channel_order="bgr")
+    assert card.preprocessing == Preprocessing(size=473, channel_order="bgr", border_color=(0, 0, 0))
     assert card.architecture.residual_activation and card.taxonomy == LAPA
 
 
@@ -92,15 +95,52 @@ def test_importing_an_imagenet_resnet_fills_the_encoder(depth: int, naming: str)
     assert all(torch.equal(value, encoder[key]) for key, value in source.encoder.state_dict().items())
 
 
-def test_a_resnet_with_another_stem_or_depth() -> None:
+SHAPES = json.loads(lzma.decompress((DATA / "imagenet_state_dicts.json.xz").read_bytes()))
+STEMS = {"": "conv7", "d": "deep32", "s": "deep"}
+
+
+def imagenet_shapes(name: str) -> dict[str, Tensor]:
+    """A state dict with the names and shapes of a published model, and ones for values."""
+    return {key: torch.ones(()).expand(shape) for key, shape in SHAPES[name].items()}
+
+
+@pytest.mark.parametrize("name", [name for name in SHAPES if name.partition("/")[2] not in REFUSED])
+def test_published_imagenet_resnets_fill_the_whole_encoder(name: str) -> None:
+    network, card, report = import_checkpoint(imagenet_shapes(name), LAPA)
+    depth, kind = re.fullmatch(r".*/resnet(\d+)(\w?)", name).groups()  # type: ignore[union-attr]
+    assert (card.architecture.depth, card.architecture.stem) == (int(depth), STEMS[kind])
+    assert set(report.unexpected) == {"fc.weight", "fc.bias"}
+    assert all(key in report.loaded for key in network.state_dict() if key.startswith("encoder."))
+    with torch.no_grad():
+        network.eval()(torch.randn(1, 3, 33, 47))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("timm/resnet50c", r"weights of a ResNet-50 with the stem deep32.*layer1.0.downsample.1"),
+        ("timm/resnet101c", "weights of a ResNet-101 with the stem deep32"),
+        ("timm/resnet26d", r"no known ResNet has \(2, 2, 2, 2\) bottleneck blocks"),
+        ("timm/wide_resnet50_2", "lacks 176 weights of a ResNet-50 with the stem conv7"),
+        ("timm/resnext50_32x4d", "weights of a ResNet-50 with the stem conv7"),
+        ("timm/seresnet50", r"holds 64 weights that a ResNet-50 has not: layer1.0.se.fc1.weight"),
+    ],
+)
+def test_a_checkpoint_that_leaves_encoder_weights_random_is_refused(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        import_checkpoint(imagenet_shapes(name), LAPA)
+
+
+def test_a_checkpoint_without_a_stem_is_refused_with_its_names() -> None:
+    layers = {key: value for key, value in imagenet_shapes("torchvision/resnet18").items() if key.startswith("layer")}
+    with pytest.raises(ValueError, match=r"stem.0.0.weight, stem.0.1.weight"):
+        import_checkpoint(layers, LAPA)
+
+
+def test_a_checkpoint_of_an_unknown_depth_is_refused() -> None:
     _, state = imagenet_like(18, "sequence")
-    layers = {key: value for key, value in state.items() if key.startswith("layer")}
-    plain = {"conv1.weight": torch.zeros(64, 3, 7, 7), "bn1.running_mean": torch.zeros(64)}
-    _, _, report = import_checkpoint(plain | layers, LAPA)
-    assert report.unexpected == tuple(plain)
-    deeper = layers | {"layer4.2.conv1.weight": torch.zeros(1)}
     with pytest.raises(ValueError, match=r"no known ResNet has \(2, 2, 2, 3\) basic blocks"):
-        import_checkpoint(deeper, LAPA)
+        import_checkpoint(state | {"layer4.2.conv1.weight": torch.zeros(1)}, LAPA)
     with pytest.raises(ValueError, match="neither the authors' network nor a ResNet"):
         import_checkpoint({"weight": torch.zeros(1)}, LAPA)
 

@@ -13,9 +13,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dmlcsr.augment import BORDER_COLOR
 from dmlcsr.model import DMLCSR, Architecture, FaceParser
 from dmlcsr.taxonomy import CELEBAMASK_HQ, LAPA
 from dmlcsr.weights import (
+    EDGE_HEAD,
     MODEL_FILES,
     ModelCard,
     Preprocessing,
@@ -23,6 +25,7 @@ from dmlcsr.weights import (
     load_model,
     pack_model,
     save_model,
+    unpack_edge_head,
     unpack_model,
 )
 
@@ -119,12 +122,19 @@ def test_lineage_that_json_cannot_hold_is_refused() -> None:
         (lambda c: c["architecture"].update(depth=True), "architecture.depth must be of type int"),
         (lambda c: c["architecture"].update(width="1"), "architecture.width must be of type float"),
         (lambda c: c["architecture"].update(width=10**400), "architecture.width must be"),
+        (lambda c: c["architecture"].update(stem="conv9"), "stem must be one of deep, deep32, conv7"),
         (lambda c: c["architecture"].update(heads=2), "unknown key architecture.heads"),
         (lambda c: c["architecture"].update(width=0.2), "do not fit"),
         (lambda c: c.update(architecture=[]), "architecture must be of type dict"),
         (lambda c: c["preprocessing"].update(size=0), "preprocessing.size"),
         (lambda c: c["preprocessing"].update(mean=[0, 1]), "preprocessing.mean must be three numbers"),
         (lambda c: c["preprocessing"].update(std=[1, 1, 0]), "preprocessing.std"),
+        (lambda c: c["preprocessing"].update(border_color=[0, 0, 256]), "preprocessing.border_color must be from 0"),
+        (
+            lambda c: c["preprocessing"].update(border_color=[0, 0, 0.5]),
+            "preprocessing.border_color must be of type int",
+        ),
+        (lambda c: c["preprocessing"].update(size=1), "preprocessing.size must be from 2"),
         (lambda c: c["preprocessing"].update(channel_order="gbr"), "preprocessing.channel_order"),
         (lambda c: c.update(metrics={"a": "b"}), "metrics.a must be of type float"),
         (lambda c: c.update(lineage=None), "lineage must be of type dict"),
@@ -135,6 +145,25 @@ def test_lineage_that_json_cannot_hold_is_refused() -> None:
 def test_a_wrong_card_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         unpack_model(with_card(change))
+
+
+def test_a_card_of_an_earlier_program_has_its_stem_and_border() -> None:
+    _, card = unpack_model(with_card(lambda c: (c["architecture"].pop("stem"), c["preprocessing"].pop("border_color"))))
+    assert card == CARD and card.architecture.stem == "deep" and card.preprocessing.border_color == BORDER_COLOR
+
+
+def test_a_training_network_keeps_its_edge_heads_in_a_file_of_their_own() -> None:
+    torch.manual_seed(0)
+    network = DMLCSR(TINY).eval()
+    files = pack_model(network, CARD)
+    parser, card = unpack_model(files)
+    edges = unpack_edge_head(files["model.json"], files[EDGE_HEAD])
+    assert card == CARD and tuple(files) == ("model.safetensors", EDGE_HEAD, "model.json")
+    assert load_matching(DMLCSR(TINY), {**parser.state_dict(), **edges}).missing == ()
+    assert all(torch.equal(value, network.state_dict()[key]) for key, value in edges.items())
+    for card_text, data in ((FILES["model.json"], files[EDGE_HEAD]), (files["model.json"], files[EDGE_HEAD][:-1])):
+        with pytest.raises(ValueError, match=r"edge_head.safetensors does not belong"):
+            unpack_edge_head(card_text, data)
 
 
 def test_missing_and_foreign_files_are_refused() -> None:

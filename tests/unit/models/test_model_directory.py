@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
-from dmlcsr.model import FaceParser
+from dmlcsr.model import DMLCSR, FaceParser
 from dmlcsr.taxonomy import CELEBAMASK_HQ, HELEN, LAPA, parse_taxonomy
+from pipelines.config.training import TrainConfig
 from pipelines.errors import UserError
 from pipelines.models import model_directory, setup
 from tests.support.networks import card
@@ -49,3 +51,17 @@ def test_a_training_keeps_the_classifier_of_a_model_of_the_same_classes_under_an
     for taxonomy, kept in ((replace(LAPA, name="ours"), True), (HELEN, True), (CELEBAMASK_HQ, False)):
         weights = setup.starting_weights(str(tmp_path), taxonomy)
         assert any(name.startswith(classifier) for name in weights) == kept
+
+
+def test_a_training_begins_with_the_edge_heads_of_a_model_that_has_them(tmp_path):
+    network = DMLCSR(card(taxonomy=LAPA).architecture)
+    model_directory.write_model(str(tmp_path), network, card(taxonomy=LAPA))
+    config = TrainConfig(data="/unused", out="/unused", init=str(tmp_path), model={"width": 0.125}, seed=7)
+    begun = setup.build_network(config, LAPA).state_dict()
+    assert all(torch.equal(value, begun[name]) for name, value in network.state_dict().items())
+    other = setup.starting_weights(str(tmp_path), parse_taxonomy(OURS))
+    assert {name.partition(".")[0] for name in other} >= {"encoder", "edge_head"}
+    assert not any(name.startswith(("edge_head.binary", "parsing_head.classifier")) for name in other)
+    (tmp_path / "edge_head.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"edge_head.safetensors does not belong"):
+        setup.build_network(config, LAPA)

@@ -21,6 +21,7 @@ from PIL import Image
 from dmlcsr.augment import Augmentation
 from dmlcsr.image_files import BadSampleError, read_image
 from dmlcsr.taxonomy import CELEBAMASK_HQ
+from dmlcsr.weights import Preprocessing
 from pipelines import report, storage  # fmt: skip
 from pipelines.config.base import SPLITS
 from pipelines.config.commands import IngestConfig, ReportConfig
@@ -273,7 +274,7 @@ def test_a_row_is_trained_on_and_scored_or_left_out_with_a_reason(tmp_path_facto
     settings = {"size": 32, "batch_size": 1, "seed": 0, "rank": 0, "world_size": 1}
     train = TrainStream(source=source, augmentation=Augmentation(), records=f"{out}/records", **settings)
     assert train.decode(ChunkPart(0, 0, 1))["label"].shape == (1, 32, 32)
-    (chunk,) = OrderedRows(source=source, size=32).chunks()
+    (chunk,) = OrderedRows(source=source, preprocessing=Preprocessing(size=32)).chunks()
     known = [bad_rows.read_record(uri)["reason"] for uri in bad_rows.list_records(f"{out}/records")]
     assert known == [reason for reason in chunk["reason"] if reason]
 
