@@ -133,7 +133,7 @@ class WorkersConfig(Config):
     num_workers: PositiveInt = 1
     """Number of training workers. Each is one process, with one GPU if `use_gpu` is set."""
     use_gpu: bool = False
-    """Train on CUDA devices with bf16 autocast; several workers then use SyncBatchNorm."""
+    """Train on CUDA devices with bf16 autocast; the section `gpu` says how."""
     cpus_per_worker: PositiveInt = 1
     """Number of CPUs, and of torch threads, of each training worker."""
     decode_tasks: PositiveInt = 1
@@ -141,6 +141,20 @@ class WorkersConfig(Config):
     max_failures: NonNegativeInt = 3
     """Number of times that workers lost without notice are replaced before the run fails. `train` counts anew after an
     epoch that was done in between; announced losses, such as reclaimed machines, are not counted."""
+
+
+class GpuConfig(Config):
+    """The training on CUDA devices. Nothing here has an effect without `workers.use_gpu`."""
+
+    sync_batch_norm: bool | None = None
+    """Compute the BatchNorm statistics of a step over the images of all workers (SyncBatchNorm). null: if a micro-batch
+    of one worker has fewer than 16 images."""
+    bf16_gradients: bool = False
+    """Send gradients between workers in bf16, half as many bytes: for slow networks between machines."""
+    compile: bool = False
+    """Compile the network with `torch.compile`. The first step then takes minutes; it pays in long trainings."""
+    tf32: bool = True
+    """Let the convolutions that remain in float32 compute with TF32. The loss always uses float32."""
 
 
 def _fold(value: str) -> str:
@@ -183,6 +197,7 @@ class TrainConfig(Config):
     csr: CsrConfig = CsrConfig()
     distill: DistillConfig = DistillConfig()
     workers: WorkersConfig = WorkersConfig()
+    gpu: GpuConfig = GpuConfig()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
