@@ -7,7 +7,7 @@ READY = $(VENV)/.ready
 UNIT = $(BIN)/python -m pytest -n auto --dist loadfile tests/unit
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down demo test unit test-faults lint format typecheck reference bench
+.PHONY: help setup up down demo test unit test-gpu test-faults lint format typecheck reference bench
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1 /p' $(MAKEFILE_LIST) | while read -r name text; do printf '%-12s %s\n' "$$name" "$$text"; done
@@ -39,6 +39,9 @@ test: $(READY)  ## unit, pipeline and end-to-end tests
 
 unit: $(READY)  ## the tests that need neither a Ray cluster nor an S3 server
 	$(UNIT)
+
+test-gpu: $(READY)  ## checks and timings on a GPU, some minutes; says so if there is none
+	$(BIN)/python -m tests.gpu
 
 test-faults: $(READY)  ## kills and outages that take longer
 	@status=0; \

@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from dmlcsr.taxonomy import IGNORE, Taxonomy
 
@@ -92,6 +94,20 @@ class Counts:
         result.boundary_intersection = np.asarray(values["boundary_intersection"], np.int64)
         result.boundary_union = np.asarray(values["boundary_union"], np.int64)
         return result
+
+
+def confusion_matrix(label: Tensor, prediction: Tensor, num_classes: int) -> Tensor:
+    """(C, C) int64 pixel counts on the device of the ids; rows are the ground truth. Never waits for a CUDA device.
+
+    `label` and `prediction` hold uint8 ids below C, or 255 in `label` = ignore.
+    """
+    code = (label.int() * num_classes + prediction).masked_fill_(label == IGNORE, num_classes**2).flatten()
+    if code.is_cuda:  # torch.bincount waits for the device
+        counts = torch.zeros(num_classes**2 + 1, dtype=torch.int64, device=code.device)
+        counts.scatter_add_(0, code.long(), torch.ones_like(code, dtype=torch.int64))
+    else:
+        counts = torch.bincount(code, minlength=num_classes**2 + 1)
+    return counts[:-1].view(num_classes, num_classes)
 
 
 def boundary_band(ids: _Ids) -> _Mask:

@@ -5,6 +5,7 @@ Optionally the prediction is averaged over mirror images and scales (test-time a
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,11 @@ def normalize(canvases: Tensor, preprocessing: Preprocessing) -> Tensor:
 def _per_channel(values: Sequence[float], like: Tensor) -> Tensor:
     """(3, 1, 1) values 255 * `values`, made on the device of `like`: a copy from the host would wait for it."""
     return torch.stack([like.new_full((1, 1), value) for value in values]) * 255
+
+
+def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """A copy of an array on a device. For CUDA it goes through pinned memory, and the host does not wait for it."""
+    return torch.tensor(array, pin_memory=device.type == "cuda").to(device, non_blocking=True)
 
 
 def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice = slice(None)) -> Tensor:
@@ -73,10 +79,13 @@ class Prediction:
         for rows, scores in self._scored():
             yield rows, scores.softmax(0) if len(self.views) == 1 else scores / len(self.views)
 
+    def ids(self) -> Tensor:
+        """(height, width) uint8 ids of the most probable class of each pixel, on the model's device."""
+        return torch.cat([scores.argmax(0).to(torch.uint8) for _, scores in self._scored()])
+
     def label_map(self) -> npt.NDArray[np.uint8]:
-        """(height, width) uint8 ids of the most probable class of each pixel."""
-        strips = [scores.argmax(0).to(torch.uint8) for _, scores in self._scored()]
-        return torch.cat(strips).cpu().numpy()
+        """The `ids` as an array."""
+        return self.ids().cpu().numpy()
 
     @torch.inference_mode()
     def _scored(self) -> Iterator[tuple[slice, Tensor]]:
@@ -125,7 +134,7 @@ class Predictor:
     @torch.inference_mode()
     def predict(self, canvases: npt.NDArray[np.uint8], sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
         """(B, S, S, 3) uint8 RGB canvases and the (height, width) of each result -> B predictions."""
-        views = self._views(torch.tensor(canvases, device=self.device))
+        views = self._views(on_device(canvases, self.device))
         return [
             Prediction([(view[index], canvas) for view, canvas in views], height, width)
             for index, (height, width) in enumerate(sizes)

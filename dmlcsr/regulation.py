@@ -142,7 +142,8 @@ class BatchNormStatistics:
 
     def write(self) -> None:
         """Writes the averages to the running statistics. Raises ValueError if a norm has seen no batch."""
-        unseen = [name for name in self._norms if self.sums[f"{name}.weight"].item() == 0]
+        weights = torch.stack([self.sums[f"{name}.weight"] for name in self._norms]).tolist() if self._norms else []
+        unseen = [name for name, weight in zip(self._norms, weights, strict=True) if weight == 0]
         if unseen:
             raise ValueError(f"no batch has passed through {len(unseen)} batch norms, among them {unseen[:3]}")
         for name, norm in self._norms.items():

@@ -51,7 +51,7 @@ def conv_norm(
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
-    """A context without autocast on the device of `x`. Where there is none, it is empty, as exporters need it."""
+    """A context without autocast on the device of `x`. It is empty if autocast is off, because exporters need that."""
     return torch.autocast(x.device.type, enabled=False) if _is_autocast(x) else nullcontext()
 
 

@@ -133,7 +133,7 @@ class WorkersConfig(Config):
     num_workers: PositiveInt = 1
     """Number of training workers. Each is one process, with one GPU if `use_gpu` is set."""
     use_gpu: bool = False
-    """Train on CUDA devices with bf16 autocast; several workers then use SyncBatchNorm."""
+    """Train on CUDA devices with bf16 autocast; the section `gpu` says how."""
     cpus_per_worker: PositiveInt | Literal["auto"] = "auto"
     """Number of CPUs that Ray reserves for each training worker. `auto`: without GPU its share of the node less its
     decode tasks; with a GPU 2, or 1 if its share has fewer than 4."""
@@ -157,6 +157,20 @@ class WorkersConfig(Config):
         """The CPUs of a worker, and its decode tasks; 1 for each that is to be chosen."""
         cpus, tasks = ((1 if number == "auto" else number) for number in (self.cpus_per_worker, self.decode_tasks))
         return cpus, tasks
+
+
+class GpuConfig(Config):
+    """The training on CUDA devices. Nothing here has an effect without `workers.use_gpu`."""
+
+    sync_batch_norm: bool | None = None
+    """Compute the BatchNorm statistics of a step over the images of all workers (SyncBatchNorm). null: if a micro-batch
+    of one worker has fewer than 16 images."""
+    bf16_gradients: bool = False
+    """Send gradients between workers in bf16, half as many bytes: for slow networks between machines."""
+    compile: bool = False
+    """Compile the network with `torch.compile`. The first step then takes minutes; it pays in long trainings."""
+    tf32: bool = True
+    """Let the convolutions that remain in float32 compute with TF32. The loss always uses float32."""
 
 
 def _fold(value: str) -> str:
@@ -199,6 +213,7 @@ class TrainConfig(DataConfig):
     csr: CsrConfig = CsrConfig()
     distill: DistillConfig = DistillConfig()
     workers: WorkersConfig = WorkersConfig()
+    gpu: GpuConfig = GpuConfig()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:

@@ -6,13 +6,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from dmlcsr.metrics import Counts, scores
+from dmlcsr.metrics import Counts, confusion_matrix, scores
 from dmlcsr.model import DMLCSR
-from dmlcsr.predict import Predictor
+from dmlcsr.predict import Prediction, Predictor, on_device
 from dmlcsr.regulation import reestimate
 from dmlcsr.weights import ModelCard
 from pipelines.data.decode_tasks import Columns
@@ -29,15 +31,19 @@ def image_counts(predictor: Predictor, batch: Columns) -> Iterator[tuple[int, Co
 
     Pixels are counted at the resolution of the row's label. Rows that cannot be used are left out.
     """
-    usable = [index for index, reason in enumerate(batch["reason"]) if not reason]
-    if not usable:
-        return
-    labels = [decode_label(batch["label"][index]) for index in usable]
-    predictions = predictor.label_maps(batch["image"][usable], [label.shape for label in labels])
-    for index, label, prediction in zip(usable, labels, predictions, strict=True):
+    for index, label, prediction in _usable(predictor, batch):
         counts = Counts(predictor.taxonomy.num_classes)
-        counts.add(label, prediction)
+        counts.add(label, prediction.label_map())
         yield index, counts
+
+
+def _usable(predictor: Predictor, batch: Columns) -> Iterator[tuple[int, npt.NDArray[np.uint8], Prediction]]:
+    """Yields (index in the batch, label, prediction at the label's resolution) for each usable row."""
+    usable = [index for index, reason in enumerate(batch["reason"]) if not reason]
+    if usable:
+        labels = [decode_label(batch["label"][index]) for index in usable]
+        predictions = predictor.predict(batch["image"][usable], [label.shape for label in labels])
+        yield from zip(usable, labels, predictions, strict=True)
 
 
 def validation_metrics(
@@ -45,28 +51,21 @@ def validation_metrics(
 ) -> EpochMetrics:
     """The metrics of a validation, under the names with which they are stored; a further metric is one more entry here.
 
-    `batches` are those of `OrderedRows`. With `reduce` each worker gives its own batches, and the metrics are
+    `batches` are those of `OrderedRows`. Only the confusion is counted, on the device: the boundary scores of
+    `evaluate` take long. With `reduce` each worker gives its own batches, and the metrics are
     those of all workers. A score that is undefined because no class has a pixel is 0.
     """
     predictor = Predictor(network.decoupled(), card, str(device))
     counts = Counts(predictor.taxonomy.num_classes)
+    confusion = torch.zeros(counts.confusion.shape, dtype=torch.int64, device=device)
     for batch in batches:
-        for _, image in image_counts(predictor, batch):
-            counts += image
+        for _, label, prediction in _usable(predictor, batch):
+            truth = on_device(label, predictor.device)
+            confusion += confusion_matrix(truth, prediction.ids(), counts.num_classes)
     if reduce is not None:
-        _reduce_counts(counts, device, reduce)
+        reduce(confusion)
+    counts.confusion = confusion.cpu().numpy()
     return {VAL_MEAN_F1: scores(counts, predictor.taxonomy).mean_f1 or 0.0}
-
-
-def _reduce_counts(counts: Counts, device: torch.device, reduce: Reduce) -> None:
-    """Replaces the counts by their sums over all workers, in place."""
-    for array in (counts.confusion, counts.boundary_intersection, counts.boundary_union):
-        values = torch.tensor(array, device=device)
-        reduce(values)
-        array[:] = values.cpu().numpy()
-    num_images = torch.tensor(counts.num_images, device=device)
-    reduce(num_images)
-    counts.num_images = int(num_images.item())
 
 
 def reestimate_batch_norm(
@@ -74,9 +73,12 @@ def reestimate_batch_norm(
 ) -> None:
     """Replaces the network's BatchNorm statistics by those of one pass over normalized batches (B, 3, S, S).
 
-    Each worker takes at most `max_batches` batches, or all if it is None. Raises ValueError if there are none.
+    Each worker takes at most `max_batches` batches, or all if it is None. On CUDA the network runs in bf16, as in the
+    training. Raises ValueError if there are none.
     """
-    reestimate(network, islice(batches, max_batches), reduce)
+    is_cuda = any(buffer.is_cuda for buffer in network.buffers())
+    with torch.autocast("cuda", torch.bfloat16, enabled=is_cuda):
+        reestimate(network, islice(batches, max_batches), reduce)
 
 
 def sum_over_workers(value: Tensor) -> None:

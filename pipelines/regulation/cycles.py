@@ -89,7 +89,8 @@ class Cycles:
             step = broadcast_from_rank_zero(step)
         if not isinstance(step, Average):
             return
-        network = self._load(step.weights).to(self.device)
+        network = self._load(step.weights)
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._enter("re-estimating BatchNorm", cycle)
         pass_begin = time.monotonic()
         scoring.reestimate_batch_norm(network, images, reduce=scoring.sum_over_workers)

@@ -41,7 +41,7 @@ class SoupScorer:
         """The average with re-estimated BatchNorm statistics, and its mean F1 (0 to 1) on the validation split."""
         network = DMLCSR(self.card.architecture)
         network.load_state_dict(dict(average))
-        network.to(self.device)
+        network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         scoring.reestimate_batch_norm(network, self._images(), BATCH_NORM_BATCHES)
         rows = OrderedRows(source=self.validation, preprocessing=self.card.preprocessing)
         metrics = scoring.validation_metrics(network, self.card, self.device, rows.chunks())

@@ -1,7 +1,7 @@
 """The training loop of each worker: epochs of steps, each followed by a full validation and a checkpoint.
 
-On CUDA the loop uses bf16 autocast, nccl, and SyncBatchNorm if there are several workers. CI has no GPU and does not
-run this path.
+On CUDA the loop uses bf16 autocast, nccl, and what the section `gpu` of the configuration says (`parallel.py`). CI has
+no GPU: its tests run this path on pretended tensors, `make test-gpu` on real ones.
 """
 
 import logging
@@ -52,6 +52,7 @@ from pipelines.run.progress import Progress
 from pipelines.run.ray_calls import original_errors
 from pipelines.run.run_directory import EpochMetrics
 from pipelines.run.waiting import told_waits, waiting
+from pipelines.training import parallel
 from pipelines.training.finite import FiniteSteps
 
 logger = logging.getLogger(__name__)
@@ -105,17 +106,13 @@ class RankTrainer:
         self.taxonomy = manifest.taxonomy
         self.device = ray.train.torch.get_device()
         torch.set_num_threads(num_threads(config))
-        torch.backends.cudnn.benchmark = True  # every batch has the same shape; no effect without a GPU
-        network = build_network(config, self.taxonomy).to(self.device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cuda" and self.world_size > 1:
-            network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-        self.network = network
+        parallel.set_up_device(config.gpu)
+        self.network = network = parallel.on_device(build_network(config, self.taxonomy), config, self.device)
         self.optimizer = build_optimizer(network, config.optimizer)
         self.finite_steps = FiniteSteps(self.optimizer, self.device)
         self.history: list[EpochMetrics] = []
         self._resume()
-        self.ddp_network: nn.Module = ray.train.torch.prepare_model(network)
+        self.ddp_network = parallel.distributed(network, config, self.device)
         self.card = model_card(config, self.taxonomy)
         self.loss_weights = loss_weights(config.loss)
         self.val_split = row_groups.open_split(config.data, manifest, "val")

@@ -44,7 +44,7 @@ from pipelines.training.failures import EndOnUserError, user_error
 from pipelines.training.placement import placement_log
 
 logger = logging.getLogger(__name__)
-MAY_DIFFER = ("workers", "max_bad_fraction", "base")
+MAY_DIFFER = ("workers", "gpu", "max_bad_fraction", "base")
 """Options that may change when a run continues: it may continue on other hardware."""
 
 

@@ -34,9 +34,11 @@ from dmlcsr.augment import Augmentation
 from dmlcsr.taxonomy import LAPA
 from dmlcsr.weights import Preprocessing
 from pipelines import storage
+from pipelines.bench import stream as bench_stream
 from pipelines.data import dataset, row_groups
 from pipelines.data.bad_rows import COLUMNS
-from pipelines.data.dataset import ROWS_PER_GROUP, Row
+from pipelines.data.bases import Base, FileRef
+from pipelines.data.dataset import ROWS_PER_GROUP, Manifest, Row
 from pipelines.data.decode_tasks import Columns
 from pipelines.data.images import encode_png
 from pipelines.data.order import EpochOrder, Groups
@@ -259,7 +261,120 @@ def reads(rows: Sequence[int]) -> None:
     print_table(f"Reads of a chunk; the store answers each request {DELAY_SECONDS * 1e3:.0f} ms later", [64], figures)
 
 
-SECTIONS: Mapping[str, Callable[[Sequence[int]], None]] = {"streams": streams, "reads": reads}
+# Rates: whole streams, decoded by tasks, from disk and from a store that answers later.
+
+
+def images_per_second(source: SplitFiles, seed: int) -> float:
+    """The speed of a stream after its first batches."""
+    stream = TrainStream(
+        source=source, augmentation=Augmentation(), size=CANVAS, batch_size=16, seed=seed, rank=0, world_size=1
+    )
+    with closing(stream.batches(0, 1, TASKS)) as batches:
+        for _ in islice(batches, 30):
+            pass
+        begin = time.perf_counter()
+        number = sum(1 for _ in islice(batches, 150))
+    return number * 16 / (time.perf_counter() - begin)
+
+
+def rates(rows: Sequence[int]) -> None:
+    """Prints the speed of a stream of 1024-pixel JPEGs. `rows` does not matter."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = write_jpegs(folder)
+        with slow_store(folder / "store"):
+            for file in files:
+                storage.write_bytes(f"s3://bucket/{file.path}", (folder / file.path).read_bytes())
+            counts = np.array([file.num_rows for file in files])
+            sources = [
+                split_files(
+                    [f"{at}/{file.path}" for file in files],
+                    [file.num_bytes for file in files],
+                    Groups(counts, ROWS_PER_GROUP),
+                    LAPA,
+                    at,
+                )
+                for at in (str(folder), "s3://bucket")
+            ]
+            with ray_session(Needs(cpus=TASKS)):
+                found = [[images_per_second(source, seed) for source in sources] for seed in range(3)]
+    local, distant = (statistics.median(speeds) for speeds in zip(*found, strict=True))
+    ratio = statistics.median(distant / local for local, distant in found)
+    count = int(counts.sum())
+    figures = [
+        Figure("images/s from disk", "measured", {count: local}),
+        Figure("images/s from the store", "measured", {count: distant}),
+        Figure("ratio, the median of three pairs", "measured", {count: ratio}),
+    ]
+    title = f"Streams of 1024-pixel JPEGs; the store answers each request {DELAY_SECONDS * 1e3:.0f} ms later"
+    print_table(title, [count], figures)
+
+
+def write_jpegs(folder: Path) -> list[dataset.DataFile]:
+    """Files of the JPEGs that `bench` measures with, 350 kB each."""
+    pairs = [bench_stream.make_pair(index) for index in range(16)]
+    found = []
+    for number in range(24):
+        rows = [
+            Row(id=f"{number}-{place}", image=image, label=label, height=1024, width=1024, meta="{}")
+            for place, (image, label) in enumerate(pairs * 8)
+        ]
+        file = dataset.write_file(str(folder), f"train/part-{number:05d}", rows)
+        assert file is not None
+        found.append(file)
+    return found
+
+
+# Manifests: what each command reads first.
+
+
+def measure_manifest(rows_per_file: int, num_rows: int) -> dict[str, float]:
+    """The size of a manifest of a label version, and the time and memory to read it, in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        digest = "0" * 64
+        images = FileRef(path="train/part-00000-000000000000.parquet", num_bytes=1, sha256=digest, base=0)
+        files = tuple(
+            dataset.DataFile(
+                path=f"train/part-{number:05d}-000000000000.parquet",
+                num_rows=rows_per_file,
+                num_bytes=1,
+                sha256=digest,
+                images=images,
+            )
+            for number in range(max(1, num_rows // rows_per_file))
+        )
+        base = Manifest(label_taxonomy=LAPA, splits={}, digest=digest)
+        made = base.model_copy(
+            update={"splits": {"train": files}, "bases": (Base(uri=f"{folder}/base", digest=digest),)}
+        )
+        for uri, manifest in ((folder, made), (f"{folder}/base", base)):
+            storage.write_json(dataset.manifest_uri(uri), manifest.model_dump(mode="json"))
+        del files, made
+        before, begin = own_memory(), time.perf_counter()
+        manifest = dataset.read_manifest(folder)
+        seconds, memory = time.perf_counter() - begin, own_memory() - before
+        assert len(manifest.splits["train"]) == max(1, num_rows // rows_per_file)
+        size = Path(folder, dataset.MANIFEST).stat().st_size
+        return {"size": size / 1e6, "seconds": seconds, "memory": max(0, memory) / 1e6}
+
+
+def manifests(rows: Sequence[int]) -> None:
+    for rows_per_file in ROWS_PER_FILE:
+        found = {count: in_own_process(measure_manifest, rows_per_file, count) for count in rows}
+        names = [("size", "size", "MB"), ("time to read", "seconds", "s"), ("memory of a reader", "memory", "MB")]
+        figures = [
+            Figure(title, "simulated", {count: values[key] for count, values in found.items()}, unit)
+            for title, key, unit in names
+        ]
+        print_table(f"Manifests of a label version, {rows_per_file:,} rows in a file", rows, figures)
+
+
+SECTIONS: Mapping[str, Callable[[Sequence[int]], None]] = {
+    "streams": streams,
+    "reads": reads,
+    "rates": rates,
+    "manifests": manifests,
+}
 
 
 def main() -> None:

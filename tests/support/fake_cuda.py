@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._C._autograd import DeviceType
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
@@ -76,7 +75,7 @@ def fake_cuda() -> Iterator[None]:
 def without_autograd() -> Iterator[None]:
     """Makes a fake CUDA device on which autocast works (with `cuda_autocast_works`), and autograd does not."""
     guards = (ctypes.c_void_p * 15).in_dll(ctypes.CDLL(str(LIBC10)), "_ZN3c104impl26device_guard_impl_registryE")
-    cuda, meta = (int(kind) for kind in (DeviceType.CUDA, DeviceType.Meta))
+    cuda, meta = 1, 14  # of c10::DeviceType
     assert guards[meta] and not guards[cuda], "the guards of a build of torch for the CPU"
     guards[cuda] = guards[meta]  # does nothing; without one, C++ refuses to make views
     try:

@@ -9,6 +9,7 @@ import time
 import torch
 from ray.util.state import list_actors
 
+from dmlcsr.taxonomy import LAPA
 from pipelines import storage
 from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.models import model_directory
@@ -30,6 +31,15 @@ SWEEP = {
 
 def smoke(data, out, **more):
     return TrainConfig.model_validate(SMOKE | {"data": str(data), "out": str(out)} | more)
+
+
+def micro_batches(count, seed=0):
+    """Yields random batches of 2 images, with labels of blocks."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(count):
+        image = torch.randint(0, 256, (2, 64, 64, 3), generator=generator, dtype=torch.uint8)
+        small = torch.randint(0, LAPA.num_classes, (2, 8, 8), generator=generator, dtype=torch.uint8)
+        yield {"image": image, "label": small.repeat_interleave(8, 1).repeat_interleave(8, 2)}
 
 
 def history(out):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dmlcsr.losses import PAPER_WEIGHTS, dml_loss
+from dmlcsr.metrics import confusion_matrix
 from dmlcsr.model import DMLCSR, Architecture
 from tests.support.cuda import cuda_autocast_works
 from tests.support.fake_cuda import HostSynchronization, Kernels, fake_cuda, without_autograd
@@ -66,6 +67,12 @@ def test_the_loss_launches_few_kernels_for_any_batch_and_never_waits(batch: int,
             dml_loss((parsing, binary, category), label, PAPER_WEIGHTS, targets=targets).total.backward()  # type: ignore[arg-type]
     assert kernels.count <= 250, kernels.launched.most_common()
     assert parsing.grad is not None and parsing.grad.dtype == torch.bfloat16
+
+
+def test_the_confusion_is_counted_without_waiting() -> None:
+    with fake_cuda(), Kernels():
+        label, prediction = (on_cuda(50, 40, dtype=torch.uint8) for _ in range(2))
+        assert confusion_matrix(label, prediction, 19).shape == (19, 19)
 
 
 class Made(TorchDispatchMode):

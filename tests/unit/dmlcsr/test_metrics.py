@@ -4,10 +4,13 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
+from torch import Tensor
 
-from dmlcsr.metrics import Counts, boundary_band, scores
+from dmlcsr.metrics import Counts, boundary_band, confusion_matrix, scores
 from dmlcsr.taxonomy import HELEN, LAPA, Taxonomy
 from tests.support.commands import DATA
+from tests.support.cuda import PretendedCuda
 
 GOLDEN = dict(np.load(DATA / "losses_metrics.npz"))
 SIX = Taxonomy("six", tuple("abcdef"), ((0, 0, 0),) * 6)
@@ -36,6 +39,15 @@ def test_confusion_and_scores_equal_the_reference() -> None:
     assert list(result.iou.values()) == pytest.approx(GOLDEN["iou"].tolist(), abs=1e-12)
     assert result.mean_f1 == pytest.approx(float(GOLDEN["mean_f1_foreground"]), abs=1e-12)
     assert result.num_images == 3
+
+
+@pytest.mark.parametrize("kind", [Tensor, PretendedCuda])
+def test_both_ways_to_count_the_confusion_agree(kind: type[Tensor]) -> None:
+    label, prediction = blobs(1, 19), blobs(2, 19)
+    label[:20, 30:] = 255
+    truth, predicted = (torch.from_numpy(ids).as_subclass(kind) for ids in (label, prediction))
+    matrix = confusion_matrix(truth, predicted, 19)
+    assert np.array_equal(matrix.numpy(), count(label, prediction, 19).confusion)
 
 
 def test_a_perfect_prediction_scores_one() -> None:

@@ -9,8 +9,7 @@ from pipelines.config.training import OptimizerConfig
 from pipelines.models.setup import build_optimizer
 from pipelines.training.finite import FiniteSteps
 from tests.support.local_training import as_only_worker
-from tests.support.training import smoke
-from tests.unit.training.test_loop import micro_batches
+from tests.support.training import micro_batches, smoke
 
 OPTIMIZERS = [OptimizerConfig(name="sgd", lr=0.1), OptimizerConfig(name="adamw", lr=0.1)]
 NORM = torch.tensor(1.0)

@@ -14,7 +14,7 @@ from pipelines.models import setup
 from pipelines.training import train
 from tests.support.cuda import autocast_of_cuda, cuda_autocast_works
 from tests.support.local_training import as_only_worker, manifest
-from tests.support.training import smoke
+from tests.support.training import micro_batches, smoke
 
 MICRO_BATCHES = 3
 
@@ -22,14 +22,6 @@ MICRO_BATCHES = 3
 def accumulating(tmp_path, **more):
     optimizer = {"name": "sgd", "lr": 0.1, "batch_size": 2, "accumulation_steps": MICRO_BATCHES, "clip_norm": None}
     return smoke("/data", tmp_path, optimizer=optimizer | more)
-
-
-def micro_batches(count, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    for _ in range(count):
-        image = torch.randint(0, 256, (2, 64, 64, 3), generator=generator, dtype=torch.uint8)
-        small = torch.randint(0, LAPA.num_classes, (2, 8, 8), generator=generator, dtype=torch.uint8)
-        yield {"image": image, "label": small.repeat_interleave(8, 1).repeat_interleave(8, 2)}
 
 
 def by_hand(worker, batches):
