@@ -162,7 +162,7 @@ def write_manifest(
             f"no sample could be used; the first reason: {in_words(first) if first else 'the source is empty'}"
         )
     reasons = write_problems(out, QUARANTINE, rejected)
-    splits = {split: tuple(sorted(entries, key=lambda file: file.path)) for split, entries in files.items()}
+    splits = {split: tuple(sorted(entries, key=_number)) for split, entries in files.items()}
     manifest = Manifest(
         label_taxonomy=taxonomy,
         splits=splits,
@@ -174,6 +174,11 @@ def write_manifest(
     )
     dataset.finish_build(out, manifest.model_dump(mode="json"))
     return manifest
+
+
+def _number(file: DataFile) -> tuple[int, str]:
+    """A key that sorts files by their number, which has five digits or more."""
+    return len(file.path), file.path
 
 
 def count_reasons(findings: Iterable[SampleProblem]) -> dict[str, int]:
