@@ -3,10 +3,11 @@
 Optionally the prediction is averaged over mirror images and scales (test-time augmentation).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from dmlcsr.augment import Pose, warp_image
 from dmlcsr.taxonomy import Taxonomy
-from dmlcsr.weights import ModelCard, Preprocessing
+from dmlcsr.weights import Preprocessing
 
 TTA_SCALES = (0.75, 1.0, 1.25)
 """Factors on the canvas size; each is used with the image and with its mirror image."""
@@ -23,6 +24,10 @@ TTA_SCALES = (0.75, 1.0, 1.25)
 
 def to_canvas(image: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB -> (S, S, 3) uint8 RGB: the whole image at the size of the network's input."""
+    size = preprocessing.size
+    if preprocessing.fit == "stretch":
+        kind = cv2.INTER_AREA if min(image.shape[:2]) > size else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(image, (size, size), interpolation=kind), np.uint8)
     return warp_image(image, preprocessing.size, Pose(), preprocessing.border_color)
 
 
@@ -44,7 +49,9 @@ def on_device(array: npt.NDArray[Any], device: torch.device) -> Tensor:
     return torch.tensor(array, pin_memory=device.type == "cuda").to(device, non_blocking=True)
 
 
-def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice = slice(None)) -> Tensor:
+def resample(
+    logits: Tensor, canvas: int, height: int, width: int, rows: slice = slice(None), fit: str = "letterbox"
+) -> Tensor:
     """(C, h, w) logits of a canvas of `canvas` x `canvas` pixels -> (C, height, width) logits of the image on it.
 
     One bilinear interpolation (align_corners=True) leads from the network's stride to the image's resolution. With
@@ -53,7 +60,8 @@ def resample(logits: Tensor, canvas: int, height: int, width: int, rows: slice =
     longest = max(height, width)
 
     def positions(count: int) -> Tensor:
-        centered = (torch.arange(count, device=logits.device) + 0.5 - count / 2) / longest
+        side = count if fit == "stretch" else longest
+        centered = (torch.arange(count, device=logits.device) + 0.5 - count / 2) / side
         return (2 * centered * canvas) / (canvas - 1)
 
     vertical, horizontal = torch.meshgrid(positions(height)[rows], positions(width), indexing="ij")
@@ -73,6 +81,7 @@ class Prediction:
     """Logits (C, h, w) and canvas size in pixels of each view that is averaged."""
     height: int
     width: int
+    fit: str = "letterbox"
 
     def strips(self) -> Iterator[tuple[slice, Tensor]]:
         """Yields rows and probabilities (C, rows, width), float32 on the model's device, from top to bottom."""
@@ -98,7 +107,8 @@ class Prediction:
         step = max(1, pixels // self.width)
         for start in range(0, self.height, step):
             rows = slice(start, min(start + step, self.height))
-            scores = (resample(logits, canvas, self.height, self.width, rows) for logits, canvas in self.views)
+            sides = (self.height, self.width, rows, self.fit)
+            scores = (resample(logits, canvas, *sides) for logits, canvas in self.views)
             if len(self.views) == 1:
                 yield rows, next(scores)
                 continue
@@ -108,6 +118,19 @@ class Prediction:
             yield rows, total
 
 
+class ParserCard(Protocol):
+    """The part of a card that every model that predicts has; `ModelCard` is one."""
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def taxonomy(self) -> Taxonomy: ...
+
+    @property
+    def lineage(self) -> Mapping[str, Any]: ...
+
+
 class Predictor:
     """A model that predicts label maps. `parser` maps (B, 3, S, S) to logits (B, C, h, w); `tta` averages six views.
 
@@ -115,7 +138,7 @@ class Predictor:
     """
 
     def __init__(
-        self, parser: nn.Module, card: ModelCard, device: str | torch.device = "cpu", tta: bool = False
+        self, parser: nn.Module, card: ParserCard, device: str | torch.device = "cpu", tta: bool = False
     ) -> None:
         try:
             self.device = torch.device(device)
@@ -136,7 +159,7 @@ class Predictor:
         """(B, S, S, 3) uint8 RGB canvases and the (height, width) of each result -> B predictions."""
         views = self._views(on_device(canvases, self.device))
         return [
-            Prediction([(view[index], canvas) for view, canvas in views], height, width)
+            Prediction([(view[index], canvas) for view, canvas in views], height, width, self.preprocessing.fit)
             for index, (height, width) in enumerate(sizes)
         ]
 

@@ -49,9 +49,14 @@ class Preprocessing:
     border_color: Color = BORDER_COLOR
     """RGB of the input outside the image; that of the authors' network is black."""
 
+    fit: str = "letterbox"
+    """"letterbox" shows the whole image in the middle of the square, "stretch" fills the square with it."""
+
     def __post_init__(self) -> None:
         if not 2 <= self.size <= _MAX_SIZE:
             raise ValueError(f"preprocessing.size must be from 2 to {_MAX_SIZE} pixels, got {self.size}")
+        if self.fit not in ("letterbox", "stretch"):
+            raise ValueError(f"preprocessing.fit must be letterbox or stretch, got {self.fit!r}")
         if not all(0 <= value <= 255 for value in self.border_color):
             raise ValueError(f"preprocessing.border_color must be from 0 to 255, got {self.border_color}")
         if self.channel_order not in ("rgb", "bgr"):
@@ -220,9 +225,9 @@ def load_model(folder: Path) -> tuple[FaceParser, ModelCard]:
 _ARCHITECTURE = {
     "num_classes": int, "depth": int, "width": float, "residual_activation": bool, "ddgcn": bool, "stem": str,
 }  # fmt: skip
-_LATER = ("stem", "border_color")
+_LATER = ("stem", "border_color", "fit")
 """Fields that cards of earlier programs lack; their defaults are what those programs did."""
-_PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str, "border_color": Color}
+_PREPROCESSING = {"size": int, "mean": _Triple, "std": _Triple, "channel_order": str, "border_color": Color, "fit": str}
 
 
 def _parse(data: bytes) -> Mapping[str, Any]:

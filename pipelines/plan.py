@@ -25,7 +25,7 @@ from pipelines.data import dataset, merge, traffic
 from pipelines.data.traffic import Traffic
 from pipelines.errors import UserError
 from pipelines.ingest import ingest, raw_files
-from pipelines.models import actors, model_directory, setup
+from pipelines.models import actors, model_directory, parsers, setup
 from pipelines.relabeling import relabel
 from pipelines.run import preflight, ray_settings, run_directory
 from pipelines.run.preflight import Capacity, Needs
@@ -175,7 +175,7 @@ def _train(config: TrainConfig) -> Plan:
 
 def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
     manifest = dataset.read_manifest(config.data, config.base)
-    _, card = model_directory.read_model(config.model)
+    _, card = parsers.read_parser(config.model)
     if manifest.label_taxonomy is not None or isinstance(config, EvaluateConfig):
         model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     splits = relabel.splits_of(config, manifest) if isinstance(config, RelabelConfig) else (config.split,)
@@ -190,7 +190,7 @@ def _on_actors(config: EvaluateConfig | RelabelConfig) -> Plan:
 
 
 def _predict(config: PredictConfig) -> Plan:
-    model_directory.read_model(config.model)
+    parsers.read_parser(config.model)
     num_images = len(raw_files.list_images(config.images))
     return Plan(actors.needs(config.actors), {"images": num_images}, config.actors, num_images)
 

@@ -32,6 +32,8 @@ What cannot be made again here:
   authors' code gives these values, and it does not run as released; what was changed to make it run is not recorded.
 - `label_studio_rle.json`: what `label_studio_sdk.converter.brush.encode_rle` 2.1.2 gives for the masks of `mask_of` in
   tests/unit/relabeling/test_masks.py. That package is not among the dependencies.
+- `imagenet_state_dicts.json.xz`: the names and shapes of the weights of torchvision's and timm's ResNets;
+  `python -m tests.imagenet --write` makes it, with both packages, which are not among the dependencies.
 - `turned.heic`: a small drawn picture with EXIF orientation 6, which `pillow_heif` encoded; `pi_heif`, which is among
   the dependencies, only decodes.
 """
@@ -54,7 +56,10 @@ Values = dict[str, Array]
 
 DATA = Path(__file__).parent / "data"
 IGNORE = 255
-NOT_MADE_HERE = ("official_forward_c11.npz", "official_state_dict_c11.json", "label_studio_rle.json", "turned.heic")
+NOT_MADE_HERE = (
+    "official_forward_c11.npz", "official_state_dict_c11.json", "imagenet_state_dicts.json.xz",
+    "label_studio_rle.json", "turned.heic",
+)  # fmt: skip
 
 
 # docs/method.md, section 3: targets

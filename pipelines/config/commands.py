@@ -162,7 +162,7 @@ class EvaluateConfig(DataConfig):
     """Score a model on a split at the labels' own resolution."""
 
     model: Uri
-    """Model directory, or a run directory that holds one."""
+    """Model directory, a run directory that holds one, or an ONNX file with a card (docs/weights.md)."""
     data: Uri
     """Folder of the data set."""
     split: Split = "test"
@@ -181,8 +181,8 @@ class RelabelConfig(DataConfig):
     """Write a new version of a data set: labels from a model, and quality scores of the old labels."""
 
     model: Uri
-    """Model directory, or a run directory that holds one. With `folds` it must be a run directory: the fold models are
-    trained with that run's configuration."""
+    """Model directory, a run directory that holds one, or an ONNX file with a card (docs/weights.md). With `folds` it
+    must be a run directory: the fold models are trained with that run's configuration."""
     data: Uri
     """Folder of the data set. Its rows may have labels or not."""
     out: Uri
@@ -219,7 +219,7 @@ class PredictConfig(Config):
     """Predict label maps and overlays for image files (JPEG, PNG, WebP, BMP, TIFF, AVIF, and HEIC with an extra)."""
 
     model: Uri
-    """Model directory, or a run directory that holds one."""
+    """Model directory, a run directory that holds one, or an ONNX file with a card (docs/weights.md)."""
     images: Uri
     """One image file, or a folder that is searched for images."""
     out: Uri
@@ -259,8 +259,25 @@ class ExportConfig(Config):
     format: Literal["onnx", "safetensors"]
     """`onnx` writes an ONNX graph for any batch and image size (needs the extra `onnx`); `safetensors` writes the
     weights and the model card in one file."""
+    output: Literal["logits", "labels"] = "logits"
+    """Output of the ONNX graph. `logits`: the scores of the classes at a quarter of the input's size. `labels`: class
+    ids at the size of the photo, which a second input names; upsampling and argmax are in the graph."""
+    fixed_size: bool = False
+    """Make an ONNX graph for one image of the model's input size only, as some runtimes need. `labels` are then those
+    of the input's pixels."""
+    opset: Annotated[int, Field(ge=18, le=23)] | None = None
+    """Version of ONNX's operators; null: the exporter's own, 20."""
+    float16: bool = False
+    """Store and compute the ONNX network in half precision; inputs and outputs stay float32."""
     out: Uri
     """File that is written."""
+
+    @model_validator(mode="after")
+    def _options_are_of_onnx(self) -> Self:
+        given = [name for name in ("output", "fixed_size", "opset", "float16") if name in self.model_fields_set]
+        if self.format != "onnx" and given:
+            raise ValueError(f"{given[0]} is an option of format onnx; a file of weights has no graph")
+        return self
 
 
 Benchmark = Literal["stream", "loss", "step", "relabel", "cycle", "start"]

@@ -194,8 +194,8 @@ class TrainConfig(DataConfig):
     """Model directory whose weights the training starts from. Tensors are copied if their name and shape agree; the
     others start at random. null: all start at random."""
     teacher: Uri | None = None
-    """Model directory of a teacher for distillation. Its classes must be the same, its size may differ. It stays
-    frozen and teaches the parsing task only. null: no teacher."""
+    """Model directory of a teacher for distillation, or an ONNX file with a card (docs/weights.md). Its classes must be
+    the same, its size may differ. It stays frozen and teaches the parsing task only. null: no teacher."""
     held_out_fold: Fold | None = None
     """Fold K/N of the training rows that the training leaves out: the row groups K, K + N, K + 2N, ..., counted from 1.
     For example, `2/5` leaves out the 2nd, 7th, 12th, ... row group. null: train on all rows."""

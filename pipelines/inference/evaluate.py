@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 
 from dmlcsr.metrics import Counts, Scores, scores
-from dmlcsr.predict import Predictor
-from dmlcsr.weights import ModelCard
+from dmlcsr.predict import ParserCard, Predictor
 from pipelines import storage
 from pipelines.config.commands import EvaluateConfig
 from pipelines.data import dataset, images, packing, row_groups
@@ -26,7 +25,7 @@ from pipelines.data.row_groups import SplitFiles
 from pipelines.errors import UserError
 from pipelines.inference.image_scores import Extremes, ImageScore, PartWriter, ScoredRow
 from pipelines.inference.overlay import comparison
-from pipelines.models import model_directory, scoring
+from pipelines.models import model_directory, parsers, scoring
 from pipelines.models.actors import ModelActor, map_batches_options, needs
 from pipelines.run import claims
 from pipelines.run.paths import RunPaths
@@ -104,7 +103,7 @@ class EvaluateResult(SplitScores):
 def run(config: EvaluateConfig) -> EvaluateResult:
     """Scores the split, and writes scores, confusion matrix and overlays."""
     manifest = dataset.read_manifest(config.data, config.base)
-    parser, card = model_directory.read_model(config.model)
+    parser, card = parsers.read_parser(config.model)
     model_directory.require_taxonomy(config.model, card, config.data, manifest.taxonomy)
     source = row_groups.open_split(config.data, manifest, config.split)
     if source.num_rows == 0:
@@ -134,18 +133,17 @@ def default_out(config: EvaluateConfig, manifest: Manifest) -> str:
     The first digits of the data set's digest distinguish data sets of one name in different places. With test-time
     averaging `-tta` is appended.
     """
-    run_uri = model_directory.locate(config.model).removesuffix("/model")
     data = f"{PurePosixPath(config.data).name}-{manifest.digest[:8]}"
     name = f"{data}-{config.split}{'-tta' if config.tta else ''}"
-    return storage.join(RunPaths(run_uri).evaluations, name)
+    return storage.join(RunPaths(parsers.home(config.model)).evaluations, name)
 
 
-def score_split(config: EvaluateConfig, source: SplitFiles, card: ModelCard, parts: PartWriter) -> SplitTally:
+def score_split(config: EvaluateConfig, source: SplitFiles, card: ParserCard, parts: PartWriter) -> SplitTally:
     """Scores the whole split, and writes the scores of its images as they come."""
     rows = OrderedRows(source=source, preprocessing=card.preprocessing).ray_dataset()
     arguments = {"model": config.model, "use_gpu": config.actors.use_gpu, "tta": config.tta}
     answers = rows.map_batches(ScoreActor, fn_constructor_kwargs=arguments, **map_batches_options(config.actors))
-    tally = SplitTally(card.architecture.num_classes, config.num_overlays)
+    tally = SplitTally(card.taxonomy.num_classes, config.num_overlays)
     for row in answers.iter_rows():
         answer = json.loads(row["answer"])
         tally.add(Counts.from_dict(answer["counts"]), answer["rows"], answer["bad"])

@@ -24,7 +24,7 @@ from pipelines.inference.overlay import cutouts, overlay, with_legend
 from pipelines.inference.photos import Photo, output_names, read_photos, remarks
 from pipelines.ingest import raw_files
 from pipelines.ingest.formats import IMAGE_SUFFIXES
-from pipelines.models import model_directory
+from pipelines.models import parsers
 from pipelines.models.actors import ModelActor, map_options, needs
 from pipelines.run import claims
 from pipelines.run.progress import log_count
@@ -103,11 +103,11 @@ def run(config: PredictConfig) -> PredictResult:
     Images that cannot be used are listed in `quarantine/`, and the others are processed. Raises UserError if no image
     can be used.
     """
-    _, card = model_directory.read_model(config.model)
+    _, card = parsers.read_parser(config.model)
     uris = raw_files.list_images(config.images)
     if not uris:
         raise UserError(f"{config.images} holds no image ({', '.join(IMAGE_SUFFIXES)})")
-    inputs = {"model": model_directory.weights_digest(config.model)}
+    inputs = {"model": parsers.digest(config.model)}
     names = output_names(config.images, uris)
     with claims.claim_output("predict", config, config.out, inputs, MAY_DIFFER) as claimed:
         with ray_session(needs(claimed.config.actors), [config.images]):

@@ -6,9 +6,11 @@ from typing import Any
 import ray.data
 import torch
 
+from dmlcsr.onnx_parser import OnnxParser
 from dmlcsr.predict import Predictor
 from pipelines.config.commands import ActorsConfig
-from pipelines.models import model_directory
+from pipelines.errors import UserError
+from pipelines.models import parsers
 from pipelines.run import console, preflight
 from pipelines.run.preflight import Capacity, Needs
 
@@ -25,7 +27,9 @@ def load_predictor(model: str, use_gpu: bool, tta: bool) -> Predictor:
     console.forward_logs_to_driver()
     # Actors share the cores with the tasks that decode.
     torch.set_num_threads(1)
-    parser, card = model_directory.read_model(model)
+    parser, card = parsers.read_parser(model)
+    if tta and isinstance(parser, OnnxParser) and parser.has_fixed_size:
+        raise UserError(f"{model} takes images of one size only; omit --tta, which shows it three")
     return Predictor(parser, card, "cuda" if use_gpu else "cpu", tta)
 
 

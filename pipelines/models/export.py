@@ -16,7 +16,8 @@ class ExportResult(TypedDict):
 
     out: str
     max_abs_error: float
-    """Largest absolute difference between the logits of the file and those of the model."""
+    """Largest absolute difference between the logits of the file and those of the model; with `--output labels`, by
+    how much the model's logit of the file's class falls short of its largest logit."""
 
 
 def run(config: ExportConfig) -> ExportResult:
@@ -44,5 +45,7 @@ def _made(config: ExportConfig, parser: FaceParser, card: ModelCard) -> tuple[by
     if config.format == "safetensors":
         data = export.to_safetensors(parser, card)
         return data, export.safetensors_error(data, parser)
-    data = export.to_onnx(parser, card)
-    return data, export.onnx_error(data, parser, card.preprocessing.size)
+    names = ("output", "fixed_size", "opset", "float16")
+    options = export.OnnxOptions(**config.model_dump(include=set(names)))
+    data = export.to_onnx(parser, card, options)
+    return data, export.onnx_error(data, parser, card.preprocessing.size, options)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from dmlcsr.model import DMLCSR, FaceParser
+from dmlcsr.predict import ParserCard
 from dmlcsr.taxonomy import Taxonomy, match
 from dmlcsr.weights import EDGE_HEAD, MODEL_FILES, ModelCard, pack_model, unpack_edge_head, unpack_model
 from pipelines import storage
@@ -67,7 +68,7 @@ def write_model(folder: str, network: FaceParser | DMLCSR, card: ModelCard) -> N
         storage.write_bytes(storage.join(folder, name), data)
 
 
-def has_seen(card: ModelCard, data_origins: Iterable[str]) -> bool | None:
+def has_seen(card: ParserCard, data_origins: Iterable[str]) -> bool | None:
     """True if the model, or one that it began with or learned from, was trained on data of one of these origins.
 
     None if that is unknown.
@@ -75,13 +76,13 @@ def has_seen(card: ModelCard, data_origins: Iterable[str]) -> bool | None:
     return not set(data_origins).isdisjoint(known) if (known := origins(card)) is not None else None
 
 
-def origins(card: ModelCard) -> list[str] | None:
+def origins(card: ParserCard) -> list[str] | None:
     """The origins of all data sets that the model has learned from; None if they are unknown."""
     found = card.lineage.get("origins")
     return [str(origin) for origin in found] if isinstance(found, list) else None
 
 
-def require_taxonomy(uri: str, card: ModelCard, data: str, taxonomy: Taxonomy) -> None:
+def require_taxonomy(uri: str, card: ParserCard, data: str, taxonomy: Taxonomy) -> None:
     """Raises UserError if classes, pairs or sides of model and data set differ; unknown sides are a warning."""
     found = match(card.taxonomy, taxonomy)
     if found == "classes differ":

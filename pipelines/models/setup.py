@@ -63,7 +63,7 @@ def model_card(config: TrainConfig, taxonomy: Taxonomy) -> ModelCard:
 def preprocessing(config: TrainConfig) -> Preprocessing:
     """The preprocessing of the network that is trained: that of `--init`, except its size, or the default."""
     given = None if config.init is None else model_directory.read_card(config.init).preprocessing
-    return replace(given or Preprocessing(size=config.input.size), size=config.input.size)
+    return replace(given or Preprocessing(size=config.input.size), size=config.input.size, fit="letterbox")
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:

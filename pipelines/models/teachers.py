@@ -14,7 +14,7 @@ from dmlcsr.regulation import distillation_targets
 from dmlcsr.taxonomy import IGNORE
 from dmlcsr.weights import Preprocessing
 from pipelines.config.training import TrainConfig
-from pipelines.models import model_directory, setup
+from pipelines.models import parsers, setup
 
 
 class TeacherNetwork(NamedTuple):
@@ -61,6 +61,6 @@ def configured_teacher(config: TrainConfig, device: torch.device) -> TeacherNetw
     """The teacher that `--teacher` names; None if it names none."""
     if config.teacher is None:
         return None
-    parser, card = model_directory.read_model(config.teacher)
+    parser, card = parsers.read_parser(config.teacher)
     border_color = setup.preprocessing(config).border_color
     return TeacherNetwork(freeze(parser, device), card.preprocessing, config.distill.label_weight, border_color)

@@ -10,7 +10,7 @@ from pipelines.config.training import TrainConfig, TuneConfig
 from pipelines.data import row_groups
 from pipelines.data.dataset import Manifest
 from pipelines.errors import UserError
-from pipelines.models import model_directory
+from pipelines.models import model_directory, parsers
 from pipelines.run import result_file, run_directory
 from pipelines.training import train
 
@@ -46,7 +46,7 @@ def check(config: RelabelConfig, manifest: Manifest) -> None:
     if groups < config.folds:
         raise UserError(f"--folds {config.folds}: the training split of {config.data} has only {groups} row groups")
     for name, uri in (("init", training_config_of(config).init), ("teacher", training_config_of(config).teacher)):
-        if uri is not None and model_directory.has_seen(model_directory.read_card(uri), manifest.origins):
+        if uri is not None and model_directory.has_seen(parsers.read_card(uri), manifest.origins):
             raise UserError(
                 f"{config.model} began with a model that has seen all rows ({name} = {uri}); train one without it"
             )

@@ -27,7 +27,7 @@ from pipelines.data.packing import SampleProblem, Shard
 from pipelines.data.row_groups import SplitFiles
 from pipelines.data.versions import References
 from pipelines.errors import UserError
-from pipelines.models import model_directory
+from pipelines.models import model_directory, parsers
 from pipelines.models.actors import map_options, max_actors, needs
 from pipelines.relabeling import folds, suspects
 from pipelines.relabeling.actors import RefineActor, RelabelPlan, ThresholdActor
@@ -104,7 +104,7 @@ def check_inputs(config: RelabelConfig, manifest: Manifest) -> None:
     if config.folds is not None:
         folds.check(config, manifest)
         return
-    _, card = model_directory.read_model(config.model)
+    _, card = parsers.read_parser(config.model)
     if manifest.label_taxonomy is not None:
         model_directory.require_taxonomy(config.model, card, config.data, manifest.label_taxonomy)
     if model_directory.has_seen(card, manifest.origins):
@@ -124,7 +124,7 @@ def splits_of(config: RelabelConfig, manifest: Manifest) -> tuple[Split, ...]:
 def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
     """The inputs that decide the rows of the new version. Versions with the same lineage have the same rows."""
     names = ("model", "data", "policy", "splits", "folds", "tta")
-    teacher = folds.digest(config) if config.folds is not None else model_directory.weights_digest(config.model)
+    teacher = folds.digest(config) if config.folds is not None else parsers.digest(config.model)
     return {
         "command": "relabel",
         **config.model_dump(mode="json", include=set(names)),
@@ -137,7 +137,7 @@ def lineage_of(config: RelabelConfig, manifest: Manifest) -> dict[str, Any]:
 
 def taxonomy_of(config: RelabelConfig, manifest: Manifest) -> Taxonomy:
     """The classes of the new labels: those of the old ones, or the model's if there are none."""
-    return manifest.label_taxonomy or model_directory.read_card(config.model).taxonomy
+    return manifest.label_taxonomy or parsers.read_card(config.model).taxonomy
 
 
 def build(config: RelabelConfig, manifest: Manifest, lineage: dict[str, Any]) -> None:
@@ -244,10 +244,10 @@ def finish_version(
     storage.write_json(storage.join(config.out, suspects.WORST), {"worst": heapq.nsmallest(MAX_SUSPECTS, counts.worst)})
     relabelled = counts.summary(taxonomy) | {
         "thresholds": dict(zip(taxonomy.classes, job.policy.thresholds, strict=False)) or None,
-        "models": [{"model": model, "weights_sha256": model_directory.weights_digest(model)} for model in job.models],
+        "models": [{"model": model, "weights_sha256": parsers.digest(model)} for model in job.models],
         "trained_on_data": False
         if config.folds
-        else model_directory.has_seen(model_directory.read_card(config.model), manifest.origins),
+        else model_directory.has_seen(parsers.read_card(config.model), manifest.origins),
         "software": run_directory.software(),
     }
     more = {"rows_per_group": manifest.rows_per_group, "relabelled": relabelled, "bases": tuple(references.bases)}

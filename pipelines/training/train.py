@@ -19,7 +19,7 @@ from pipelines.config.training import TrainConfig
 from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError, WorkersLostError
-from pipelines.models import checkpoint, model_directory, setup, weight_files
+from pipelines.models import checkpoint, model_directory, parsers, setup, weight_files
 from pipelines.regulation import orchestrator
 from pipelines.regulation.ledger import Ensemble, Ledger, Trial, TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
@@ -117,7 +117,7 @@ def check_inputs(config: TrainConfig, manifest: Manifest) -> None:
             f"{config.optimizer.batch_size}; lower --optimizer.batch-size"
         )
     if config.teacher is not None:
-        card = model_directory.read_card(config.teacher)
+        _, card = parsers.read_parser(config.teacher)
         model_directory.require_taxonomy(config.teacher, card, config.data, taxonomy)
     if config.csr.initial_run is not None:
         setup.check_initial_run(config, taxonomy)
@@ -314,7 +314,7 @@ def origins(config: TrainConfig, manifest: Manifest) -> list[str]:
     found = set(manifest.origins)
     for uri in (config.init, config.teacher, config.csr.initial_run):
         if uri is not None:
-            found.update(model_directory.origins(model_directory.read_card(uri)) or ())
+            found.update(model_directory.origins(parsers.read_card(uri)) or ())
     return sorted(found)
 
 

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 import ray_job
 from dmlcsr import export, load_model, parse
 from dmlcsr.model import Architecture, FaceParser
+from dmlcsr.predict import resample
 from dmlcsr.taxonomy import CELEBAMASK_HQ
 from dmlcsr.weights import ModelCard, Preprocessing, save_model
+from tests.support.networks import balance
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def model():
     architecture = Architecture(num_classes=19, depth=18, width=0.0625)
     preprocessing = Preprocessing(size=64, channel_order="bgr")
     card = ModelCard(architecture=architecture, taxonomy=CELEBAMASK_HQ, preprocessing=preprocessing)
-    return FaceParser(architecture).eval(), card
+    return balance(FaceParser(architecture), torch.randn(2, 3, 64, 64)), card
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,68 @@ def test_the_file_is_valid_and_says_how_to_use_it(model, file, session):
     onnx.checker.check_model(onnx.load_from_string(file), full_check=True)
     card = json.loads(session.get_modelmeta().custom_metadata_map["model.json"])
     assert ModelCard.from_json(card) == model[1]
+
+
+def images_and_sizes(size):
+    random = np.random.default_rng(0)
+    for height, width in ((size, size), (40, 90), (151, 33)):
+        yield random.normal(0, 1, (2, 3, size, size)).astype(np.float32), height, width
+
+
+def test_labels_of_the_graph_are_those_of_the_predictor(model):
+    parser, card = model
+    options = export.OnnxOptions(output="labels")
+    data = export.to_onnx(parser, card, options)
+    assert 0 <= export.onnx_error(data, parser, 64, options) < 1e-3
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    for images, height, width in images_and_sizes(64):
+        (found,) = session.run(["labels"], {"image": images, "size": np.array([height, width])})
+        assert found.shape == (2, height, width) and found.dtype == np.uint8
+        with torch.inference_mode():
+            logits = parser(torch.from_numpy(images))
+        wanted = torch.stack([resample(one, 64, height, width).argmax(0) for one in logits])
+        assert (found == wanted.numpy()).mean() > 0.9995  # the rest are ties
+
+
+def test_a_label_that_is_not_the_models_is_an_error(model, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "InferenceSession", AlwaysZero)
+    with pytest.raises(ValueError, match="differs from the model by"):
+        export.onnx_error(b"", model[0], 64, export.OnnxOptions(output="labels"))
+
+
+class AlwaysZero:
+    """A session that sees background everywhere."""
+
+    def __init__(self, *_, **__):
+        pass
+
+    def run(self, _, inputs):
+        return (np.zeros((len(inputs["image"]), *inputs["size"]), np.uint8),)
+
+
+@pytest.mark.parametrize(
+    ("options", "shapes"),
+    [
+        (export.OnnxOptions(output="labels", fixed_size=True, opset=18), [[1, 3, 64, 64], [1, 64, 64]]),
+        (export.OnnxOptions(fixed_size=True, float16=True), [[1, 3, 64, 64], [1, 19, 16, 16]]),
+    ],
+)
+def test_a_file_has_the_size_operators_and_precision_that_were_asked_for(model, file, options, shapes):
+    data = export.to_onnx(*model, options)
+    assert 0 <= export.onnx_error(data, model[0], 64, options) < 0.5
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    assert [value.shape for value in (*session.get_inputs(), *session.get_outputs())] == shapes
+    written = onnx.load_from_string(data)
+    onnx.checker.check_model(written, full_check=True)
+    assert options.opset is None or written.opset_import[0].version == options.opset
+    assert not options.float16 or len(data) < 0.75 * len(file)
+    assert next(model[0].parameters()).dtype == torch.float32
+
+
+def test_options_of_the_graph_are_refused_for_a_file_of_weights(folder, tmp_path, capsys):
+    arguments = ["export", "--model", str(folder), "--format", "safetensors", "--out", str(tmp_path / "x")]
+    assert ray_job.main([*arguments, "--output", "labels"]) == 2
+    assert "output is an option of format onnx" in capsys.readouterr().err
 
 
 def test_an_exported_file_names_the_classes_and_their_colors(model, session, tmp_path):
