@@ -30,7 +30,12 @@ SWEEP = {
 
 
 def smoke(data, out, **more):
-    return TrainConfig.model_validate(SMOKE | {"data": str(data), "out": str(out)} | more)
+    return TrainConfig.model_validate(SMOKE | {"data": str(data), "out": str(out)} | _with_one_thread(more))
+
+
+def _with_one_thread(more):
+    """The processes of the tests share the cores, and threads that wait for a core are slow."""
+    return more | {"workers": {"threads": 1} | more.get("workers", {})}
 
 
 def micro_batches(count, seed=0):
@@ -55,7 +60,7 @@ def same_weights(a, b):
 
 
 def sweep(data, out, **more):
-    return TuneConfig.model_validate(SMOKE | SWEEP | {"data": str(data), "out": str(out)} | more)
+    return TuneConfig.model_validate(SMOKE | SWEEP | {"data": str(data), "out": str(out)} | _with_one_thread(more))
 
 
 def kill_when(condition, class_name, ray_cluster):
