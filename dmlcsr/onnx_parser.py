@@ -46,7 +46,10 @@ def exported_card(data: bytes) -> OnnxCard | None:
     text = _session(data).get_modelmeta().custom_metadata_map.get("model.json")
     if text is None:
         return None
-    card = ModelCard.from_json(json.loads(text))
+    try:
+        card = ModelCard.from_json(json.loads(text))
+    except RecursionError as error:
+        raise ValueError("the card inside the file is nested too deeply") from error
     return OnnxCard(
         preprocessing=card.preprocessing,
         taxonomy=card.taxonomy,

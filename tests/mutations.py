@@ -118,6 +118,20 @@ MUTATIONS = (
         f"{UNIT}/dmlcsr/test_predict.py::test_each_pixel_is_sampled_at_its_place_on_the_canvas",
     ),
     Mutation(
+        "random-encoder-weights-accepted",
+        "dmlcsr/pretrained.py",
+        "    _require_encoder(architecture, report)\n",
+        "",
+        f"{UNIT}/dmlcsr/test_pretrained.py::test_a_checkpoint_without_a_stem_is_refused_with_its_names",
+    ),
+    Mutation(
+        "border-of-the-card-ignored",
+        "dmlcsr/predict.py",
+        "preprocessing.size, Pose(), preprocessing.border_color)",
+        "preprocessing.size, Pose())",
+        f"{UNIT}/dmlcsr/test_predict.py::test_the_canvas_has_the_border_of_the_card",
+    ),
+    Mutation(
         "another-border-colour",
         "dmlcsr/augment.py",
         "BORDER_COLOR = (124, 116, 104)",

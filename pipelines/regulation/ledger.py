@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError, field_validator
 
 from pipelines import storage
 from pipelines.errors import UserError
@@ -52,6 +52,12 @@ class Trial(LedgerRecord):
     architecture: Mapping[str, Any]
     taxonomy: str
     num_cycles: NonNegativeInt
+
+    @field_validator("architecture")
+    @classmethod
+    def _with_stem(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Fills in the stem of runs that were begun when there was only one, so that they continue."""
+        return {"stem": "deep", **value}
 
 
 class Student(LedgerRecord):

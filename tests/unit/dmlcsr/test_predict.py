@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dmlcsr.augment import Pose, canvas_to_image, warp_label
 from dmlcsr.model import Architecture, FaceParser
-from dmlcsr.predict import Predictor, normalize, resample
+from dmlcsr.predict import Predictor, normalize, resample, to_canvas
 from dmlcsr.taxonomy import CELEBAMASK_HQ, IGNORE, LAPA
 from dmlcsr.weights import Preprocessing
 from tests.support.networks import card
@@ -113,3 +113,10 @@ def test_test_time_averaging_sees_three_scales_each_as_it_is_and_mirrored():
     sides = [48, 48, 64, 64, 80, 80]
     assert sorted(parser.seen) == [(side, side) for side in sides]
     assert sorted(canvas for _, canvas in prediction.views) == sides
+
+
+def test_the_canvas_has_the_border_of_the_card():
+    image = np.full((10, 20, 3), 200, np.uint8)
+    canvas = to_canvas(image, Preprocessing(size=20, border_color=(1, 2, 3)))
+    assert (canvas[:5] == (1, 2, 3)).all() and (canvas[15:] == (1, 2, 3)).all() and (canvas[5:15] == 200).all()
+    assert (to_canvas(image, Preprocessing(size=20, fit="stretch")) == 200).all()

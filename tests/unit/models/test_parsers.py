@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -142,3 +143,11 @@ def test_a_card_is_read_or_refused(tmp_path_factory, content):
     (folder / "teacher.yaml").write_bytes(content)
     with suppress(UserError):
         assert parsers.read_card(uri).preprocessing.size >= 2
+
+
+@given(damaged([by_color()]))
+def test_an_onnx_file_is_used_or_refused(tmp_path_factory, content):
+    uri = write_by_color(tmp_path_factory.mktemp("file"))
+    Path(uri).write_bytes(content)
+    with suppress(UserError):
+        parsers.read_parser(uri)

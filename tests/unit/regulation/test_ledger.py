@@ -118,6 +118,12 @@ def test_a_trial_is_not_begun_again_as_another(tmp_path):
         actor.register(TRIAL.model_copy(update={"architecture": {"depth": 50}}))
 
 
+def test_a_trial_that_was_begun_before_there_were_other_stems_continues(tmp_path):
+    earlier = TRIAL.model_dump(mode="json") | {"architecture": {"depth": 18}}
+    storage.write_json(f"{tmp_path}/ledger/{TRIAL.name}", earlier)
+    Orchestrator(str(tmp_path)).register(TRIAL.model_copy(update={"architecture": {"depth": 18, "stem": "deep"}}))
+
+
 def test_a_student_of_another_architecture_is_refused_and_nothing_is_averaged(tmp_path, here):
     actor = Orchestrator(str(tmp_path))
     actor.register(TRIAL)
