@@ -58,8 +58,8 @@ MANIFESTS = {
     "half-written": (lambda c: json.dumps(c)[:200], "half-written or not ours"),
     "empty": (lambda c: "", "half-written or not ours"),
     "another version": (
-        lambda c: json.dumps(c | {"format_version": 4}),
-        "has format version 4; this release reads 1 to 3",
+        lambda c: json.dumps(c | {"format_version": dataset.FORMAT_VERSION + 1}),
+        f"has format version {dataset.FORMAT_VERSION + 1}; this release reads 1 to {dataset.FORMAT_VERSION}",
     ),
     "damaged": (lambda c: json.dumps(c | {"splits": {"train": [{"path": 1}]}}), "is damaged at"),
     "unknown taxonomy": (lambda c: json.dumps(c | EARLIER | {"taxonomy": "cats"}), "unknown taxonomy 'cats'"),
