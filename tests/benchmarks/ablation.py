@@ -36,7 +36,7 @@ from pipelines.models import checkpoint, setup, weight_files
 from pipelines.regulation.ledger import Ensemble, Ledger, Student
 from pipelines.run import result_file, run_directory
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NOTHING = {"model.ddgcn": False, "loss.binary-edge": 0, "loss.category-edge": 0, "loss.binary-edge-attention": 0}
 PARTS: dict[str, dict[str, Any]] = {
     "parsing only": NOTHING,

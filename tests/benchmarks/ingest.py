@@ -28,7 +28,7 @@ from dmlcsr.taxonomy import CELEBAMASK_HQ
 from pipelines.config.commands import IngestConfig
 from pipelines.ingest.listing import list_source
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 NUM_FACES, SIDE = 64, 64
 FIRST_VAL, FIRST_TEST = 162770, 182637
 

@@ -34,7 +34,7 @@ NUM_IMAGES, FACTOR, IMAGE_SIZE = 600, 10, 128
 """Of every ten images eight are for training and one for validation."""
 SAMPLE_SECONDS, SAMPLES_PER_LOOK = 0.04, 12
 """Which processes there are is looked up less often than their memory."""
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 ACTORS = ("TrainController", "Coordinator", "Actor", "Manager", "Watcher", "Cleaner", "Agent")
 """Parts of the names of Ray's own helpers."""
 
