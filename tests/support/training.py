@@ -34,8 +34,8 @@ def smoke(data, out, **more):
 
 
 def _with_one_thread(more):
-    """The processes of the tests share the cores, and threads that wait for a core are slow."""
-    return more | {"workers": {"threads": 1} | more.get("workers", {})}
+    """One CPU too: the processes of the tests share the cores, and a worker of all CPUs would wait for those before."""
+    return more | {"workers": {"cpus_per_worker": 1} | more.get("workers", {})}
 
 
 def micro_batches(count, seed=0):
