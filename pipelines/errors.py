@@ -13,6 +13,10 @@ class StorageFailedError(UserError):
     """The storage failed, or did not answer in time. Unlike for other mistakes, another attempt may succeed."""
 
 
+class DataSetError(UserError):
+    """A fault of a data set. Each training on it would meet the same fault."""
+
+
 class RunFailedError(Exception):
     """A run started correctly but could not finish: exit code 1, one sentence, no traceback."""
 

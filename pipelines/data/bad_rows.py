@@ -19,7 +19,7 @@ from pipelines.config.base import SPLITS, Split
 from pipelines.data.images import Pixels, check_label, decode_image, decode_label
 from pipelines.data.packing import PROBLEM_SCHEMA, SampleProblem, in_words
 from pipelines.data.versions import QUARANTINED, RULE
-from pipelines.errors import UserError
+from pipelines.errors import DataSetError, UserError
 from pipelines.run.paths import RunPaths
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,7 @@ class BadRowLimit:
     def check(self) -> None:
         """Counts the records, and logs their number if it has changed.
 
-        Raises UserError if they are more than the fraction.
+        Raises DataSetError if they are more than the fraction.
         """
         folder = RunPaths(self.run).bad_rows(self.split)
         records = list_records(folder)
@@ -101,7 +101,7 @@ class BadRowLimit:
         share = f"{self.num_known} of the {self.num_rows} {self.split} rows of {self.data} cannot be used"
         example = in_words(read_record(records[0]))
         if self.num_known > self.max_fraction * self.num_rows:
-            raise UserError(
+            raise DataSetError(
                 f"{share}, more than --max-bad-fraction {self.max_fraction:g}; one of them: {example}; {folder} lists "
                 "them; ingest the data again, or repeat the same command with a larger fraction"
             )

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple, overload
@@ -19,7 +19,7 @@ from pipelines.data.bases import FileRef
 from pipelines.data.dataset import Manifest
 from pipelines.data.order import Groups, Integers, RowRange, fold_of
 from pipelines.data.versions import COLUMNS, IMAGE_COLUMNS, RULE
-from pipelines.errors import UserError
+from pipelines.errors import DataSetError, StorageFailedError, UserError
 
 __all__ = ["RowRange", "SplitFiles", "fold_of", "open_split", "read_pieces", "read_rows"]
 _READ_AT_ONCE = 16
@@ -79,20 +79,24 @@ class SplitFiles:
 
 def open_split(uri: str, manifest: Manifest, split: Split, held_out: tuple[int, int] | None = None) -> SplitFiles:
     files = manifest.splits.get(split, ())
-    images = [file.images or file for file in files]
+    labels = images = _located(uri, manifest, files)
+    if any(file.images for file in files):  # otherwise one block of memory serves both
+        images = _located(uri, manifest, [file.images or file for file in files])
     return SplitFiles(
-        files=Names(manifest.locate(uri, file) for file in files),
-        file_bytes=_sizes(files),
-        image_files=Names(manifest.locate(uri, file) for file in images),
-        image_bytes=_sizes(images),
+        files=labels[0],
+        file_bytes=labels[1],
+        image_files=images[0],
+        image_bytes=images[1],
         groups=Groups(np.array([file.num_rows for file in files], np.int64), manifest.rows_per_group, held_out),
         taxonomy=manifest.label_taxonomy,
         digest=manifest.digest,
     )
 
 
-def _sizes(files: Iterable[FileRef]) -> Integers:
-    return np.array([file.num_bytes for file in files], np.int64)
+def _located(uri: str, manifest: Manifest, files: Sequence[FileRef]) -> tuple[Names, Integers]:
+    """The URIs of files of a data set, and their sizes in bytes."""
+    sizes = np.array([file.num_bytes for file in files], np.int64)
+    return Names(manifest.locate(uri, file) for file in files), sizes
 
 
 class _Footers:
@@ -146,6 +150,18 @@ def forget_footers() -> None:
     _footers.clear()
 
 
+@contextmanager
+def _reading(uri: str) -> Iterator[None]:
+    """Raises faults of a file as DataSetError, and faults of the storage as they are."""
+    try:
+        with storage.user_errors("read", uri):
+            yield
+    except StorageFailedError:
+        raise
+    except UserError as error:
+        raise DataSetError(str(error)) from error
+
+
 def _open(place: _Place) -> pq.ParquetFile:
     """Opens a file of a data set, without a request if its footer is known.
 
@@ -167,7 +183,7 @@ def _read_group(place: _Place, piece: RowRange, columns: Sequence[str]) -> pa.Ta
 
     Data sets are not compressed, and a few compressed bytes could expand to any number of rows.
     """
-    with storage.user_errors("read", place.uri), closing(_open(place)) as file:
+    with _reading(place.uri), closing(_open(place)) as file:
         group = file.metadata.row_group(piece.group)
         stored = [group.column(index) for index in range(group.num_columns)]
         if any(column.compression != "UNCOMPRESSED" or column.has_dictionary_page for column in stored):
@@ -193,7 +209,7 @@ def _read_piece(source: SplitFiles, piece: RowRange, columns: Sequence[str]) -> 
     found = _read_group(labels, piece, list(dict.fromkeys(["id", *others])))
     pictures = _read_group(images, piece, ["id", *from_images])
     if not found["id"].equals(pictures["id"]):
-        raise UserError(f"{labels.uri} and {images.uri} hold different rows; make the version again with `relabel`")
+        raise DataSetError(f"{labels.uri} and {images.uri} hold different rows; make the version again with `relabel`")
     for name in from_images:
         found = found.append_column(name, pictures[name])
     return _rows(found.select([name for name in found.column_names if name in columns]))
@@ -233,7 +249,7 @@ def columns_of_file(source: SplitFiles, file: int) -> list[str]:
     """The names of the columns of the rows of a file."""
     names: list[str] = []
     for place in dict.fromkeys([_images_of(source, file), _labels_of(source, file)]):
-        with storage.user_errors("read", place.uri), closing(_open(place)) as opened:
+        with _reading(place.uri), closing(_open(place)) as opened:
             names += opened.schema_arrow.names
     return list(dict.fromkeys(names))
 
@@ -241,7 +257,7 @@ def columns_of_file(source: SplitFiles, file: int) -> list[str]:
 def column_bytes(source: SplitFiles, file: int, name: str) -> int:
     """The number of bytes of a column in the file of the labels. Raises UserError if the file cannot be read."""
     place = _labels_of(source, file)
-    with storage.user_errors("read", place.uri), closing(_open(place)) as opened:
+    with _reading(place.uri), closing(_open(place)) as opened:
         column = opened.schema_arrow.get_field_index(name)
         groups = [opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups)]
     return sum(group.column(column).total_compressed_size for group in groups)

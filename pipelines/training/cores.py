@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class Cores(BaseModel):
-    """The settled numbers of one worker, as `cores.json` holds them."""
+    """The settled numbers of one worker."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     cpus_per_worker: PositiveInt
@@ -23,11 +23,19 @@ class Cores(BaseModel):
     threads: PositiveInt
 
 
+class _Record(Cores):
+    """The content of `cores.json`. Its numbers hold for so many workers, of this kind."""
+
+    num_workers: PositiveInt
+    use_gpu: bool
+
+
 def settled(config: TrainConfig, present: Capacity, num_trials: int = 1, other_cpus: float = 0) -> WorkersConfig:
     """The workers of a run with all numbers chosen, each number as it was chosen first.
 
     `num_trials` trainings run at once on the cluster, with `other_cpus` for the driver of each. Given numbers go before
-    those that the run has stored. Raises UserError if the stored ones are damaged.
+    those that the run has stored, and these hold as long as number and kind of the workers stay. Raises UserError if
+    the stored ones are damaged.
     """
     workers = config.workers
     if workers.are_settled:
@@ -35,12 +43,17 @@ def settled(config: TrainConfig, present: Capacity, num_trials: int = 1, other_c
     uri = RunPaths(config.out).cores
     content = storage.find_json(uri)
     try:
-        stored = None if content is None else Cores.model_validate(content)
+        stored = None if content is None else _Record.model_validate(content)
     except ValidationError as error:
         raise UserError(f"{uri} is damaged; delete it, and the same command chooses again") from error
-    chosen = choose(workers, present, num_trials, other_cpus) if stored is None else _given_or(workers, stored)
-    if chosen != stored:
-        storage.write_json(uri, chosen.model_dump())
+    kind = {"num_workers": workers.num_workers, "use_gpu": workers.use_gpu}
+    if stored is not None and kind == stored.model_dump(include=set(kind)):
+        chosen = _given_or(workers, stored)
+    else:
+        chosen = choose(workers, present, num_trials, other_cpus)
+    record = _Record.model_validate(chosen.model_dump() | kind)
+    if record != stored:
+        storage.write_json(uri, record.model_dump())
     logger.info(
         "each worker: %d threads, %d CPUs, %d decode tasks", chosen.threads, chosen.cpus_per_worker, chosen.decode_tasks
     )

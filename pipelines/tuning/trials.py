@@ -6,7 +6,7 @@ from typing import TypedDict
 
 from pipelines import storage
 from pipelines.config.training import SearchConfig, TrainConfig, TuneConfig
-from pipelines.errors import RunFailedError, UserError
+from pipelines.errors import DataSetError, RunFailedError, StorageFailedError, UserError
 from pipelines.run import result_file, run_directory
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import RunPaths, trial_name
@@ -41,7 +41,8 @@ def mark_finished(out: str, result: TrialResult) -> None:
 
 def mark_failed(out: str, error: UserError | RunFailedError) -> None:
     """Marks a trial as failed with an error sentence. A sweep that is continued tries it again."""
-    result_file.write("train", out, None, 2 if isinstance(error, UserError) else 1, str(error))
+    is_shared = isinstance(error, DataSetError | StorageFailedError)
+    result_file.write("train", out, None, 2 if is_shared else 1, str(error))
 
 
 def mark_stopped(out: str) -> None:
@@ -56,10 +57,7 @@ def failure(out: str) -> str:
 
 
 def shared_fault(out: str) -> str | None:
-    """The error sentence of a trial that a UserError has ended: its data, its storage, or an option. None without one.
-
-    All trials of a sweep share these.
-    """
+    """The error sentence of a trial that failed by the data set or the storage, which all trials share; else None."""
     return failure(out) if result_file.read(out).get("exit_code") == 2 else None
 
 

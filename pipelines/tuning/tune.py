@@ -95,6 +95,9 @@ def sweep(config: TuneConfig, manifest: Manifest) -> None:
     with driver_log(config.out), session:
         num_concurrent = min(config.num_trials, max_concurrent(config, limits))
         config = with_settled_workers(config, num_concurrent)
+        num_concurrent = min(
+            num_concurrent, max_concurrent(config, limits)
+        )  # stored numbers may be of a larger cluster
         if soup:
             train_initial_run(config, manifest)
         with orchestrator.orchestrator_actor(config.out, soup):

@@ -12,7 +12,6 @@ from pipelines.errors import UserError
 from pipelines.run.preflight import Capacity
 from pipelines.run.ray_internals import Node
 from pipelines.training import cores
-from pipelines.training.cores import Cores
 
 
 def cluster(*nodes):
@@ -68,7 +67,17 @@ def test_a_run_keeps_the_numbers_that_were_chosen_first(tmp_path):
     given = config.model_copy(update={"workers": WorkersConfig(threads=2)})
     assert cores.settled(given, cluster((64, 0))).threads == 2, "a given number goes before"
     assert cores.settled(config, cluster((64, 0))).threads == 2, "and stays"
-    assert Cores.model_validate(json.loads((tmp_path / "cores.json").read_bytes())).cpus_per_worker == 3
+    assert json.loads((tmp_path / "cores.json").read_bytes())["cpus_per_worker"] == 3
+
+
+def test_numbers_are_chosen_anew_for_other_workers(tmp_path):
+    config = TrainConfig(data="/data", out=str(tmp_path))
+    assert cores.settled(config, cluster((16, 0))).cpus_per_worker == 15
+    more = config.model_copy(update={"workers": WorkersConfig(num_workers=4)})
+    assert cores.settled(more, cluster((16, 0))).cpus_per_worker == 3
+    assert cores.settled(more, cluster((64, 0))).cpus_per_worker == 3, "and kept"
+    on_gpu = config.model_copy(update={"workers": WorkersConfig(use_gpu=True)})
+    assert cores.settled(on_gpu, cluster((16, 1))).cpus_per_worker == 2
 
 
 def test_given_numbers_are_not_stored(tmp_path):

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 from ray.tune.schedulers import FIFOScheduler
 
 from pipelines.config.training import TrainConfig, TuneConfig
-from pipelines.errors import RunFailedError, UserError
+from pipelines.errors import DataSetError, RunFailedError, UserError
 from pipelines.run import claims
 from pipelines.run.paths import RunPaths
 from pipelines.run.states import state_of
@@ -54,7 +54,9 @@ def test_a_trial_that_was_stopped_or_finished_stays_so(tmp_path):
     trials.mark_failed(out, RunFailedError("the loss is not finite"))
     assert state_of(out) == "failed" and trials.failure(out) == "the loss is not finite"
     assert trials.shared_fault(out) is None, "another trial has another loss"
-    trials.mark_failed(out, UserError("the data set is gone"))
+    trials.mark_failed(out, UserError("the weights are not finite"))
+    assert trials.shared_fault(out) is None, "another trial has other weights"
+    trials.mark_failed(out, DataSetError("the data set is gone"))
     assert trials.shared_fault(out) == "the data set is gone"
     trials.mark_finished(out, {"val_mean_f1": 0.5})
     assert state_of(out) == "finished" and not trials.failure(out)
