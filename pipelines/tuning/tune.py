@@ -12,7 +12,6 @@ from typing import Any, TypedDict, cast
 
 import ray
 import ray.tune
-from ray.tune.experiment import Trial as RayTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from dmlcsr.weights import MODEL_FILES
@@ -23,7 +22,6 @@ from pipelines.data import dataset
 from pipelines.data.dataset import Manifest
 from pipelines.errors import RunFailedError, UserError, WorkersLostError
 from pipelines.regulation import orchestrator
-from pipelines.regulation.ledger import TrialEnd
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.regulation.tasks import SOUP_CPUS
 from pipelines.run import claims, console, preflight, ray_settings, result_file, run_directory
@@ -31,7 +29,6 @@ from pipelines.run.driver_log import driver_log
 from pipelines.run.metric_names import VAL_MEAN_F1
 from pipelines.run.paths import INITIAL_TRIAL, RunPaths, trial_name
 from pipelines.run.preflight import Needs
-from pipelines.run.ray_calls import get_result
 from pipelines.run.session import ray_session
 from pipelines.run.states import State, state_of
 from pipelines.training import cores, train
@@ -49,9 +46,8 @@ from pipelines.tuning.trials import (
     failure,
     mark_failed,
     mark_finished,
-    mark_stopped,
-    shared_fault,
 )
+from pipelines.tuning.watching import SharedFaultStopper, TrialRecorder
 
 logger = logging.getLogger(__name__)
 DRIVER_CPUS = 0.1
@@ -258,50 +254,6 @@ def replacing_nothing(config: TrainConfig) -> TrainConfig:
     never be released.
     """
     return config.model_copy(update={"workers": config.workers.model_copy(update={"max_failures": 0})})
-
-
-class TrialRecorder(ray.tune.Callback):
-    """Records on storage, and in the orchestrator, which trials were stopped early or lost."""
-
-    def __init__(self, config: TuneConfig) -> None:
-        self.config = config
-        self.shared_fault: str | None = None
-        """The sentence of a trial that failed by something that all trials share, such as the data set."""
-
-    def on_trial_complete(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        number = trial.config[TRIAL_NUMBER]
-        out = RunPaths(self.config.out).trial(number)
-        self.shared_fault = self.shared_fault or shared_fault(out)
-        if self.shared_fault is not None:
-            return  # Tune ends the other trials; they were not stopped for their score, and continue with the sweep
-        if state_of(out) in (State.UNFINISHED, State.STOPPED):
-            if self.config.averages_students:
-                actor = orchestrator.connect(self.config.out)
-                end = TrialEnd(trial=trial_name(number), state=State.STOPPED)
-                get_result(actor.finish_trial.remote(end), "the orchestrator's answer to finish_trial")
-            mark_stopped(out)
-        why = failure(out)
-        logger.info("trial %s: %s", trial_name(number), f"failed: {why}" if why else state_of(out))
-
-    def on_trial_error(self, iteration: int, trials: list[RayTrial], trial: RayTrial, **info: Any) -> None:
-        number = trial.config[TRIAL_NUMBER]
-        times = self.config.workers.max_failures + 1
-        reason = f"it lost its process or its workers {times} times; see {self.config.out}/tune"
-        mark_failed(RunPaths(self.config.out).trial(number), RunFailedError(reason))
-        logger.error("trial %s failed: %s", trial_name(number), reason)
-
-
-class SharedFaultStopper(ray.tune.Stopper):
-    """Ends a sweep in which a trial has met a fault that every other trial would meet too."""
-
-    def __init__(self, recorder: TrialRecorder) -> None:
-        self.recorder = recorder
-
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        return self.recorder.shared_fault is not None
 
 
 def export_best_trial(config: TuneConfig) -> TuneResult:
