@@ -30,7 +30,7 @@ def _taxonomy(value: str) -> str:
 Uri = Annotated[str, AfterValidator(_uri), Metavar("URI")]
 
 
-def _uris(value: Any) -> Any:
+def by_comma(value: Any) -> Any:
     """Parses `A,B` into a tuple, also the single URI in claims of earlier releases; returns a tuple unchanged."""
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
@@ -42,7 +42,11 @@ def _different(uris: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Uris = Annotated[
-    tuple[Uri, ...], BeforeValidator(_uris), AfterValidator(_different), Field(min_length=1), Metavar("URI,...")
+    tuple[Uri, ...],
+    BeforeValidator(by_comma),
+    AfterValidator(_different),
+    Field(min_length=1),
+    Metavar("URI,..."),
 ]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 TaxonomyName = Annotated[str, AfterValidator(_taxonomy), Metavar("NAME_OR_FILE")]

@@ -16,7 +16,18 @@ from pydantic import (
     model_validator,
 )
 
-from pipelines.config.base import Config, DataConfig, Fraction, Metavar, Seed, Split, TaxonomyName, Uri, Uris
+from pipelines.config.base import (
+    Config,
+    DataConfig,
+    Fraction,
+    Metavar,
+    Seed,
+    Split,
+    TaxonomyName,
+    Uri,
+    Uris,
+    by_comma,
+)
 
 
 def _assignments(value: Any) -> Any:
@@ -115,15 +126,10 @@ class IngestConfig(Config):
     """Random seed of the split by fractions and of the order of rows."""
 
 
-def _names(value: Any) -> Any:
-    """Parses `train,val` into a tuple; returns a tuple unchanged."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-
 class MergeConfig(DataConfig):
     """Join data sets of one taxonomy; ids begin with the name of the data set that they come from."""
 
-    data: Annotated[tuple[Uri, ...], BeforeValidator(_names), Metavar("URI,URI,...")]
+    data: Annotated[tuple[Uri, ...], BeforeValidator(by_comma), Metavar("URI,URI,...")]
     """Folders of at least two data sets, as `data/lapa,data/helen`. Each row stays in its split."""
     out: Uri
     """Folder that the new data set is written to."""
@@ -196,7 +202,7 @@ class RelabelConfig(DataConfig):
     label_weight: Annotated[float, Field(ge=0, lt=0.5)] = 0.4
     """Weight a of the old label in `blend`. A pixel changes if the model's class is more probable than the label's by
     more than a / (1 - a), which is 0.67 for a = 0.4. At a = 0.5 it is 1, so nothing would change."""
-    splits: Annotated[tuple[Split, ...], BeforeValidator(_names), Field(min_length=1), Metavar("SPLIT,...")] = (
+    splits: Annotated[tuple[Split, ...], BeforeValidator(by_comma), Field(min_length=1), Metavar("SPLIT,...")] = (
         "train",
     )
     """Splits that get new labels, as `train,val`. The files of the other splits are kept, so that scores on them can be
@@ -289,7 +295,7 @@ class BenchConfig(Config):
     out: Uri
     """JSON file that is written."""
     measurements: Annotated[
-        tuple[Benchmark, ...], BeforeValidator(_names), Field(min_length=1), Metavar("NAME,...")
+        tuple[Benchmark, ...], BeforeValidator(by_comma), Field(min_length=1), Metavar("NAME,...")
     ] = get_args(Benchmark)
     """Names of the measurements to make, as `stream,loss`."""
     against: Uri | None = None
