@@ -2,11 +2,13 @@
 
 import logging
 import math
+import os
 
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 
 from pipelines import storage
-from pipelines.config.training import TrainConfig, WorkersConfig
+from pipelines.config.training import TrainConfig
+from pipelines.config.workers import WorkersConfig
 from pipelines.errors import UserError
 from pipelines.run.paths import RunPaths
 from pipelines.run.preflight import Capacity
@@ -102,3 +104,12 @@ def _given_or(workers: WorkersConfig, others: Cores) -> Cores:
     if found["threads"] == "auto" and found["cpus_per_worker"] != "auto":
         found["threads"] = found["cpus_per_worker"]
     return Cores(**{name: getattr(others, name) if value == "auto" else value for name, value in found.items()})
+
+
+def num_threads(workers: WorkersConfig) -> int:
+    """The number of torch threads of a worker: the chosen one, and at most the cores of this machine.
+
+    A cluster may have more CPUs for Ray than cores. Threads that wait for a core at every barrier slow the others down.
+    """
+    wanted = 1 if workers.threads == "auto" else workers.threads
+    return min(wanted, os.cpu_count() or 1)

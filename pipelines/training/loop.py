@@ -6,7 +6,6 @@ no GPU: its tests run this path on pretended tensors, `make test-gpu` on real on
 
 import logging
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -52,7 +51,7 @@ from pipelines.run.progress import Progress
 from pipelines.run.ray_calls import original_errors
 from pipelines.run.run_directory import EpochMetrics
 from pipelines.run.waiting import told_waits, waiting
-from pipelines.training import parallel
+from pipelines.training import cores, parallel
 from pipelines.training.finite import FiniteSteps
 
 logger = logging.getLogger(__name__)
@@ -76,15 +75,6 @@ def train_worker(settings: dict[str, Any]) -> dict[str, Any]:
         return worker.run(settings["started"])
 
 
-def num_threads(config: TrainConfig) -> int:
-    """The number of torch threads of a worker: the chosen one, and at most the cores of this machine.
-
-    A cluster may have more CPUs for Ray than cores. Threads that wait for a core at every barrier slow the others down.
-    """
-    wanted = 1 if config.workers.threads == "auto" else config.workers.threads
-    return min(wanted, os.cpu_count() or 1)
-
-
 def _sum_over_ranks(value: Tensor) -> None:
     """Sums a tensor over all ranks, in place; a rank that is slow, or gone, shows in the log."""
     with waiting("all ranks, to sum up the validation", RANKS_BOUND, logging.NOTSET):
@@ -105,7 +95,7 @@ class RankTrainer:
         _, self.num_decode_tasks = config.workers.at_least()
         self.taxonomy = manifest.taxonomy
         self.device = ray.train.torch.get_device()
-        torch.set_num_threads(num_threads(config))
+        torch.set_num_threads(cores.num_threads(config.workers))
         parallel.set_up_device(config.gpu)
         self.network = network = parallel.on_device(build_network(config, self.taxonomy), config, self.device)
         self.optimizer = build_optimizer(network, config.optimizer)

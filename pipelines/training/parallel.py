@@ -8,7 +8,8 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from pipelines.config.training import GpuConfig, TrainConfig
+from pipelines.config.training import TrainConfig
+from pipelines.config.workers import GpuConfig
 
 Network = TypeVar("Network", bound=nn.Module)
 SYNC_BELOW = 16

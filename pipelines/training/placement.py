@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.config.training import WorkersConfig
+from pipelines.config.workers import WorkersConfig
 from pipelines.regulation.orchestrator import TrialRef
 from pipelines.run import console, phases, ray_internals, ray_settings
 from pipelines.run.waiting import waiting

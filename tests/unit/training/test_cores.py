@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.config.training import TrainConfig, WorkersConfig
+from pipelines.config.training import TrainConfig
+from pipelines.config.workers import WorkersConfig
 from pipelines.errors import UserError
 from pipelines.run.preflight import Capacity
 from pipelines.run.ray_internals import Node
@@ -91,3 +92,8 @@ def test_a_damaged_record_is_one_sentence(tmp_path, content):
     (tmp_path / "cores.json").write_bytes(content)
     with pytest.raises(UserError, match=r"cores\.json"):
         cores.settled(TrainConfig(data="/data", out=str(tmp_path)), cluster((4, 0)))
+
+
+def test_a_worker_has_no_more_threads_than_the_machine_has_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    assert [cores.num_threads(WorkersConfig(threads=number)) for number in (1, 2, 8)] == [1, 2, 2]
